@@ -1,0 +1,40 @@
+// Every op's schema. Implementations: <family>/binding_cpu.cpp and <family>/binding_cuda.cpp;
+// autograd and fake tensors: ganlstm_fast/<family>/autograd.py.
+//
+// A result that is not wanted comes back as a tensor of shape (0,).
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
+  // One LSTM layer over a sequence, as lstm/lstm.h has it. `weights`: weight_ih [4H,I],
+  // weight_hh [4H,H], optionally bias_ih and bias_hh [4H], for each of D = 1 or 2 directions.
+  // Shapes: x [T,B,I], h0 and c0 [D,B,H], lengths int64 [B] on the CPU, y [T,B,D*H],
+  // h_last and c_last [D,B,H]; when `save`, gates [T,B,D,4H] and c [T,B,D,H].
+  m.def(
+      "lstm_forward(Tensor x, Tensor[] weights, Tensor h0, Tensor c0, Tensor? lengths, bool save)"
+      " -> (Tensor y, Tensor h_last, Tensor c_last, Tensor gates, Tensor c)");
+
+  // `wanted`: x, h0, c0, weight_ih, weight_hh, bias. When `save`, dz [T,B,D,4H] and d [T,B,D,H],
+  // which the double backward needs.
+  m.def(
+      "lstm_backward(Tensor? grad_y, Tensor? grad_h_last, Tensor? grad_c_last, Tensor x,"
+      " Tensor[] weights, Tensor h0, Tensor c0, Tensor? lengths, Tensor y, Tensor gates, Tensor c,"
+      " bool[] wanted, bool save)"
+      " -> (Tensor grad_x, Tensor grad_h0, Tensor grad_c0, Tensor[] grad_weights, Tensor dz,"
+      " Tensor d)");
+
+  // `v_*`: cotangents of the backward's results. `wanted`: grad_y, grad_h_last, grad_c_last, x, h0,
+  // c0, weight_ih, weight_hh, bias.
+  m.def(
+      "lstm_double_backward(Tensor? v_x, Tensor? v_h0, Tensor? v_c0, Tensor?[] v_weights,"
+      " Tensor? grad_c_last, Tensor x, Tensor[] weights, Tensor h0, Tensor c0, Tensor? lengths,"
+      " Tensor y, Tensor gates, Tensor c, Tensor dz, Tensor d, bool[] wanted)"
+      " -> (Tensor g_grad_y, Tensor g_grad_h_last, Tensor g_grad_c_last, Tensor g_x, Tensor g_h0,"
+      " Tensor g_c0, Tensor[] g_weights)");
+
+  // One step's gate math, CUDA only: z [B,4H] pre-activations, c_prev [B,H] to h and c [B,H] and the
+  // activated gates [B,4H].
+  m.def("lstm_cell_forward(Tensor z, Tensor c_prev) -> (Tensor h, Tensor c, Tensor gates)");
+
+  // weight[b] * real[b] + (1 - weight[b]) * fake[b], CUDA only: real and fake [B,...], weight [B].
+  m.def("interpolate(Tensor real, Tensor fake, Tensor weight) -> Tensor");
+}

@@ -1,0 +1,220 @@
+// Vectors in the compilers' vector extensions, as wide as the instruction set that this file is
+// compiled for. One source thus serves AVX-512, AVX2, SSE2 and NEON.
+//
+// A source that includes this is compiled once for each instruction set, with GANLSTM_ISA naming
+// the namespace of the result. Everything here has internal linkage: a weak symbol would let the
+// linker put one set's code into the path of another.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+#include "activations.h"
+
+#ifndef GANLSTM_ISA
+#define GANLSTM_ISA baseline
+#endif
+
+#define GANLSTM_INLINE static inline __attribute__((always_inline))
+
+namespace ganlstm {
+
+#if defined(__AVX512F__)
+#define GANLSTM_VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define GANLSTM_VECTOR_BYTES 32
+#else
+#define GANLSTM_VECTOR_BYTES 16
+#endif
+
+// Rows of the left operand that a micro-kernel takes at once: rows * 4 sums, 4 weights and a
+// broadcast fill the 32 registers of AVX-512 and NEON, or the 16 of the others.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int kRows = 6;
+#elif defined(__AVX2__)
+constexpr int kRows = 3;
+#else
+constexpr int kRows = 2;
+#endif
+
+typedef float VecF __attribute__((vector_size(GANLSTM_VECTOR_BYTES)));
+typedef double VecD __attribute__((vector_size(GANLSTM_VECTOR_BYTES)));
+typedef int32_t IntF __attribute__((vector_size(GANLSTM_VECTOR_BYTES)));
+typedef int64_t IntD __attribute__((vector_size(GANLSTM_VECTOR_BYTES)));
+
+template <typename T>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  using type = VecF;
+};
+template <>
+struct VecOf<double> {
+  using type = VecD;
+};
+template <typename T>
+using Vec = typename VecOf<T>::type;
+
+// Elements in a vector.
+template <typename T>
+constexpr int64_t kLanes = GANLSTM_VECTOR_BYTES / int64_t(sizeof(T));
+
+GANLSTM_INLINE constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+GANLSTM_INLINE constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <typename T>
+GANLSTM_INLINE Vec<T> load(const T* p) {
+  Vec<T> v;
+  memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+template <typename T>
+GANLSTM_INLINE void store(T* p, Vec<T> v) {
+  memcpy(p, &v, sizeof(v));
+}
+
+// The first n elements, n <= kLanes; the others are zero and their memory is not touched.
+#if defined(__AVX512F__)
+GANLSTM_INLINE VecF load_masked(const float* p, int64_t n) {
+  return (VecF)_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1), p);
+}
+GANLSTM_INLINE VecD load_masked(const double* p, int64_t n) {
+  return (VecD)_mm512_maskz_loadu_pd(__mmask8((1u << n) - 1), p);
+}
+GANLSTM_INLINE void store_masked(float* p, VecF v, int64_t n) {
+  _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), (__m512)v);
+}
+GANLSTM_INLINE void store_masked(double* p, VecD v, int64_t n) {
+  _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1), (__m512d)v);
+}
+#elif defined(__AVX2__)
+GANLSTM_INLINE __m256i mask_f(int64_t n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+GANLSTM_INLINE __m256i mask_d(int64_t n) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+GANLSTM_INLINE VecF load_masked(const float* p, int64_t n) {
+  return (VecF)_mm256_maskload_ps(p, mask_f(n));
+}
+GANLSTM_INLINE VecD load_masked(const double* p, int64_t n) {
+  return (VecD)_mm256_maskload_pd(p, mask_d(n));
+}
+GANLSTM_INLINE void store_masked(float* p, VecF v, int64_t n) {
+  _mm256_maskstore_ps(p, mask_f(n), (__m256)v);
+}
+GANLSTM_INLINE void store_masked(double* p, VecD v, int64_t n) {
+  _mm256_maskstore_pd(p, mask_d(n), (__m256d)v);
+}
+#else
+template <typename T>
+GANLSTM_INLINE Vec<T> load_masked(const T* p, int64_t n) {
+  Vec<T> v = {};
+  for (int64_t i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+template <typename T, typename V>
+GANLSTM_INLINE void store_masked(T* p, V v, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) p[i] = v[i];
+}
+#endif
+
+template <typename T>
+GANLSTM_INLINE Vec<T> load_n(const T* p, int64_t n) {
+  return n >= kLanes<T> ? load(p) : load_masked(p, n);
+}
+template <typename T>
+GANLSTM_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
+  if (n >= kLanes<T>)
+    store(p, v);
+  else
+    store_masked(p, v, n);
+}
+
+template <typename V, typename S>
+GANLSTM_INLINE V fill(S value) {
+  return V{} + value;
+}
+
+// exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2; exp(r) - 1 by its Taylor polynomial,
+// whose first omitted term is below a quarter of the dtype's epsilon. ln 2 is split in two so that
+// n ln 2 is exact in its leading part (Cody and Waite).
+struct SplitF {
+  using Int = IntF;
+  using Scalar = float;
+  static constexpr float log2e = 1.44269504f, ln2_hi = 0.693359375f, ln2_lo = -2.12194440e-4f;
+  static constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float low = -87.0f, high = 88.0f, tanh_low = -40.0f;
+  static constexpr int shift = 23;
+  static constexpr int32_t bias = 127, sign = INT32_MIN;
+  static constexpr int degree = 7;
+};
+struct SplitD {
+  using Int = IntD;
+  using Scalar = double;
+  static constexpr double log2e = 1.4426950408889634074, ln2_hi = 6.93145751953125e-1,
+                          ln2_lo = 1.42860682030941723212e-6;
+  static constexpr double magic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double low = -708.0, high = 709.0, tanh_low = -80.0;
+  static constexpr int shift = 52;
+  static constexpr int64_t bias = 1023, sign = INT64_MIN;
+  static constexpr int degree = 13;
+};
+
+// Splits x into 2^n (returned in `scale`) and expm1(r) (returned). NaN comes out as NaN.
+template <typename S, typename V>
+GANLSTM_INLINE V expm1_reduced(V x, V& scale) {
+  using Int = typename S::Int;
+  using Scalar = typename S::Scalar;
+  V shifted = x * S::log2e + S::magic;
+  V n = shifted - S::magic;
+  V r = x - n * S::ln2_hi - n * S::ln2_lo;
+  const Scalar magic = S::magic;
+  decltype(S::bias + 0) magic_bits;
+  memcpy(&magic_bits, &magic, sizeof(magic));
+  scale = (V)((((Int)shifted - magic_bits) + S::bias) << S::shift);
+  constexpr double inverse[] = {1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,
+                                1.0 / 120,   1.0 / 720,    1.0 / 5040,    1.0 / 40320,
+                                1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600,
+                                1.0 / 6227020800.0};
+  V p = fill<V>(Scalar(inverse[S::degree - 1]));
+#pragma GCC unroll 16
+  for (int k = S::degree - 2; k >= 0; --k) p = p * r + Scalar(inverse[k]);
+  return p * r;
+}
+
+template <typename S, typename V>
+GANLSTM_INLINE V sigmoid_vector(V z) {
+  V x = -z;
+  x = x < S::low ? fill<V>(S::low) : x;
+  x = x > S::high ? fill<V>(S::high) : x;
+  V scale;
+  V p = expm1_reduced<S>(x, scale);
+  return 1 / (1 + (scale + scale * p));
+}
+
+template <typename S, typename V>
+GANLSTM_INLINE V tanh_vector(V z) {
+  using Int = typename S::Int;
+  const Int bits = (Int)z;
+  V x = (V)(bits | S::sign);  // -|z|
+  x = x + x;
+  x = x < S::tanh_low ? fill<V>(S::tanh_low) : x;
+  V scale;
+  V p = expm1_reduced<S>(x, scale);
+  V e = scale * p + (scale - 1);  // expm1(-2|z|), exact to rounding also near zero
+  V t = -e / (2 + e);
+  return (V)((Int)t | (bits & S::sign));
+}
+
+GANLSTM_INLINE VecF sigmoid(VecF z) { return sigmoid_vector<SplitF>(z); }
+GANLSTM_INLINE VecD sigmoid(VecD z) { return sigmoid_vector<SplitD>(z); }
+GANLSTM_INLINE VecF tanh_(VecF z) { return tanh_vector<SplitF>(z); }
+GANLSTM_INLINE VecD tanh_(VecD z) { return tanh_vector<SplitD>(z); }
+
+}  // namespace ganlstm

@@ -1,0 +1,41 @@
+// The gradient of x, to which both directions of a layer add.
+#pragma once
+
+#include "../common/scratch.h"
+#include "../common/simd.h"
+#include "lstm.h"
+
+namespace ganlstm {
+namespace {
+
+// Each direction writes an array of its own, since they run at the same time; add_directions() then
+// adds the second to the first.
+template <typename T>
+class InputGradient {
+ public:
+  InputGradient(const LstmShape& shape, T* grad_x)
+      : size_(shape.steps * shape.batch * shape.input),
+        first_(grad_x),
+        second_(grad_x != nullptr && shape.directions == 2 ? size_ : 0) {}
+
+  T* of(int64_t direction) const { return direction == 0 ? first_ : second_.get(); }
+
+  void add_directions(const Parallel& parallel) const {
+    if (second_.get() == nullptr) return;
+    constexpr int64_t block = 1 << 16;
+    auto add = [&](int64_t task) {
+      const int64_t end = smaller((task + 1) * block, size_);
+      const T* from = second_.get();
+      for (int64_t i = task * block; i < end; ++i) first_[i] += from[i];
+    };
+    for_each_task(parallel, divide_up(size_, block), add);
+  }
+
+ private:
+  int64_t size_;
+  T* first_;
+  Scratch<T> second_;
+};
+
+}  // namespace
+}  // namespace ganlstm

@@ -1,0 +1,192 @@
+// The matrix products inside the LSTM's time loops: micro-kernels that keep a block of sums in
+// registers, and the packing of the weights into the order in which they read them.
+#pragma once
+
+#include "../common/simd.h"
+#include "lstm.h"
+
+namespace ganlstm {
+namespace {
+
+// Vectors of output columns in a block of sums. In the forward products these are the four gates of
+// the same hidden units, so that the gates can be applied before anything is stored.
+constexpr int kColumns = 4;
+
+// sums[m][n] += sum over k of rows[m][k] * packed[k][n]
+template <int M, int N, typename T>
+GANLSTM_INLINE void multiply(Vec<T> (&sums)[M][N], const T* const* rows, int64_t depth,
+                             const T* packed) {
+  const T* row[M];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) row[m] = rows[m];
+  for (int64_t k = 0; k < depth; ++k) {
+    Vec<T> w[N];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) w[n] = load(packed + (k * N + n) * kLanes<T>);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      const Vec<T> a = fill<Vec<T>>(row[m][k]);
+#pragma GCC unroll 4
+      for (int n = 0; n < N; ++n) sums[m][n] += a * w[n];
+    }
+  }
+}
+
+// Calls f(first, count) for groups of rows, count an integral constant of at most kRows.
+template <int M>
+struct Count {
+  static constexpr int value = M;
+};
+
+template <int M, typename F>
+GANLSTM_INLINE void for_last_rows(int64_t first, int64_t left, F& f) {
+  if constexpr (M > 0) {
+    if (left == M)
+      f(first, Count<M>{});
+    else
+      for_last_rows<M - 1>(first, left, f);
+  }
+}
+
+template <typename F>
+GANLSTM_INLINE void for_row_groups(int64_t rows, F f) {
+  int64_t first = 0;
+  for (; first + kRows <= rows; first += kRows) f(first, Count<kRows>{});
+  for_last_rows<kRows - 1>(first, rows - first, f);
+}
+
+// Forward products: x W^T and h R^T, gate by gate. The hidden units come in blocks of a vector;
+// a block is [depth][gate][lane], first the H rows of R^T, then the I rows of W^T.
+template <typename T>
+struct GatePack {
+  static constexpr int64_t width = kColumns * kLanes<T>;
+  int64_t blocks, depth, recurrent;
+
+  explicit GatePack(const LstmShape& s)
+      : blocks(divide_up(s.hidden, kLanes<T>)), depth(s.hidden + s.input), recurrent(s.hidden) {}
+
+  int64_t weight_size() const { return blocks * depth * width; }
+  int64_t bias_size() const { return blocks * width; }
+  int64_t hh(int64_t block) const { return block * depth * width; }
+  int64_t ih(int64_t block) const { return hh(block) + recurrent * width; }
+
+  void pack(const LstmShape& s, const LstmWeights<T>& w, int64_t block, T* weights,
+            T* bias) const {
+    pack_matrix(s.hidden, w.hh, recurrent, block, weights + hh(block));
+    pack_matrix(s.hidden, w.ih, depth - recurrent, block, weights + ih(block));
+    for (int64_t gate = 0; gate < kColumns; ++gate)
+      for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
+        const int64_t unit = block * kLanes<T> + lane, row = gate * s.hidden + unit;
+        T sum = 0;
+        if (unit < s.hidden && w.b_ih != nullptr) sum += w.b_ih[row];
+        if (unit < s.hidden && w.b_hh != nullptr) sum += w.b_hh[row];
+        bias[block * width + gate * kLanes<T> + lane] = sum;
+      }
+  }
+
+ private:
+  static void pack_matrix(int64_t hidden, const T* w, int64_t columns, int64_t block, T* out) {
+    if (w == nullptr) return;
+    for (int64_t gate = 0; gate < kColumns; ++gate)
+      for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
+        const int64_t unit = block * kLanes<T> + lane;
+        T* to = out + gate * kLanes<T> + lane;
+        const T* from = w + (gate * hidden + unit) * columns;
+        for (int64_t k = 0; k < columns; ++k) to[k * width] = unit < hidden ? from[k] : T(0);
+      }
+  }
+};
+
+// Backward products: dz R and dz W side by side. The output columns come in vectors, first those of
+// R (H columns, the last vector filled up with zeros), then those of W (I columns); a block holds
+// kColumns vectors, the last one fewer, as [4H][vector][lane].
+template <typename T>
+struct ColumnPack {
+  int64_t depth, hidden, input, hidden_vectors, vectors;
+
+  ColumnPack(const LstmShape& s, bool with_input)
+      : depth(4 * s.hidden),
+        hidden(s.hidden),
+        input(s.input),
+        hidden_vectors(divide_up(s.hidden, kLanes<T>)),
+        vectors(hidden_vectors + (with_input ? divide_up(s.input, kLanes<T>) : 0)) {}
+
+  int64_t blocks() const { return divide_up(vectors, kColumns); }
+  int64_t size() const { return vectors * depth * kLanes<T>; }
+  int64_t offset(int64_t block) const { return block * kColumns * depth * kLanes<T>; }
+
+  void pack(const LstmWeights<T>& w, int64_t block, T* out) const {
+    const int64_t first = block * kColumns, count = smaller(kColumns, vectors - first);
+    out += offset(block);
+    for (int64_t n = 0; n < count; ++n) {
+      const int64_t vector = first + n;
+      const bool of_hidden = vector < hidden_vectors;
+      const T* from = of_hidden ? w.hh : w.ih;
+      const int64_t columns = of_hidden ? hidden : input;
+      const int64_t column = (of_hidden ? vector : vector - hidden_vectors) * kLanes<T>;
+      const int64_t valid = smaller(kLanes<T>, columns - column);
+      for (int64_t k = 0; k < depth; ++k) {
+        T* to = out + (k * count + n) * kLanes<T>;
+        Vec<T> v = from == nullptr ? Vec<T>{} : load_n(from + k * columns + column, valid);
+        store(to, v);
+      }
+    }
+  }
+};
+
+// Applies a ColumnPack to `rows` rows of dz: recurrent columns go to state[row][state_stride], input
+// columns to outputs[row]. Without `second`, the product is of one pack; with it, of the sum
+// rows_a pack_a + rows_b pack_b.
+template <int M, int N, typename T>
+GANLSTM_INLINE void multiply_columns_block(const ColumnPack<T>& pack, int64_t first_vector,
+                                           const T* const* a, const T* packed_a, const T* const* b,
+                                           const T* packed_b, T* state, int64_t state_stride,
+                                           T* const* outputs) {
+  Vec<T> sums[M][N] = {};
+  multiply(sums, a, pack.depth, packed_a);
+  if (packed_b != nullptr) multiply(sums, b, pack.depth, packed_b);
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) {
+      const int64_t vector = first_vector + n;
+      if (vector < pack.hidden_vectors) {
+        store(state + m * state_stride + vector * kLanes<T>, sums[m][n]);
+      } else {
+        const int64_t column = (vector - pack.hidden_vectors) * kLanes<T>;
+        store_n(outputs[m] + column, sums[m][n], pack.input - column);
+      }
+    }
+}
+
+template <typename T>
+void multiply_columns(const ColumnPack<T>& pack, int64_t rows, const T* const* a, const T* weights,
+                      const T* const* b, const T* v_weights, T* state, int64_t state_stride,
+                      T* const* outputs) {
+  for (int64_t block = 0; block < pack.blocks(); ++block) {
+    const int64_t first = block * kColumns, count = smaller(kColumns, pack.vectors - first);
+    const T* packed_a = weights + pack.offset(block);
+    const T* packed_b = v_weights == nullptr ? nullptr : v_weights + pack.offset(block);
+    for_row_groups(rows, [&](int64_t r, auto m) {
+      constexpr int M = decltype(m)::value;
+      T* to = state + r * state_stride;
+      switch (count) {
+        case 1:
+          return multiply_columns_block<M, 1>(pack, first, a + r, packed_a, b + r, packed_b, to,
+                                              state_stride, outputs + r);
+        case 2:
+          return multiply_columns_block<M, 2>(pack, first, a + r, packed_a, b + r, packed_b, to,
+                                              state_stride, outputs + r);
+        case 3:
+          return multiply_columns_block<M, 3>(pack, first, a + r, packed_a, b + r, packed_b, to,
+                                              state_stride, outputs + r);
+        default:
+          return multiply_columns_block<M, 4>(pack, first, a + r, packed_a, b + r, packed_b, to,
+                                              state_stride, outputs + r);
+      }
+    });
+  }
+}
+
+}  // namespace
+}  // namespace ganlstm

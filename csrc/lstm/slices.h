@@ -1,0 +1,126 @@
+// How the batch is shared between threads, and how a thread walks through time.
+#pragma once
+
+#include <cstring>
+
+#include "../common/simd.h"
+#include "lstm.h"
+
+namespace ganlstm {
+namespace {
+
+// Below this many multiply-adds a second thread costs more than it gives.
+constexpr int64_t kSerialWork = 200000;
+
+// Rows of the batch and a direction that one task owns for the whole sequence: slices never wait for
+// each other. With lengths, rows are dealt by falling length, so that slices have equal work and the
+// rows that are alive at a step are always the first ones.
+struct Slice {
+  const LstmShape* shape;
+  int64_t direction, first, stride, count;
+
+  int64_t row(int64_t j) const {
+    const int64_t at = first + j * stride;
+    return shape->order == nullptr ? at : shape->order[at];
+  }
+  int64_t length(int64_t b) const {
+    return shape->lengths == nullptr ? shape->steps : shape->lengths[b];
+  }
+  // The step before t in this direction, or -1 where the sequence starts.
+  int64_t before(int64_t t, int64_t b) const {
+    if (direction == 0) return t - 1;
+    return t + 1 < length(b) ? t + 1 : -1;
+  }
+  // The step after which the sequence has ended in this direction.
+  int64_t last(int64_t b) const { return direction == 0 ? length(b) - 1 : 0; }
+
+  // [T,B,D,width] and [D,B,width]
+  int64_t at(int64_t t, int64_t b, int64_t width) const {
+    return ((t * shape->batch + b) * shape->directions + direction) * width;
+  }
+  int64_t initial(int64_t b, int64_t width) const {
+    return (direction * shape->batch + b) * width;
+  }
+};
+
+// Calls f(t, alive): `alive` is how many of the slice's rows have a valid step t. In the order of
+// the direction, or against it.
+template <typename F>
+GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, F f) {
+  const bool ascending = (s.direction == 0) == with_direction;
+  int64_t alive = ascending ? s.count : 0;
+  for (int64_t n = 0; n < s.shape->steps; ++n) {
+    const int64_t t = ascending ? n : s.shape->steps - 1 - n;
+    while (alive > 0 && s.length(s.row(alive - 1)) <= t) --alive;
+    while (alive < s.count && s.length(s.row(alive)) > t) ++alive;
+    if (alive > 0) f(t, alive);
+  }
+}
+
+struct Slicing {
+  const LstmShape& shape;
+  int64_t per_direction;
+
+  Slicing(const LstmShape& s, const Parallel& parallel) : shape(s), per_direction(1) {
+    const int64_t work = s.steps * s.batch * s.hidden * 4 * (s.hidden + s.input) * s.directions;
+    const int64_t threads = work < kSerialWork ? 1 : parallel.threads;
+    per_direction = threads % s.directions == 0 ? threads / s.directions : threads;
+    if (per_direction > s.batch) per_direction = s.batch;
+    if (per_direction < 1) per_direction = 1;
+  }
+  int64_t tasks() const { return per_direction * shape.directions; }
+  int64_t most_rows() const { return divide_up(shape.batch, per_direction); }
+
+  Slice operator[](int64_t task) const {
+    const int64_t direction = task / per_direction, part = task % per_direction;
+    if (shape.order != nullptr)
+      return {&shape, direction, part, per_direction,
+              divide_up(shape.batch - part, per_direction)};
+    const int64_t first = shape.batch * part / per_direction;
+    const int64_t end = shape.batch * (part + 1) / per_direction;
+    return {&shape, direction, first, 1, end - first};
+  }
+};
+
+// Zeros in the steps of a [T,B,stride] array that lie after each sequence's end.
+template <typename T>
+void zero_after_end(const Slice& s, T* array, int64_t stride, int64_t offset, int64_t width) {
+  if (s.shape->lengths == nullptr || array == nullptr) return;
+  for (int64_t j = 0; j < s.count; ++j) {
+    const int64_t b = s.row(j);
+    for (int64_t t = s.length(b); t < s.shape->steps; ++t)
+      memset(array + (t * s.shape->batch + b) * stride + offset, 0, size_t(width) * sizeof(T));
+  }
+}
+
+// state[j][padded] <- from[row(j)][width], or zeros; and back.
+template <typename T>
+void load_state(const Slice& s, const T* from, T* state, int64_t padded) {
+  const int64_t width = s.shape->hidden;
+  memset(state, 0, size_t(s.count * padded) * sizeof(T));
+  if (from == nullptr) return;
+  for (int64_t j = 0; j < s.count; ++j)
+    memcpy(state + j * padded, from + s.initial(s.row(j), width), size_t(width) * sizeof(T));
+}
+
+template <typename T>
+void store_state(const Slice& s, const T* state, int64_t padded, T* to) {
+  if (to == nullptr) return;
+  const int64_t width = s.shape->hidden;
+  for (int64_t j = 0; j < s.count; ++j)
+    memcpy(to + s.initial(s.row(j), width), state + j * padded, size_t(width) * sizeof(T));
+}
+
+// to[row] <- the last valid step of a [T,B,D,H] array.
+template <typename T>
+void store_last(const Slice& s, const T* array, T* to) {
+  if (to == nullptr) return;
+  const int64_t width = s.shape->hidden;
+  for (int64_t j = 0; j < s.count; ++j) {
+    const int64_t b = s.row(j);
+    memcpy(to + s.initial(b, width), array + s.at(s.last(b), b, width), size_t(width) * sizeof(T));
+  }
+}
+
+}  // namespace
+}  // namespace ganlstm
