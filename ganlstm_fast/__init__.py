@@ -1,0 +1,44 @@
+"""Fused LSTM, spectral-norm and gradient-penalty operators for PyTorch, to second order."""
+
+from ganlstm_fast.backends import explain, use_impl
+from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate, penalty
+from ganlstm_fast.lstm import lstm, lstm_cell
+from ganlstm_fast.nn import (
+    FastLSTM,
+    FastLSTMCell,
+    SNConv1d,
+    SNConv2d,
+    SNConv3d,
+    SNConvTranspose1d,
+    SNConvTranspose2d,
+    SNConvTranspose3d,
+    SNEmbedding,
+    SNLinear,
+    remove_spectral_norm,
+    spectral_norm,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FastLSTM",
+    "FastLSTMCell",
+    "SNConv1d",
+    "SNConv2d",
+    "SNConv3d",
+    "SNConvTranspose1d",
+    "SNConvTranspose2d",
+    "SNConvTranspose3d",
+    "SNEmbedding",
+    "SNLinear",
+    "__version__",
+    "explain",
+    "gradient_penalty",
+    "interpolate",
+    "lstm",
+    "lstm_cell",
+    "penalty",
+    "remove_spectral_norm",
+    "spectral_norm",
+    "use_impl",
+]

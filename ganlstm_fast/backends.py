@@ -1,0 +1,227 @@
+"""Which implementation of an operator runs, and why.
+
+Every operator takes ``impl=``. ``"auto"``, the default, picks the first implementation of its
+family in ``_FAMILIES`` that serves the call; a named one either runs or raises.
+The default itself can be changed for a block of code with :func:`use_impl` and for a process with
+the environment variable ``GANLSTM_FAST_IMPL`` (``reference``, or by family:
+``lstm=cpu,spectral_norm=reference``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+IMPLS = ("auto", "reference", "torch", "cpu", "cuda", "triton")
+ENV_IMPL = "GANLSTM_FAST_IMPL"
+
+
+@dataclass(frozen=True)
+class _Library:
+    """One shared object with compiled operators, loaded when this module is imported."""
+
+    loaded: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Implementation:
+    """What one implementation of a family serves.
+
+    ``proven``: it has passed the test suite on the hardware that it is for. An implementation that
+    has not is never chosen by ``auto``.
+    """
+
+    name: str
+    what: str
+    devices: tuple[str, ...] | None = None
+    dtypes: tuple[torch.dtype, ...] | None = None
+    library: str | None = None
+    proven: bool = True
+
+
+_FLOATS = (torch.float32, torch.float64)
+
+# In the order in which ``auto`` tries them.
+_FAMILIES: dict[str, tuple[_Implementation, ...]] = {
+    "lstm": (
+        _Implementation("cpu", "compiled CPU kernels", ("cpu",), _FLOATS, library="cpu"),
+        _Implementation(
+            "torch", "torch's LSTM at first order, the reference where a gradient is recorded"
+        ),
+        _Implementation("reference", "plain PyTorch, differentiable to any order"),
+    ),
+    "spectral_norm": (
+        _Implementation("reference", "plain PyTorch, differentiable to any order"),
+    ),
+    "gradient_penalty": (
+        _Implementation("reference", "plain PyTorch, differentiable to any order"),
+    ),
+}
+
+
+def _load(name: str) -> _Library:
+    path = Path(__file__).with_name(f"_C_{name}.so")
+    if not path.exists():
+        needs = {"cpu": "a C++17 compiler", "cuda": "nvcc"}[name]
+        return _Library(
+            False,
+            f"the {name} kernels were not built (reinstall ganlstm_fast where {needs} is found)",
+        )
+    if name == "cuda" and torch.version.cuda is None:
+        return _Library(False, "this torch is built without CUDA")
+    if name == "cuda" and not torch.cuda.is_available():
+        return _Library(False, "torch sees no CUDA device")
+    try:
+        torch.ops.load_library(str(path))
+    except OSError as error:
+        return _Library(False, f"{path.name} does not load: {str(error).splitlines()[0]}")
+    return _Library(True, "")
+
+
+_LIBRARIES = {name: _load(name) for name in ("cpu", "cuda")}
+
+
+def is_loaded(name: str) -> bool:
+    """Whether the compiled object of this name ("cpu", "cuda") is loaded."""
+    return _LIBRARIES[name].loaded
+
+
+def _parse_default(text: str) -> dict[str, str]:
+    """``"cpu"`` or ``"lstm=cpu,spectral_norm=reference"`` as a choice for each family."""
+    choice = dict.fromkeys(_FAMILIES, "auto")
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        family, _, impl = part.rpartition("=")
+        choice.update(_checked_choice(impl, family or None, ENV_IMPL))
+    return choice
+
+
+def _checked_choice(impl: str, family: str | None, argument: str) -> dict[str, str]:
+    if impl not in IMPLS:
+        raise ValueError(f"{argument}: expected one of {', '.join(IMPLS)}, got {impl!r}")
+    if family is not None and family not in _FAMILIES:
+        raise ValueError(f"{argument}: expected a family of {', '.join(_FAMILIES)}, got {family!r}")
+    return {name: impl for name in ([family] if family else _FAMILIES)}
+
+
+_choice = _parse_default(os.environ.get(ENV_IMPL, ""))
+
+
+@contextlib.contextmanager
+def use_impl(impl: str, family: str | None = None) -> Iterator[None]:
+    """Make ``impl`` the default of every operator called in the ``with`` block.
+
+    Args:
+        impl: ``"auto"``, ``"reference"``, ``"torch"``, ``"cpu"``, ``"cuda"`` or ``"triton"``.
+        family: only this family (``"lstm"``, ``"spectral_norm"``, ``"gradient_penalty"``).
+
+    An operator that cannot be served by ``impl`` raises ``RuntimeError`` when it is called. The
+    choice is made when the forward runs; a backward uses what its forward chose. It holds for the
+    whole process, not for one thread.
+    """
+    global _choice
+    before = _choice
+    _choice = {**_choice, **_checked_choice(impl, family, "impl")}
+    try:
+        yield
+    finally:
+        _choice = before
+
+
+def _why_not(this: _Implementation, device: str, dtype: torch.dtype) -> str | None:
+    """The reason why ``this`` cannot serve a call, or None."""
+    if this.devices is not None and device not in this.devices:
+        return f"runs on {' and '.join(this.devices)}, not on {device}"
+    if this.library is not None and not _LIBRARIES[this.library].loaded:
+        return _LIBRARIES[this.library].reason
+    if this.dtypes is not None and dtype not in this.dtypes:
+        names = " and ".join(str(d).removeprefix("torch.") for d in this.dtypes)
+        return f"takes {names}, not {str(dtype).removeprefix('torch.')}"
+    return None
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned and not torch.compiler.is_compiling():
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def resolve(family: str, impl: str | None, device: str, dtype: torch.dtype) -> str:
+    """The name of the implementation that serves a call of ``family``.
+
+    Args:
+        impl: the caller's ``impl=`` argument; None means the default in force.
+
+    Raises:
+        ValueError: ``impl`` is not a known name.
+        RuntimeError: the named implementation does not serve this call.
+    """
+    if impl is None:
+        impl = _choice[family]
+    elif impl not in IMPLS:
+        raise ValueError(f"impl: expected one of {', '.join(IMPLS)}, got {impl!r}")
+    known = _FAMILIES[family]
+    if impl != "auto":
+        found = [this for this in known if this.name == impl]
+        reason = (
+            _why_not(found[0], device, dtype)
+            if found
+            else f"{family} has {', '.join(this.name for this in known)}"
+        )
+        if reason is not None:
+            raise RuntimeError(f"impl={impl!r} cannot run {family}: {reason}")
+        return impl
+    for this in known:
+        reason = _why_not(this, device, dtype)
+        if reason is None and this.proven:
+            return this.name
+        if this.library == device and not _LIBRARIES[device].loaded:
+            _warn_once(f"ganlstm_fast runs {family} without its own kernels: {reason}")
+    raise RuntimeError(f"no implementation of {family} serves {dtype} on {device}")
+
+
+def explain(
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    proj_size: int = 0,
+) -> str:
+    """What would run for tensors of this device and dtype, and why the others would not.
+
+    Args:
+        device: as for ``torch.device``.
+        dtype: dtype of the operator's input.
+        proj_size: as for ``torch.nn.LSTM``.
+
+    Returns:
+        One line a family.
+    """
+    kind = torch.device(device).type
+    lines = []
+    for family, known in _FAMILIES.items():
+        if family == "lstm" and proj_size > 0:
+            lines.append("lstm: torch.nn.LSTM itself; proj_size has no kernel here")
+            continue
+        try:
+            name = resolve(family, None, kind, dtype)
+        except RuntimeError as error:
+            lines.append(f"{family}: raises ({error})")
+            continue
+        chosen = next(this for this in known if this.name == name)
+        others = [
+            f"{this.name}: {reason or 'not yet run on hardware'}"
+            for this in known
+            if (reason := _why_not(this, kind, dtype)) or not this.proven
+        ]
+        by_choice = "" if _choice[family] == "auto" else " (chosen by you)"
+        lines.append(f"{family}: {name}{by_choice}, {chosen.what}" + "".join(f"; {o}" for o in others))
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""The LSTM layer as a function: forward, backward and double backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from ganlstm_fast import backends
+from ganlstm_fast.lstm import autograd, reference, torch_impl
+from ganlstm_fast.validation import check_lengths, check_tensor, describe
+
+__all__ = ["lstm", "lstm_cell"]
+
+
+def lstm(
+    x: Tensor,
+    weights: Sequence[Sequence[Tensor]],
+    h0: Tensor | None = None,
+    c0: Tensor | None = None,
+    *,
+    lengths: Tensor | Sequence[int] | None = None,
+    impl: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """One LSTM layer over a whole sequence, in one or two directions.
+
+    Differentiable twice with respect to ``x``, ``h0``, ``c0`` and the weights; a third derivative
+    raises ``RuntimeError`` (``impl="reference"`` has every order). The equations are those of
+    ``torch.nn.LSTM``, see :func:`ganlstm_fast.lstm.reference.lstm`.
+
+    Args:
+        x: (T, B, I), T >= 1; float32 or float64 for the compiled kernels, any floating dtype else.
+        weights: for each of the D = 1 or 2 directions ``(weight_ih, weight_hh)`` or ``(weight_ih,
+            weight_hh, bias_ih, bias_hh)`` of shapes (4H, I), (4H, H), (4H,), (4H,). The second
+            direction reads the sequence backwards.
+        h0: (D, B, H); zeros if None.
+        c0: (D, B, H); zeros if None.
+        lengths: (B,) integers in 1..T: valid steps of each sequence. Later steps are not read, their
+            outputs and gradients are 0, and the second direction starts at the last valid step.
+            Lengths on a GPU are not checked, which would synchronise.
+        impl: see :mod:`ganlstm_fast.backends`; None is the default in force.
+
+    Returns:
+        y (T, B, D*H), h_T (D, B, H), c_T (D, B, H): the outputs, and the state after the last valid
+        step of each direction.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, dtype or device.
+        RuntimeError: ``impl`` cannot serve the call.
+    """
+    check_tensor("x", x, (None, None, None), expected="(T, B, I)")
+    if x.size(0) == 0:
+        raise ValueError("x: expected at least one time step, got shape " + str(tuple(x.shape)))
+    flat = _check_weights(x, weights)
+    directions, hidden = len(weights), weights[0][1].size(1)
+    state = (directions, x.size(1), hidden)
+    h0 = _state("h0", h0, state, x)
+    c0 = _state("c0", c0, state, x)
+    if lengths is not None:
+        lengths = check_lengths(lengths, x.size(1), x.size(0))
+    return _run(x, weights, flat, h0, c0, lengths, impl)
+
+
+def lstm_cell(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    h: Tensor,
+    c: Tensor,
+    *,
+    impl: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One step of an LSTM: x (B, I), h and c (B, H) to the next h and c (B, H).
+
+    ``weights`` are ``(weight_ih, weight_hh)`` or these with ``bias_ih, bias_hh``. Orders of
+    differentiation and errors as for :func:`lstm`.
+    """
+    check_tensor("x", x, (None, None), expected="(B, I)")
+    flat = _check_weights(x.unsqueeze(0), [weights])
+    state = (x.size(0), weights[1].size(1))
+    check_tensor("h", h, state, like=x)
+    check_tensor("c", c, state, like=x)
+    _, h_next, c_next = _run(
+        x.unsqueeze(0), [weights], flat, h.unsqueeze(0), c.unsqueeze(0), None, impl
+    )
+    return h_next.squeeze(0), c_next.squeeze(0)
+
+
+def _run(
+    x: Tensor,
+    weights: Sequence[Sequence[Tensor]],
+    flat: list[Tensor],
+    h0: Tensor,
+    c0: Tensor,
+    lengths: Tensor | None,
+    impl: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    name = backends.resolve("lstm", impl, x.device.type, x.dtype)
+    if name == "reference":
+        return reference.lstm(x, weights, h0, c0, lengths)
+    if name == "torch":
+        return torch_impl.lstm_forward(x, flat, h0, c0, lengths)
+    if lengths is not None:
+        lengths = lengths.cpu()
+    contiguous = [w.contiguous() for w in flat]
+    return autograd.lstm_forward(
+        x.contiguous(), contiguous, h0.contiguous(), c0.contiguous(), lengths
+    )
+
+
+def _state(name: str, value: Tensor | None, shape: tuple[int, ...], x: Tensor) -> Tensor:
+    if value is None:
+        return x.new_zeros(shape)
+    check_tensor(name, value, shape, like=x)
+    return value
+
+
+def _check_weights(x: Tensor, weights: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The weights of all directions in one list, after checking them."""
+    if len(weights) not in (1, 2) or not all(len(w) in (2, 4) for w in weights):
+        raise ValueError(
+            "weights: expected (weight_ih, weight_hh[, bias_ih, bias_hh]) for one or two directions, "
+            f"got {[len(w) for w in weights]} tensors"
+        )
+    if len({len(w) for w in weights}) != 1:
+        raise ValueError("weights: expected biases in both directions or in neither")
+    recurrent = weights[0][1]
+    if not isinstance(recurrent, Tensor) or recurrent.dim() != 2:
+        raise ValueError(f"weights[0][1]: expected shape (4H, H), got {describe(recurrent)}")
+    hidden = recurrent.size(1)
+    shapes = ((4 * hidden, x.size(2)), (4 * hidden, hidden), (4 * hidden,), (4 * hidden,))
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    for direction, of_direction in enumerate(weights):
+        for name, shape, value in zip(names, shapes, of_direction, strict=False):
+            check_tensor(f"weights[{direction}] {name}", value, shape, like=x)
+    return [w for of_direction in weights for w in of_direction]

@@ -1,0 +1,380 @@
+"""The autograd Functions of the LSTM: three orders, the last of which raises.
+
+``LSTMFunction`` differentiates once through ``LSTMBackwardFunction`` when the backward is itself
+recorded (``create_graph=True``), that one through ``LSTMDoubleBackwardFunction``, and that one not at
+all: its backward raises. ``torch.autograd.function.once_differentiable`` would not do, since a sum of
+a third-order term and an ordinary one backpropagates through it with the former silently missing.
+
+The operators ``torch.ops.ganlstm_fast.lstm_*`` have these Functions as their Autograd
+implementation, so that ``torch.compile`` and callers of the bare operators get the same gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from ganlstm_fast import backends
+
+_ops = torch.ops.ganlstm_fast
+
+THIRD_ORDER = (
+    "ganlstm_fast: the fused LSTM is differentiable twice, and a third derivative was asked for; "
+    'use impl="reference", which is differentiable to any order'
+)
+
+
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _absent_if_empty(tensor: Tensor, wanted: bool) -> Tensor | None:
+    return tensor if wanted else None
+
+
+def _wanted(ctx: Any, tensors: Sequence[bool]) -> list[bool]:
+    """Which inputs' gradients this backward has to return.
+
+    ``ctx.needs_input_grad`` says which inputs require a gradient, also those that this call of
+    ``autograd.grad`` does not ask for; the engine knows.
+
+    Args:
+        tensors: whether each input is a tensor; ``ctx.next_functions`` has those only.
+    """
+    needs = list(ctx.needs_input_grad)
+    will_execute = getattr(torch._C, "_will_engine_execute_node", None)
+    if (
+        will_execute is None
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    ):
+        return needs
+    nodes = iter(ctx.next_functions)
+    for index, is_tensor in enumerate(tensors):
+        if not is_tensor:
+            continue
+        node = next(nodes)[0]
+        if needs[index]:
+            needs[index] = node is not None and _will_execute(will_execute, node)
+    return needs
+
+
+def _will_execute(will_execute: Any, node: Any) -> bool:
+    try:
+        return will_execute(node)
+    except RuntimeError:  # raised for a leaf that autograd.grad was asked for
+        return True
+
+
+def _are_tensors(inputs: Sequence[object]) -> list[bool]:
+    return [isinstance(value, Tensor) for value in inputs]
+
+
+def _grouped(needs: Sequence[bool], per_direction: int) -> list[bool]:
+    """[weight_ih, weight_hh, bias] wanted in any direction, from the weights in flat order."""
+
+    def any_of(kind: int) -> bool:
+        return any(needs[kind::per_direction])
+
+    return [any_of(0), any_of(1), per_direction == 4 and (any_of(2) or any_of(3))]
+
+
+def _flat(values: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None]:
+    return [value if need else None for value, need in zip(values, needs, strict=True)]
+
+
+class LSTMFunction(Function):
+    """(x, h0, c0, lengths, *weights) -> y, h_T, c_T and the saved gates and cell states."""
+
+    @staticmethod
+    def forward(
+        x: Tensor, h0: Tensor, c0: Tensor, lengths: Tensor | None, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return _ops.lstm_forward(x, weights, h0, c0, lengths, True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, h0, c0, lengths, *weights = inputs
+        y, _, _, gates, c = output
+        ctx.mark_non_differentiable(gates, c)
+        ctx.set_materialize_grads(False)
+        ctx.are_tensors = _are_tensors(inputs)
+        ctx.save_for_backward(x, h0, c0, lengths, y, gates, c, *weights)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_y, grad_h, grad_c = (_contiguous(g) for g in grads[:3])
+        x, h0, c0, lengths, y, gates, c, *weights = ctx.saved_tensors
+        if grad_y is None and grad_h is None and grad_c is None:
+            return (None,) * (4 + len(weights))
+        needs = _wanted(ctx, ctx.are_tensors)
+        per_direction = len(weights) // h0.size(0)
+        wanted = [*needs[:3], *_grouped(needs[4:], per_direction)]
+        # y is a function of the inputs, but its share of the second derivative is in the double
+        # backward's equations: seen from there it is a constant.
+        saved = (x, h0, c0, lengths, y.detach(), gates, c)
+        if torch.is_grad_enabled():
+            outputs = LSTMBackwardFunction.apply(
+                grad_y, grad_h, grad_c, *saved, wanted, *weights
+            )
+            grad_x, grad_h0, grad_c0, _, _, *grad_weights = outputs
+        else:
+            grad_x, grad_h0, grad_c0, grad_weights, _, _ = _ops.lstm_backward(
+                grad_y, grad_h, grad_c, x, weights, *saved[1:], wanted, False
+            )
+        return (
+            _absent_if_empty(grad_x, needs[0]),
+            _absent_if_empty(grad_h0, needs[1]),
+            _absent_if_empty(grad_c0, needs[2]),
+            None,
+            *_flat(grad_weights, needs[4:]),
+        )
+
+
+class LSTMBackwardFunction(Function):
+    """(grad_y, grad_h_T, grad_c_T, x, h0, c0, lengths, y, gates, c, wanted, *weights) -> gradients.
+
+    Returns grad_x, grad_h0, grad_c0, dz, d, *grad_weights; what is not wanted is empty.
+    h0, c0 and the biases are inputs although the backward hardly reads them: second-order
+    gradients flow to them.
+    """
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, wanted, *weights = inputs
+        with torch._C._AutoDispatchBelowAutograd():
+            grad_x, grad_h0, grad_c0, grad_weights, dz, d = _ops.lstm_backward(
+                grad_y, grad_h, grad_c, x, weights, h0, c0, lengths, y, gates, c, wanted, True
+            )
+        return grad_x, grad_h0, grad_c0, dz, d, *grad_weights
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, _, grad_c, x, h0, c0, lengths, y, gates, c, wanted, *weights = inputs
+        dz, d = output[3:5]
+        ctx.mark_non_differentiable(dz, d)
+        ctx.set_materialize_grads(False)
+        ctx.are_tensors = _are_tensors(inputs)
+        ctx.returned = wanted
+        ctx.save_for_backward(grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        v_x, v_h0, v_c0, _, _, *v_weights = (_contiguous(v) for v in cotangents)
+        grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights = ctx.saved_tensors
+        if v_x is None and v_h0 is None and v_c0 is None and all(v is None for v in v_weights):
+            return (None,) * (11 + len(weights))
+        needs = _wanted(ctx, ctx.are_tensors)
+        per_direction = len(weights) // h0.size(0)
+        wanted = [*needs[:6], *_grouped(needs[11:], per_direction)]
+        arguments = (grad_c, x, h0, c0, lengths, y, gates, c, dz, d)
+        if torch.is_grad_enabled():
+            outputs = LSTMDoubleBackwardFunction.apply(
+                v_x, v_h0, v_c0, *arguments, wanted, len(weights), *v_weights, *weights
+            )
+        else:
+            outputs = _double_backward(v_x, v_h0, v_c0, v_weights, arguments, weights, wanted)
+        return (
+            *_flat(outputs[:6], needs[:6]),
+            *(None,) * 5,
+            *_flat(outputs[6:], needs[11:]),
+        )
+
+
+class LSTMDoubleBackwardFunction(Function):
+    """Second-order gradients as a node of the graph, so that a third order meets an error."""
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        v_x, v_h0, v_c0, *arguments = inputs[:13]
+        wanted, count = inputs[13:15]
+        v_weights, weights = inputs[15 : 15 + count], inputs[15 + count :]
+        with torch._C._AutoDispatchBelowAutograd():
+            return _double_backward(v_x, v_h0, v_c0, v_weights, arguments, weights, wanted)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor | None) -> None:
+        raise RuntimeError(THIRD_ORDER)
+
+
+def _double_backward(
+    v_x: Tensor | None,
+    v_h0: Tensor | None,
+    v_c0: Tensor | None,
+    v_weights: Sequence[Tensor | None],
+    arguments: Sequence[Any],
+    weights: Sequence[Tensor],
+    wanted: list[bool],
+) -> tuple[Tensor, ...]:
+    grad_c, x, *rest = arguments
+    *outputs, weight_outputs = _ops.lstm_double_backward(
+        v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *rest, wanted
+    )
+    return (*outputs, *weight_outputs)
+
+
+def _records(*tensors: Any) -> bool:
+    return torch.is_grad_enabled() and any(
+        isinstance(t, Tensor) and t.requires_grad for t in tensors
+    )
+
+
+def lstm_forward(
+    x: Tensor, weights: Sequence[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The fused layer: y, h_T, c_T; recorded for autograd only where a gradient can be asked for."""
+    if torch.compiler.is_compiling():
+        save = _records(x, h0, c0, *weights)
+        return _ops.lstm_forward(x, weights, h0, c0, lengths, save)[:3]
+    if _records(x, h0, c0, *weights):
+        return LSTMFunction.apply(x, h0, c0, lengths, *weights)[:3]
+    return _ops.lstm_forward(x, weights, h0, c0, lengths, False)[:3]
+
+
+def _forward_autograd(
+    x: Tensor,
+    weights: list[Tensor],
+    h0: Tensor,
+    c0: Tensor,
+    lengths: Tensor | None,
+    save: bool,
+) -> tuple[Tensor, ...]:
+    if _records(x, h0, c0, *weights):
+        return LSTMFunction.apply(x, h0, c0, lengths, *weights)
+    with torch._C._AutoDispatchBelowAutograd():
+        return _ops.lstm_forward(x, weights, h0, c0, lengths, save)
+
+
+def _backward_autograd(
+    grad_y: Tensor | None,
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    x: Tensor,
+    weights: list[Tensor],
+    *rest: Any,
+) -> tuple[Any, ...]:
+    *saved, wanted, save = rest
+    if _records(grad_y, grad_h, grad_c, x, *saved, *weights):
+        grad_x, grad_h0, grad_c0, dz, d, *grad_weights = LSTMBackwardFunction.apply(
+            grad_y, grad_h, grad_c, x, *saved, wanted, *weights
+        )
+        return grad_x, grad_h0, grad_c0, grad_weights, dz, d
+    with torch._C._AutoDispatchBelowAutograd():
+        return _ops.lstm_backward(grad_y, grad_h, grad_c, x, weights, *saved, wanted, save)
+
+
+def _double_backward_autograd(
+    v_x: Tensor | None,
+    v_h0: Tensor | None,
+    v_c0: Tensor | None,
+    v_weights: list[Tensor | None],
+    grad_c: Tensor | None,
+    x: Tensor,
+    weights: list[Tensor],
+    *rest: Any,
+) -> tuple[Any, ...]:
+    *saved, wanted = rest
+    if _records(v_x, v_h0, v_c0, *v_weights, grad_c, x, *saved, *weights):
+        outputs = LSTMDoubleBackwardFunction.apply(
+            v_x, v_h0, v_c0, grad_c, x, *saved, wanted, len(weights), *v_weights, *weights
+        )
+        return (*outputs[:6], list(outputs[6:]))
+    with torch._C._AutoDispatchBelowAutograd():
+        return _ops.lstm_double_backward(
+            v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *saved, wanted
+        )
+
+
+def _wanted_like(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
+    return [
+        t.new_empty(t.shape if want else (0,)) for t, want in zip(tensors, wanted, strict=True)
+    ]
+
+
+def _weights_like(
+    weights: Sequence[Tensor], directions: int, wanted: Sequence[bool]
+) -> list[Tensor]:
+    kinds = [wanted[0], wanted[1], wanted[2], wanted[2]][: len(weights) // directions]
+    return _wanted_like(weights, kinds * directions)
+
+
+def _forward_fake(
+    x: Tensor, weights: list[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None, save: bool
+) -> tuple[Tensor, ...]:
+    directions, batch, hidden = h0.shape
+    states = (x.size(0), batch, directions)
+    return (
+        x.new_empty(x.size(0), batch, directions * hidden),
+        h0.new_empty(h0.shape),
+        c0.new_empty(c0.shape),
+        x.new_empty((*states, 4 * hidden) if save else (0,)),
+        x.new_empty((*states, hidden) if save else (0,)),
+    )
+
+
+def _backward_fake(
+    grad_y: Tensor | None,
+    grad_h: Tensor | None,
+    grad_c: Tensor | None,
+    x: Tensor,
+    weights: list[Tensor],
+    h0: Tensor,
+    c0: Tensor,
+    lengths: Tensor | None,
+    y: Tensor,
+    gates: Tensor,
+    c: Tensor,
+    wanted: list[bool],
+    save: bool,
+) -> tuple[Any, ...]:
+    return (
+        *_wanted_like((x, h0, c0), wanted[:3]),
+        _weights_like(weights, h0.size(0), wanted[3:]),
+        *_wanted_like((gates, c), (save, save)),
+    )
+
+
+def _double_backward_fake(
+    v_x: Tensor | None,
+    v_h0: Tensor | None,
+    v_c0: Tensor | None,
+    v_weights: list[Tensor | None],
+    grad_c: Tensor | None,
+    x: Tensor,
+    weights: list[Tensor],
+    h0: Tensor,
+    c0: Tensor,
+    lengths: Tensor | None,
+    y: Tensor,
+    *rest: Any,
+) -> tuple[Any, ...]:
+    wanted = rest[-1]
+    return (
+        *_wanted_like((y, h0, c0, x, h0, c0), wanted[:6]),
+        _weights_like(weights, h0.size(0), wanted[6:]),
+    )
+
+
+def _register() -> torch.library.Library:
+    library = torch.library.Library("ganlstm_fast", "IMPL")
+    for name, autograd, fake in (
+        ("lstm_forward", _forward_autograd, _forward_fake),
+        ("lstm_backward", _backward_autograd, _backward_fake),
+        ("lstm_double_backward", _double_backward_autograd, _double_backward_fake),
+    ):
+        library.impl(name, autograd, "Autograd")
+        torch.library.register_fake(f"ganlstm_fast::{name}", fake, lib=library)
+    return library
+
+
+# Kept for the life of the process: the registrations end with the object.
+_library = _register() if backends.is_loaded("cpu") else None

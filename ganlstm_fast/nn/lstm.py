@@ -1,0 +1,194 @@
+"""Drop-in layers for ``torch.nn.LSTM`` and ``torch.nn.LSTMCell``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from ganlstm_fast.lstm import lstm, lstm_cell
+from ganlstm_fast.validation import check_lengths
+
+State = tuple[Tensor, Tensor]
+
+
+def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in autocast's dtype where autocast is on, as torch's LSTM takes them."""
+    device = tensors[0].device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
+
+
+class FastLSTM(nn.LSTM):
+    """``torch.nn.LSTM`` on fused kernels: first and second order gradients, lengths in the kernel.
+
+    Constructor, parameter names and shapes, initialisation, ``state_dict``, inputs (with or without a
+    batch dimension, or a ``PackedSequence``), outputs and errors are those of ``torch.nn.LSTM``.
+    With ``proj_size > 0``, for which there is no kernel, it runs torch's LSTM;
+    :func:`ganlstm_fast.explain` tells what runs. A third derivative raises ``RuntimeError``.
+
+    Args:
+        impl: the implementation, see :mod:`ganlstm_fast.backends`; None is the default in force.
+        others: as for ``torch.nn.LSTM``.
+    """
+
+    def __init__(self, *args: Any, impl: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.impl = impl
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.__dict__.setdefault("impl", None)
+
+    def forward(  # type: ignore[override]
+        self,
+        input: Tensor | PackedSequence,
+        hx: State | None = None,
+        *,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> tuple[Tensor | PackedSequence, State]:
+        """Run the sequence.
+
+        Args:
+            input: (T, B, I), with ``batch_first`` (B, T, I), or (T, I), or a ``PackedSequence``.
+            hx: (h_0, c_0), each (layers * directions, B, H), without B for a (T, I) input.
+            lengths: (B,) integers in 1..T for a padded batch: what comes after is not read and has
+                output 0. The same numbers as for a ``PackedSequence``, without packing.
+
+        Returns:
+            output, (h_n, c_n) as ``torch.nn.LSTM``.
+        """
+        if isinstance(input, PackedSequence):
+            if lengths is not None:
+                raise ValueError("lengths: expected None with a PackedSequence, which has its own")
+            return self._forward_packed(input, hx)
+        if input.dim() not in (2, 3):
+            raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        batched = input.dim() == 3
+        batch_dim = 0 if self.batch_first else 1
+        if hx is not None and (hx[0].dim() != input.dim() or hx[1].dim() != input.dim()):
+            kind = f"{'' if batched else 'un'}batched {input.dim()}-D"
+            raise RuntimeError(
+                f"For {kind} input, hx and cx should also be {input.dim()}-D but got "
+                f"({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
+            )
+        if not batched:
+            input = input.unsqueeze(batch_dim)
+            hx = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
+        if hx is None:
+            hx = self._zeros(input, input.size(batch_dim))
+        self.check_forward_args(input, hx, None)
+        if input.size(1 - batch_dim) == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        x = input.transpose(0, 1) if self.batch_first else input
+        if lengths is not None:
+            lengths = check_lengths(lengths, x.size(1), x.size(0))
+        y, h, c = self._stack(x, hx, lengths)
+        if self.batch_first:
+            y = y.transpose(0, 1)
+        if not batched:
+            return y.squeeze(batch_dim), (h.squeeze(1), c.squeeze(1))
+        return y, (h, c)
+
+    def _forward_packed(
+        self, input: PackedSequence, hx: State | None
+    ) -> tuple[PackedSequence, State]:
+        data, batch_sizes, sorted_indices, unsorted_indices = input
+        if hx is None:
+            hx = self._zeros(data, int(batch_sizes[0]))
+        else:
+            hx = self.permute_hidden(hx, sorted_indices)
+        self.check_forward_args(data, hx, batch_sizes)
+        padded, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
+        y, h, c = self._stack(padded, hx, lengths)
+        output = pack_padded_sequence(y, lengths)._replace(
+            sorted_indices=sorted_indices, unsorted_indices=unsorted_indices
+        )
+        return output, self.permute_hidden((h, c), unsorted_indices)
+
+    def _zeros(self, like: Tensor, batch: int) -> State:
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        h = like.new_zeros(rows, batch, self.proj_size or self.hidden_size)
+        c = like.new_zeros(rows, batch, self.hidden_size)
+        return h, c
+
+    def _stack(self, x: Tensor, hx: State, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """All layers on a time-major batch."""
+        if self.proj_size > 0:
+            return self._torch_stack(x, hx, lengths)
+        directions = 2 if self.bidirectional else 1
+        x, h0, c0 = _autocast(x, *hx)
+        last_h, last_c = [], []
+        for layer in range(self.num_layers):
+            rows = slice(layer * directions, (layer + 1) * directions)
+            weights = [self._weights(layer, direction) for direction in range(directions)]
+            x, h, c = lstm(x, weights, h0[rows], c0[rows], lengths=lengths, impl=self.impl)
+            last_h.append(h)
+            last_c.append(c)
+            if self.dropout and self.training and layer < self.num_layers - 1:
+                x = dropout(x, self.dropout)
+        if self.num_layers == 1:
+            return x, last_h[0], last_c[0]
+        return x, torch.cat(last_h), torch.cat(last_c)
+
+    def _torch_stack(
+        self, x: Tensor, hx: State, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if lengths is None:
+            # torch's forward reads batch_first; the batch here is time-major.
+            y, (h, c) = super().forward(x.transpose(0, 1) if self.batch_first else x, hx)
+            return (y.transpose(0, 1) if self.batch_first else y), h, c
+        packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
+        y, (h, c) = super().forward(packed, hx)
+        return pad_packed_sequence(y, total_length=x.size(0))[0], h, c
+
+    def _weights(self, layer: int, direction: int) -> tuple[Tensor, ...]:
+        # By attribute at each call, so that parametrizations, weight drop and tying work.
+        suffix = f"_l{layer}{'_reverse' if direction else ''}"
+        names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()))
+        return _autocast(*(getattr(self, name + suffix) for name in names))
+
+
+class FastLSTMCell(nn.LSTMCell):
+    """``torch.nn.LSTMCell`` on the fused kernels, with first and second order gradients.
+
+    Args:
+        impl: the implementation, see :mod:`ganlstm_fast.backends`; None is the default in force.
+        others: as for ``torch.nn.LSTMCell``.
+    """
+
+    def __init__(self, *args: Any, impl: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.impl = impl
+
+    def forward(self, input: Tensor, hx: State | None = None) -> State:
+        """One step: input (B, I) or (I,), hx a pair of (B, H) or (H,), to the next (h, c)."""
+        if input.dim() not in (1, 2):
+            raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
+        for index, state in enumerate(hx or ()):
+            if state.dim() not in (1, 2):
+                raise ValueError(
+                    f"LSTMCell: Expected hx[{index}] to be 1D or 2D, got {state.dim()}D instead"
+                )
+        if input.size(-1) != self.input_size:
+            raise RuntimeError(
+                f"input has inconsistent input_size: got {input.size(-1)} expected {self.input_size}"
+            )
+        batched = input.dim() == 2
+        x = input if batched else input.unsqueeze(0)
+        if hx is None:
+            h = c = x.new_zeros(x.size(0), self.hidden_size)
+        else:
+            h, c = (s if s.dim() == 2 else s.unsqueeze(0) for s in hx)
+        weights = [self.weight_ih, self.weight_hh]
+        if self.bias:
+            weights += [self.bias_ih, self.bias_hh]
+        x, h, c = _autocast(x, h, c)
+        h, c = lstm_cell(x, _autocast(*weights), h, c, impl=self.impl)
+        return (h, c) if batched else (h.squeeze(0), c.squeeze(0))
