@@ -31,8 +31,8 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
       " -> (Tensor g_grad_y, Tensor g_grad_h_last, Tensor g_grad_c_last, Tensor g_x, Tensor g_h0,"
       " Tensor g_c0, Tensor[] g_weights)");
 
-  // One step's gate math, CUDA only: z [B,4H] pre-activations, c_prev [B,H] to h and c [B,H] and the
-  // activated gates [B,4H].
+  // One step's gate math, CUDA only: z [B,4H] pre-activations, c_prev [B,H] to h and c [B,H] and
+  // the activated gates [B,4H].
   m.def("lstm_cell_forward(Tensor z, Tensor c_prev) -> (Tensor h, Tensor c, Tensor gates)");
 
   // weight[b] * real[b] + (1 - weight[b]) * fake[b], CUDA only: real and fake [B,...], weight [B].

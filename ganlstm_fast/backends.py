@@ -57,9 +57,7 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
         ),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
-    "spectral_norm": (
-        _Implementation("reference", "plain PyTorch, differentiable to any order"),
-    ),
+    "spectral_norm": (_Implementation("reference", "plain PyTorch, differentiable to any order"),),
     "gradient_penalty": (
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
@@ -107,7 +105,7 @@ def _checked_choice(impl: str, family: str | None, argument: str) -> dict[str, s
         raise ValueError(f"{argument}: expected one of {', '.join(IMPLS)}, got {impl!r}")
     if family is not None and family not in _FAMILIES:
         raise ValueError(f"{argument}: expected a family of {', '.join(_FAMILIES)}, got {family!r}")
-    return {name: impl for name in ([family] if family else _FAMILIES)}
+    return dict.fromkeys([family] if family else _FAMILIES, impl)
 
 
 _choice = _parse_default(os.environ.get(ENV_IMPL, ""))
@@ -223,5 +221,7 @@ def explain(
             if (reason := _why_not(this, kind, dtype)) or not this.proven
         ]
         by_choice = "" if _choice[family] == "auto" else " (chosen by you)"
-        lines.append(f"{family}: {name}{by_choice}, {chosen.what}" + "".join(f"; {o}" for o in others))
+        lines.append(
+            f"{family}: {name}{by_choice}, {chosen.what}" + "".join(f"; {o}" for o in others)
+        )
     return "\n".join(lines)

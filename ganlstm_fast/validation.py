@@ -20,7 +20,7 @@ def check_tensor(
     like: Tensor | None = None,
     expected: str | None = None,
 ) -> None:
-    """Check that ``value`` is a floating-point tensor of ``shape`` with dtype and device of ``like``.
+    """Check that ``value`` is a floating-point tensor of a shape, dtype and device.
 
     ``shape`` has None where any size will do; ``expected`` words the shape in the message.
 
@@ -34,7 +34,9 @@ def check_tensor(
         raise TypeError(f"{name}: expected a floating-point tensor, got {describe(value)}")
     if shape is not None and (
         value.dim() != len(shape)
-        or any(want is not None and want != got for want, got in zip(shape, value.shape, strict=True))
+        or any(
+            want is not None and want != got for want, got in zip(shape, value.shape, strict=True)
+        )
     ):
         words = expected or "(" + ", ".join("*" if s is None else str(s) for s in shape) + ")"
         raise ValueError(f"{name}: expected shape {words}, got {tuple(value.shape)}")
@@ -70,6 +72,7 @@ def check_lengths(lengths: object, batch: int, steps: int) -> Tensor:
         if bad.numel():
             index = int(bad[0])
             raise ValueError(
-                f"lengths: expected values in 1..{steps}, got {int(lengths[index])} at index {index}"
+                f"lengths: expected values in 1..{steps}, got {int(lengths[index])} at index "
+                f"{index}"
             )
     return lengths.to(torch.int64)

@@ -1,8 +1,9 @@
 // Gate math of the LSTM, once, for host and device, for scalars and for vectors of scalars.
 //
-// `d_sigmoid` and `d_tanh` take the activation's *output*, and so do their siblings of second order:
-// with s = sigmoid(z), d_sigmoid(s) = s(1-s) is ds/dz and d2_sigmoid(s) = s(1-s)(1-2s) is d2s/dz2.
-// Everything but `sigmoid` and `tanh_` is arithmetic only and takes any type that has + - *.
+// `d_sigmoid` and `d_tanh` take the activation's *output*, and so do their siblings of second
+// order: with s = sigmoid(z), d_sigmoid(s) = s(1-s) is ds/dz and d2_sigmoid(s) = s(1-s)(1-2s) is
+// d2s/dz2. Everything but `sigmoid` and `tanh_` is arithmetic only and takes any type that has + -
+// *.
 #pragma once
 
 #include <cmath>

@@ -178,9 +178,18 @@ GANLSTM_INLINE V expm1_reduced(V x, V& scale) {
   decltype(S::bias + 0) magic_bits;
   memcpy(&magic_bits, &magic, sizeof(magic));
   scale = (V)((((Int)shifted - magic_bits) + S::bias) << S::shift);
-  constexpr double inverse[] = {1.0,         1.0 / 2,      1.0 / 6,       1.0 / 24,
-                                1.0 / 120,   1.0 / 720,    1.0 / 5040,    1.0 / 40320,
-                                1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600,
+  constexpr double inverse[] = {1.0,
+                                1.0 / 2,
+                                1.0 / 6,
+                                1.0 / 24,
+                                1.0 / 120,
+                                1.0 / 720,
+                                1.0 / 5040,
+                                1.0 / 40320,
+                                1.0 / 362880,
+                                1.0 / 3628800,
+                                1.0 / 39916800,
+                                1.0 / 479001600,
                                 1.0 / 6227020800.0};
   V p = fill<V>(Scalar(inverse[S::degree - 1]));
 #pragma GCC unroll 16

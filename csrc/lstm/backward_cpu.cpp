@@ -1,5 +1,5 @@
-// LSTM backward on the CPU: one loop against time for dz, dx and the initial state's gradients, then
-// one product for the weights' gradients.
+// LSTM backward on the CPU: one loop against time for dz, dx and the initial state's gradients,
+// then one product for the weights' gradients.
 #include "../common/scratch.h"
 #include "../common/simd.h"
 // (simd.h comes first: its vector overloads are what cell.h calls.)
@@ -13,7 +13,8 @@
 namespace ganlstm {
 namespace {
 
-// dz and d of row j at step t; e and n come in from the step after it and e leaves for the one before.
+// dz and d of row j at step t; e and n come in from the step after it and e leaves for the one
+// before.
 template <typename T>
 GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const Slice& s, int64_t t, int64_t b,
                                  T* dz, T* e_state, const T* n_state) {
@@ -54,7 +55,8 @@ void backward_slice(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T
   Scratch<T*> x_rows(s.count);
   load_state(s, a.grad_c_last, e, padded);
   load_state(s, a.grad_h_last, n, padded);
-  zero_after_end(s, grad_x, shape.input, 0, shape.input);
+  zero_after_end(s, dz, 4 * hidden);
+  zero_after_end(s, a.d, hidden);
 
   for_each_step(s, false, [&](int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
@@ -62,8 +64,7 @@ void backward_slice(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T
       T* row = dz == nullptr ? step_dz.get() + j * 4 * hidden : dz + s.at(t, b, 4 * hidden);
       backward_row(a, s, t, b, row, e + j * padded, n + j * padded);
       dz_rows.get()[j] = row;
-      x_rows.get()[j] =
-          grad_x == nullptr ? nullptr : grad_x + (t * shape.batch + b) * shape.input;
+      x_rows.get()[j] = grad_x == nullptr ? nullptr : grad_x + (t * shape.batch + b) * shape.input;
     }
     multiply_columns<T>(pack, alive, dz_rows.get(), weights, dz_rows.get(), nullptr, n, padded,
                         x_rows.get());
@@ -94,8 +95,7 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
     InputGradient<T> grad_x(shape, a.grad_x);
     auto slice_task = [&](int64_t task) {
       const Slice s = slices[task];
-      backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), dz,
-                     grad_x.of(s.direction));
+      backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), dz, grad_x.of(s));
     };
     for_each_task(parallel, slices.tasks(), slice_task);
     grad_x.add_directions(parallel);

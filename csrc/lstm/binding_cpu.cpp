@@ -47,8 +47,8 @@ class Layer {
     per_direction_ = int64_t(weights.size()) / shape_.directions;
     check((per_direction_ == 2 || per_direction_ == 4) &&
               per_direction_ * shape_.directions == int64_t(weights.size()),
-          "weights: expected 2 or 4 tensors for each of ", shape_.directions,
-          " directions, got ", weights.size());
+          "weights: expected 2 or 4 tensors for each of ", shape_.directions, " directions, got ",
+          weights.size());
     contiguous(x, "x");
     contiguous(state(h0, "h0"), "h0");
     contiguous(state(c0, "c0"), "c0");
@@ -102,8 +102,8 @@ class Layer {
   }
 
   Tensor empty(std::initializer_list<int64_t> sizes) const {
-    return torch::stable::new_empty(x_, torch::headeronly::IntHeaderOnlyArrayRef(
-                                            sizes.begin(), sizes.size()));
+    return torch::stable::new_empty(
+        x_, torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()));
   }
   Tensor absent() const { return empty({0}); }
   Tensor empty_state() const { return empty({shape_.directions, shape_.batch, shape_.hidden}); }
@@ -122,7 +122,8 @@ class Layer {
     for (int64_t d = 0; d < shape_.directions; ++d) {
       result.push_back(ih ? empty({gates, shape_.input}) : absent());
       result.push_back(hh ? empty({gates, shape_.hidden}) : absent());
-      for (int64_t k = 2; k < per_direction_; ++k) result.push_back(bias ? empty({gates}) : absent());
+      for (int64_t k = 2; k < per_direction_; ++k)
+        result.push_back(bias ? empty({gates}) : absent());
     }
     return result;
   }
@@ -272,9 +273,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
   if (v_c0.has_value()) layer.contiguous(layer.state(*v_c0, "v_c0"), "v_c0");
   for (size_t k = 0; k < v_weights.size(); ++k)
     if (v_weights[k].has_value())
-      layer.contiguous(
-          layer.weight(*v_weights[k], "v_weights", int64_t(k) % layer.per_direction()),
-          "v_weights");
+      layer.contiguous(layer.weight(*v_weights[k], "v_weights", int64_t(k) % layer.per_direction()),
+                       "v_weights");
   if (grad_c_last.has_value())
     layer.contiguous(layer.state(*grad_c_last, "grad_c_last"), "grad_c_last");
   layer.contiguous(layer.output(y, "y"), "y");
@@ -319,7 +319,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
                      wanted[8]);
     lstm_double_backward(args, torch_threads());
   });
-  return {wanted[0] ? g_grad_y : layer.absent(), g_grad_h_last, g_grad_c_last, g_x, g_h0, g_c0,
+  return {wanted[0] ? g_grad_y : layer.absent(),
+          g_grad_h_last,
+          g_grad_c_last,
+          g_x,
+          g_h0,
+          g_c0,
           g_weights};
 }
 

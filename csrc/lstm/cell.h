@@ -35,8 +35,8 @@ GANLSTM_HD Gates<V> cell_backward(const Gates<V>& a, V c_prev, V tau, V d, V& e)
 
 // Tangent of the forward: z_ -> tangents of the gates, of c_t and of h_t.
 template <typename V>
-GANLSTM_HD Gates<V> cell_forward_tangent(const Gates<V>& a, const Gates<V>& z_, V c_prev,
-                                         V c_prev_, V tau, V& c_, V& h_) {
+GANLSTM_HD Gates<V> cell_forward_tangent(const Gates<V>& a, const Gates<V>& z_, V c_prev, V c_prev_,
+                                         V tau, V& c_, V& h_) {
   Gates<V> a_{d_sigmoid(a.i) * z_.i, d_sigmoid(a.f) * z_.f, d_tanh(a.g) * z_.g,
               d_sigmoid(a.o) * z_.o};
   c_ = a_.f * c_prev + a.f * c_prev_ + a_.i * a.g + a.i * a_.g;

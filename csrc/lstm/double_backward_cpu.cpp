@@ -102,8 +102,7 @@ GANLSTM_INLINE void tangent_block(const LstmDoubleBackward<T>& a, const Packs<T>
 #pragma GCC unroll 4
     for (int n = 0; n < kColumns; ++n) z[m][n] = load(bias + n * kLanes<T>);
   multiply(z, rows.h_ + r, hidden, packs.gate_weights + packs.gates.hh(block));
-  if (a.v_x != nullptr)
-    multiply(z, rows.x_ + r, input, packs.gate_weights + packs.gates.ih(block));
+  if (a.v_x != nullptr) multiply(z, rows.x_ + r, input, packs.gate_weights + packs.gates.ih(block));
   if (came.hh) multiply(z, rows.h + r, hidden, packs.gate_v_weights + packs.gates.hh(block));
   if (came.ih) multiply(z, rows.x + r, input, packs.gate_v_weights + packs.gates.ih(block));
   for (int m = 0; m < M; ++m) {
@@ -135,7 +134,7 @@ void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs
   const Cotangents<T> came(a.v_weights[s.direction]);
   const T** memory = state.pointers.get();
   const TangentRows<T> rows{memory, memory + s.count, memory + 2 * s.count, memory + 3 * s.count};
-  zero_after_end(s, a.g_grad_y, shape.directions * hidden, s.direction * hidden, hidden);
+  zero_after_end(s, a.g_grad_y, hidden);
   for_each_step(s, true, [&](int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j), before = s.before(t, b);
@@ -170,7 +169,6 @@ void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Pack
   load_state<T>(s, a.grad_c_last, e, padded);
   load_state<T>(s, nullptr, e_, padded);
   load_state<T>(s, nullptr, d_, padded);
-  zero_after_end(s, g_x, shape.input, 0, shape.input);
   const T **dz_rows_ = state.pointers.get(), **dz_rows = dz_rows_ + s.count;
 
   for_each_step(s, false, [&](int64_t t, int64_t alive) {
@@ -258,7 +256,7 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
       const SliceState<T> state{Scratch<RowPointers<T>>(s.count), Scratch<const T*>(4 * s.count),
                                 Scratch<T*>(s.count), zeros.get()};
       tangent_forward(a, s, packs, tangent, state);
-      tangent_backward(a, s, packs, tangent, state, g_x.of(d));
+      tangent_backward(a, s, packs, tangent, state, g_x.of(s));
     };
     for_each_task(parallel, slices.tasks(), slice_task);
     g_x.add_directions(parallel);

@@ -61,7 +61,9 @@ void forward_slice(const LstmForward<T>& a, const Slice& s, const GatePack<T>& p
   const ForwardRows<T> row{inputs.get(), inputs.get() + s.count, outputs.get(),
                            outputs.get() + s.count, outputs.get() + 2 * s.count};
   load_state(s, a.c0, c_state.get(), padded);
-  zero_after_end(s, a.y, shape.directions * hidden, s.direction * hidden, hidden);
+  zero_after_end(s, a.y, hidden);
+  zero_after_end(s, a.gates, 4 * hidden);
+  zero_after_end(s, a.c, hidden);
 
   for_each_step(s, true, [&](int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {

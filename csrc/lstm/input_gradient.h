@@ -4,6 +4,7 @@
 #include "../common/scratch.h"
 #include "../common/simd.h"
 #include "lstm.h"
+#include "slices.h"
 
 namespace ganlstm {
 namespace {
@@ -18,7 +19,17 @@ class InputGradient {
         first_(grad_x),
         second_(grad_x != nullptr && shape.directions == 2 ? size_ : 0) {}
 
-  T* of(int64_t direction) const { return direction == 0 ? first_ : second_.get(); }
+  // The array [T,B,I] of a slice's direction, with zeros after the end of the slice's sequences.
+  T* of(const Slice& s) const {
+    T* array = s.direction == 0 ? first_ : second_.get();
+    Slice undirected = s;
+    LstmShape one = *s.shape;
+    one.directions = 1;
+    undirected.shape = &one;
+    undirected.direction = 0;
+    zero_after_end(undirected, array, one.input);
+    return array;
+  }
 
   void add_directions(const Parallel& parallel) const {
     if (second_.get() == nullptr) return;

@@ -6,12 +6,12 @@
 #include <cstring>
 #include <numeric>
 
-#define GANLSTM_DECLARE(isa)                                             \
-  namespace isa {                                                        \
-  void lstm_forward(const LstmForward<float>&, const Parallel&);         \
-  void lstm_forward(const LstmForward<double>&, const Parallel&);        \
-  void lstm_backward(const LstmBackward<float>&, const Parallel&);       \
-  void lstm_backward(const LstmBackward<double>&, const Parallel&);      \
+#define GANLSTM_DECLARE(isa)                                                     \
+  namespace isa {                                                                \
+  void lstm_forward(const LstmForward<float>&, const Parallel&);                 \
+  void lstm_forward(const LstmForward<double>&, const Parallel&);                \
+  void lstm_backward(const LstmBackward<float>&, const Parallel&);               \
+  void lstm_backward(const LstmBackward<double>&, const Parallel&);              \
   void lstm_double_backward(const LstmDoubleBackward<float>&, const Parallel&);  \
   void lstm_double_backward(const LstmDoubleBackward<double>&, const Parallel&); \
   }
@@ -67,19 +67,17 @@ void order_by_length(const int64_t* lengths, int64_t batch, int64_t* order) {
 }
 
 #if defined(__x86_64__)
-#define GANLSTM_DISPATCH(function, Args)                             \
-  void function(const Args& args, const Parallel& parallel) {        \
-    switch (chosen_isa()) {                                          \
-      case Isa::avx512: return avx512::function(args, parallel);     \
-      case Isa::avx2: return avx2::function(args, parallel);         \
-      default: return baseline::function(args, parallel);            \
-    }                                                                \
+#define GANLSTM_DISPATCH(function, Args)                         \
+  void function(const Args& args, const Parallel& parallel) {    \
+    switch (chosen_isa()) {                                      \
+      case Isa::avx512: return avx512::function(args, parallel); \
+      case Isa::avx2: return avx2::function(args, parallel);     \
+      default: return baseline::function(args, parallel);        \
+    }                                                            \
   }
 #else
-#define GANLSTM_DISPATCH(function, Args)                      \
-  void function(const Args& args, const Parallel& parallel) { \
-    baseline::function(args, parallel);                       \
-  }
+#define GANLSTM_DISPATCH(function, Args) \
+  void function(const Args& args, const Parallel& parallel) { baseline::function(args, parallel); }
 #endif
 
 GANLSTM_DISPATCH(lstm_forward, LstmForward<float>)

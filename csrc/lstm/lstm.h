@@ -3,8 +3,8 @@
 // H hidden, D directions. Gates are in the order i, f, g, o.
 //
 // The equations are in cell.h. Direction 1 reads the sequence backwards. With `lengths`, steps of a
-// sequence from its length on are neither read nor computed: outputs and gradients there are 0,
-// saved states there are undefined, and direction 1 starts at the last valid step.
+// sequence from its length on are neither read nor computed: everything that is returned is 0
+// there, and direction 1 starts at the last valid step.
 #pragma once
 
 #include <cstdint>
@@ -90,7 +90,7 @@ struct LstmDoubleBackward {
   const T* c;
   const T* dz;
   const T* d;
-  T* g_grad_y;  // [T,B,D*H] out: also the tangent of h_t that the pass itself needs
+  T* g_grad_y;       // [T,B,D*H] out: also the tangent of h_t that the pass itself needs
   T* g_grad_h_last;  // [D,B,H] out, or null; likewise below
   T* g_grad_c_last;  // [D,B,H]
   T* g_x;            // [T,B,I]
@@ -110,8 +110,8 @@ void lstm_backward(const LstmBackward<double>&, const Parallel&);
 void lstm_double_backward(const LstmDoubleBackward<float>&, const Parallel&);
 void lstm_double_backward(const LstmDoubleBackward<double>&, const Parallel&);
 
-// The instruction set in use: "baseline", "avx2" or "avx512". GANLSTM_FAST_CPU_ISA names a lower one
-// than the processor's best, for tests; it is read once.
+// The instruction set in use: "baseline", "avx2" or "avx512". GANLSTM_FAST_CPU_ISA names a lower
+// one than the processor's best, for tests; it is read once.
 const char* cpu_isa();
 
 }  // namespace ganlstm

@@ -70,8 +70,7 @@ struct GatePack {
   int64_t hh(int64_t block) const { return block * depth * width; }
   int64_t ih(int64_t block) const { return hh(block) + recurrent * width; }
 
-  void pack(const LstmShape& s, const LstmWeights<T>& w, int64_t block, T* weights,
-            T* bias) const {
+  void pack(const LstmShape& s, const LstmWeights<T>& w, int64_t block, T* weights, T* bias) const {
     pack_matrix(s.hidden, w.hh, recurrent, block, weights + hh(block));
     pack_matrix(s.hidden, w.ih, depth - recurrent, block, weights + ih(block));
     for (int64_t gate = 0; gate < kColumns; ++gate)
@@ -134,8 +133,8 @@ struct ColumnPack {
   }
 };
 
-// Applies a ColumnPack to `rows` rows of dz: recurrent columns go to state[row][state_stride], input
-// columns to outputs[row]. Without `second`, the product is of one pack; with it, of the sum
+// Applies a ColumnPack to `rows` rows of dz: recurrent columns go to state[row][state_stride],
+// input columns to outputs[row]. Without `second`, the product is of one pack; with it, of the sum
 // rows_a pack_a + rows_b pack_b.
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_columns_block(const ColumnPack<T>& pack, int64_t first_vector,

@@ -12,9 +12,9 @@ namespace {
 // Below this many multiply-adds a second thread costs more than it gives.
 constexpr int64_t kSerialWork = 200000;
 
-// Rows of the batch and a direction that one task owns for the whole sequence: slices never wait for
-// each other. With lengths, rows are dealt by falling length, so that slices have equal work and the
-// rows that are alive at a step are always the first ones.
+// Rows of the batch and a direction that one task owns for the whole sequence: slices never wait
+// for each other. With lengths, rows are dealt by falling length, so that slices have equal work
+// and the rows that are alive at a step are always the first ones.
 struct Slice {
   const LstmShape* shape;
   int64_t direction, first, stride, count;
@@ -38,9 +38,7 @@ struct Slice {
   int64_t at(int64_t t, int64_t b, int64_t width) const {
     return ((t * shape->batch + b) * shape->directions + direction) * width;
   }
-  int64_t initial(int64_t b, int64_t width) const {
-    return (direction * shape->batch + b) * width;
-  }
+  int64_t initial(int64_t b, int64_t width) const { return (direction * shape->batch + b) * width; }
 };
 
 // Calls f(t, alive): `alive` is how many of the slice's rows have a valid step t. In the order of
@@ -74,22 +72,21 @@ struct Slicing {
   Slice operator[](int64_t task) const {
     const int64_t direction = task / per_direction, part = task % per_direction;
     if (shape.order != nullptr)
-      return {&shape, direction, part, per_direction,
-              divide_up(shape.batch - part, per_direction)};
+      return {&shape, direction, part, per_direction, divide_up(shape.batch - part, per_direction)};
     const int64_t first = shape.batch * part / per_direction;
     const int64_t end = shape.batch * (part + 1) / per_direction;
     return {&shape, direction, first, 1, end - first};
   }
 };
 
-// Zeros in the steps of a [T,B,stride] array that lie after each sequence's end.
+// Zeros in the steps of a [T,B,D,width] array that lie after each sequence's end.
 template <typename T>
-void zero_after_end(const Slice& s, T* array, int64_t stride, int64_t offset, int64_t width) {
+void zero_after_end(const Slice& s, T* array, int64_t width) {
   if (s.shape->lengths == nullptr || array == nullptr) return;
   for (int64_t j = 0; j < s.count; ++j) {
     const int64_t b = s.row(j);
     for (int64_t t = s.length(b); t < s.shape->steps; ++t)
-      memset(array + (t * s.shape->batch + b) * stride + offset, 0, size_t(width) * sizeof(T));
+      memset(array + s.at(t, b, width), 0, size_t(width) * sizeof(T));
   }
 }
 

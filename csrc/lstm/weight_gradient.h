@@ -1,6 +1,6 @@
-// Gradients of the LSTM's weights: sums over all steps of dz^T [h_{t-1} | x_t | 1], one product with
-// the vectors along 4H. Each output element is summed by one task in a fixed order: the result does
-// not depend on the number of threads.
+// Gradients of the LSTM's weights: sums over all steps of dz^T [h_{t-1} | x_t | 1], one product
+// with the vectors along 4H. Each output element is summed by one task in a fixed order: the result
+// does not depend on the number of threads.
 #pragma once
 
 #include "../common/scratch.h"
@@ -24,16 +24,14 @@ struct GradientSource {
 constexpr int64_t kStepBlock = 64;
 
 // sums[m][n] += sum over k of columns[k][first + m] * dz[k][n]
+// The block's sum begins at zero and is added once: a single running sum over all T*B steps would
+// lose several bits in float32.
 template <int M, int N, bool Tail, typename T>
 GANLSTM_INLINE void multiply_outer(T* sums, const T* const* columns, int64_t first,
                                    const T* const* dz, int64_t offset, int64_t tail,
                                    int64_t count) {
   constexpr int64_t L = kLanes<T>;
-  Vec<T> sum[M][N];
-#pragma GCC unroll 8
-  for (int m = 0; m < M; ++m)
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sum[m][n] = load(sums + (m * N + n) * L);
+  Vec<T> sum[M][N] = {};
   for (int64_t k = 0; k < count; ++k) {
     const T* from = dz[k] + offset;
     const T* column = columns[k] + first;
@@ -51,7 +49,10 @@ GANLSTM_INLINE void multiply_outer(T* sums, const T* const* columns, int64_t fir
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) store(sums + (m * N + n) * L, sum[m][n]);
+    for (int n = 0; n < N; ++n) {
+      T* to = sums + (m * N + n) * L;
+      store(to, load(to) + sum[m][n]);
+    }
 }
 
 // One task: N vectors of the 4H gate rows from `offset` on, columns [begin, end) of [h | x].
@@ -79,12 +80,14 @@ struct GradientTask {
         if (sources[i].x != nullptr)
           columns<N, Tail>(sums, steps.x, shape.hidden, shape.hidden + shape.input, steps, tail);
         if (with_bias && i == 0) {
-          for (int64_t k = 0; k < steps.count; ++k)
-            for (int n = 0; n < N; ++n) {
+          for (int n = 0; n < N; ++n) {
+            Vec<T> sum = {};
+            for (int64_t k = 0; k < steps.count; ++k) {
               const T* from = steps.dz[k] + offset + n * L;
-              const Vec<T> v = Tail && n == N - 1 ? load_masked(from, tail) : load(from);
-              store(bias + n * L, load(bias + n * L) + v);
+              sum += Tail && n == N - 1 ? load_masked(from, tail) : load(from);
             }
+            store(bias + n * L, load(bias + n * L) + sum);
+          }
         }
       }
     }
@@ -157,7 +160,8 @@ struct GradientTask {
   }
 };
 
-// Writes what is wanted of `out[direction]`. The bias' gradient is the sum of the first source's dz.
+// Writes what is wanted of `out[direction]`. The bias' gradient is the sum of the first source's
+// dz.
 template <typename T>
 void weight_gradient(const LstmShape& shape, const GradientSource<T>* sources, int64_t source_count,
                      const LstmWeightGrads<T>* out, const Parallel& parallel) {
@@ -192,14 +196,18 @@ void weight_gradient(const LstmShape& shape, const GradientSource<T>* sources, i
     const int64_t tail = left - (vectors - 1) * L;
     const LstmWeightGrads<T>& to = out[direction];
     switch (vectors) {
-      case 1: return tail == L ? gradient.template run<1, false>(to, tail)
-                               : gradient.template run<1, true>(to, tail);
-      case 2: return tail == L ? gradient.template run<2, false>(to, tail)
-                               : gradient.template run<2, true>(to, tail);
-      case 3: return tail == L ? gradient.template run<3, false>(to, tail)
-                               : gradient.template run<3, true>(to, tail);
-      default: return tail == L ? gradient.template run<4, false>(to, tail)
-                                : gradient.template run<4, true>(to, tail);
+      case 1:
+        return tail == L ? gradient.template run<1, false>(to, tail)
+                         : gradient.template run<1, true>(to, tail);
+      case 2:
+        return tail == L ? gradient.template run<2, false>(to, tail)
+                         : gradient.template run<2, true>(to, tail);
+      case 3:
+        return tail == L ? gradient.template run<3, false>(to, tail)
+                         : gradient.template run<3, true>(to, tail);
+      default:
+        return tail == L ? gradient.template run<4, false>(to, tail)
+                         : gradient.template run<4, true>(to, tail);
     }
   };
   const Parallel serial{1, parallel.run};

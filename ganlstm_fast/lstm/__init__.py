@@ -35,8 +35,9 @@ def lstm(
             direction reads the sequence backwards.
         h0: (D, B, H); zeros if None.
         c0: (D, B, H); zeros if None.
-        lengths: (B,) integers in 1..T: valid steps of each sequence. Later steps are not read, their
-            outputs and gradients are 0, and the second direction starts at the last valid step.
+        lengths: (B,) integers in 1..T: valid steps of each sequence. Later steps are not read,
+            their outputs and gradients are 0, and the second direction starts at the last valid
+            step.
             Lengths on a GPU are not checked, which would synchronise.
         impl: see :mod:`ganlstm_fast.backends`; None is the default in force.
 
@@ -118,8 +119,8 @@ def _check_weights(x: Tensor, weights: Sequence[Sequence[Tensor]]) -> list[Tenso
     """The weights of all directions in one list, after checking them."""
     if len(weights) not in (1, 2) or not all(len(w) in (2, 4) for w in weights):
         raise ValueError(
-            "weights: expected (weight_ih, weight_hh[, bias_ih, bias_hh]) for one or two directions, "
-            f"got {[len(w) for w in weights]} tensors"
+            "weights: expected (weight_ih, weight_hh[, bias_ih, bias_hh]) for one or two "
+            f"directions, got {[len(w) for w in weights]} tensors"
         )
     if len({len(w) for w in weights}) != 1:
         raise ValueError("weights: expected biases in both directions or in neither")

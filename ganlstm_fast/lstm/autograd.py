@@ -1,9 +1,10 @@
 """The autograd Functions of the LSTM: three orders, the last of which raises.
 
 ``LSTMFunction`` differentiates once through ``LSTMBackwardFunction`` when the backward is itself
-recorded (``create_graph=True``), that one through ``LSTMDoubleBackwardFunction``, and that one not at
-all: its backward raises. ``torch.autograd.function.once_differentiable`` would not do, since a sum of
-a third-order term and an ordinary one backpropagates through it with the former silently missing.
+recorded (``create_graph=True``), that one through ``LSTMDoubleBackwardFunction``, and that one not
+at all: its backward raises. ``torch.autograd.function.once_differentiable`` would not do, since a
+sum of a third-order term and an ordinary one backpropagates through it with the former silently
+missing.
 
 The operators ``torch.ops.ganlstm_fast.lstm_*`` have these Functions as their Autograd
 implementation, so that ``torch.compile`` and callers of the bare operators get the same gradients.
@@ -119,9 +120,7 @@ class LSTMFunction(Function):
         # backward's equations: seen from there it is a constant.
         saved = (x, h0, c0, lengths, y.detach(), gates, c)
         if torch.is_grad_enabled():
-            outputs = LSTMBackwardFunction.apply(
-                grad_y, grad_h, grad_c, *saved, wanted, *weights
-            )
+            outputs = LSTMBackwardFunction.apply(grad_y, grad_h, grad_c, *saved, wanted, *weights)
             grad_x, grad_h0, grad_c0, _, _, *grad_weights = outputs
         else:
             grad_x, grad_h0, grad_c0, grad_weights, _, _ = _ops.lstm_backward(
@@ -231,7 +230,7 @@ def _records(*tensors: Any) -> bool:
 def lstm_forward(
     x: Tensor, weights: Sequence[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The fused layer: y, h_T, c_T; recorded for autograd only where a gradient can be asked for."""
+    """The fused layer: y, h_T, c_T; recorded only where a gradient can be asked for."""
     if torch.compiler.is_compiling():
         save = _records(x, h0, c0, *weights)
         return _ops.lstm_forward(x, weights, h0, c0, lengths, save)[:3]
@@ -295,9 +294,7 @@ def _double_backward_autograd(
 
 
 def _wanted_like(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
-    return [
-        t.new_empty(t.shape if want else (0,)) for t, want in zip(tensors, wanted, strict=True)
-    ]
+    return [t.new_empty(t.shape if want else (0,)) for t, want in zip(tensors, wanted, strict=True)]
 
 
 def _weights_like(

@@ -17,16 +17,17 @@ def lstm(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer over a sequence, in one or two directions.
 
-    The gates are in the order i, f, g, o of ``torch.nn.LSTM`` (Hochreiter and Schmidhuber 1997, with
-    the forget gate of Gers et al. 2000)::
+    The gates are in the order i, f, g, o of ``torch.nn.LSTM`` (Hochreiter and Schmidhuber 1997,
+    with the forget gate of Gers et al. 2000)::
 
         z = x_t W^T + h_{t-1} R^T + b;  i, f, o = sigmoid(z_i, z_f, z_o);  g = tanh(z_g)
         c_t = f c_{t-1} + i g;  h_t = o tanh(c_t)  [P^T]
 
     Args:
         x: (T, B, I).
-        weights: for each of the D directions ``weight_ih`` (4H, I), ``weight_hh`` (4H, P), optionally
-            ``bias_ih`` and ``bias_hh`` (4H,), optionally ``weight_hr`` (P, H); P = H without it.
+        weights: for each of the D directions ``weight_ih`` (4H, I), ``weight_hh`` (4H, P),
+            optionally ``bias_ih`` and ``bias_hh`` (4H,), optionally ``weight_hr`` (P, H); P = H
+            without it.
         h0: (D, B, P).
         c0: (D, B, H).
         lengths: (B,) integers in 1..T, or None for T. After its length a sequence's state does not

@@ -28,8 +28,8 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 class FastLSTM(nn.LSTM):
     """``torch.nn.LSTM`` on fused kernels: first and second order gradients, lengths in the kernel.
 
-    Constructor, parameter names and shapes, initialisation, ``state_dict``, inputs (with or without a
-    batch dimension, or a ``PackedSequence``), outputs and errors are those of ``torch.nn.LSTM``.
+    Constructor, parameter names and shapes, initialisation, ``state_dict``, inputs (with or without
+    a batch dimension, or a ``PackedSequence``), outputs and errors are those of ``torch.nn.LSTM``.
     With ``proj_size > 0``, for which there is no kernel, it runs torch's LSTM;
     :func:`ganlstm_fast.explain` tells what runs. A third derivative raises ``RuntimeError``.
 
@@ -178,7 +178,8 @@ class FastLSTMCell(nn.LSTMCell):
                 )
         if input.size(-1) != self.input_size:
             raise RuntimeError(
-                f"input has inconsistent input_size: got {input.size(-1)} expected {self.input_size}"
+                f"input has inconsistent input_size: got {input.size(-1)} expected "
+                f"{self.input_size}"
             )
         batched = input.dim() == 2
         x = input if batched else input.unsqueeze(0)

@@ -1,0 +1,90 @@
+"""LSTM layers of all shapes, run to second order through any implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ganlstm_fast import lstm
+
+
+@dataclass
+class Orders:
+    """What one run gave: outputs, first gradients, gradients of a function of these."""
+
+    outputs: list[Tensor]
+    first: list[Tensor | None]
+    second: list[Tensor | None]
+
+
+@dataclass
+class Case:
+    """One layer in float64. `T, B, I, H` sizes, `D` directions."""
+
+    T: int
+    B: int
+    I: int  # noqa: E741
+    H: int
+    D: int = 1
+    bias: bool = True
+    lengths: Sequence[int] | None = None
+    seed: int = 0
+    inputs: list[Tensor] = field(init=False)
+    cotangents: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+
+        def draw(*shape: int, scale: float = 1.0) -> Tensor:
+            return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        T, B, I, H, D = self.T, self.B, self.I, self.H, self.D  # noqa: E741
+        scale = H**-0.5
+        self.inputs = [draw(T, B, I), draw(D, B, H), draw(D, B, H)]
+        for _ in range(D):
+            self.inputs += [draw(4 * H, I, scale=scale), draw(4 * H, H, scale=scale)]
+            if self.bias:
+                self.inputs += [draw(4 * H, scale=scale), draw(4 * H, scale=scale)]
+        self.cotangents = [draw(T, B, D * H), draw(D, B, H), draw(D, B, H)]
+        self.directions = [draw(*t.shape) for t in self.inputs]
+
+    @property
+    def names(self) -> list[str]:
+        kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if self.bias else [])]
+        return ["x", "h0", "c0", *(f"{k}[{d}]" for d in range(self.D) for k in kinds)]
+
+    def call(self, impl: str, *inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, h0, c0, *weights = inputs
+        count = len(weights) // self.D
+        groups = [weights[d * count : (d + 1) * count] for d in range(self.D)]
+        return lstm(x, groups, h0, c0, lengths=self.lengths, impl=impl)
+
+    def run(self, impl: str, dtype: torch.dtype = torch.float64) -> Orders:
+        """Forward, backward, and the backward of that applied to fixed random cotangents."""
+        inputs = [t.to(dtype).requires_grad_() for t in self.inputs]
+        cotangents = [t.to(dtype).requires_grad_() for t in self.cotangents]
+        outputs = self.call(impl, *inputs)
+        first = torch.autograd.grad(outputs, inputs, cotangents, create_graph=True)
+        directions = [t.to(dtype) for t in self.directions]
+        second = torch.autograd.grad(first, [*inputs, *cotangents], directions, allow_unused=True)
+        return Orders(list(outputs), list(first), list(second))
+
+
+CASES = {
+    "one of everything": Case(1, 1, 1, 1),
+    "one step": Case(1, 5, 3, 4),
+    "one row": Case(7, 1, 3, 5),
+    "odd sizes": Case(6, 7, 3, 9),
+    "no bias": Case(5, 4, 6, 8, bias=False),
+    "both directions": Case(6, 5, 3, 9, D=2),
+    "both directions, no bias": Case(4, 3, 5, 6, D=2, bias=False),
+    "lengths": Case(7, 6, 3, 9, lengths=[7, 1, 3, 6, 2, 5]),
+    "lengths, both directions": Case(7, 6, 3, 9, D=2, lengths=[2, 1, 3, 6, 2, 5]),
+    "vectors exactly": Case(4, 12, 16, 32),
+    "vectors and one": Case(4, 13, 17, 33),
+    "two threads": Case(12, 20, 16, 40, D=1),
+    "two threads, lengths": Case(12, 9, 24, 65, D=2, lengths=[12, 3, 4, 12, 1, 7, 5, 6, 2]),
+}
