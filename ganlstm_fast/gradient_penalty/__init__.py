@@ -1,0 +1,305 @@
+"""Gradient penalties of GAN critics, right to second order, and the two operators they are made of.
+
+==================  =============================  ==================================  ============
+kind                where the gradient is taken    value                               source
+==================  =============================  ==================================  ============
+``wgan-gp``         between real and fake          lambda E[(||g|| - 1)^2]             [1]
+``wgan-lp``         between real and fake          lambda E[max(0, ||g|| - 1)^2]       [2]
+``r1``              real                           lambda / 2 E[||g||^2]               [3]
+``r2``              fake                           lambda / 2 E[||g||^2]               [3]
+``dragan``          real + noise                   lambda E[(||g|| - 1)^2]             [4]
+``zero-centered``   between real and fake          lambda E[||g||^2]                   [5]
+==================  =============================  ==================================  ============
+
+``g`` is the gradient of a sample's score with respect to that sample, ``||g||`` its Euclidean norm
+over everything but the batch, ``E`` the mean over the batch. "Between real and fake" is
+``a real + (1 - a) fake`` with one ``a`` uniform in [0, 1) for each sample.
+
+[1] Gulrajani et al., Improved Training of Wasserstein GANs, 2017. [2] Petzka et al., On the
+Regularization of Wasserstein GANs, 2018. [3] Mescheder et al., Which Training Methods for GANs do
+actually Converge?, 2018. [4] Kodali et al., On Convergence and Stability of GANs, 2017.
+[5] Thanh-Tung et al., Improving Generalization and Stability of Generative Adversarial Networks,
+2019.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ganlstm_fast.backends import resolve
+from ganlstm_fast.gradient_penalty import reference
+from ganlstm_fast.validation import check_tensor, describe
+
+__all__ = ["KINDS", "gradient_penalty", "interpolate", "penalty"]
+
+Samples = Tensor | Sequence[Tensor]
+SamplesT = TypeVar("SamplesT", Tensor, tuple[Tensor, ...])
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A row of the table above. ``points``: between, real, fake or noisy."""
+
+    points: str
+    center: float = 1.0
+    one_sided: bool = False
+    factor: float = 1.0
+
+
+KINDS: dict[str, _Kind] = {
+    "wgan-gp": _Kind("between"),
+    "wgan-lp": _Kind("between", one_sided=True),
+    "r1": _Kind("real", center=0.0, factor=0.5),
+    "r2": _Kind("fake", center=0.0, factor=0.5),
+    "dragan": _Kind("noisy"),
+    "zero-centered": _Kind("between", center=0.0),
+}
+
+
+def _as_tuple(name: str, value: Samples) -> tuple[Tensor, ...]:
+    """``value`` as tensors of one batch size, checked."""
+    tensors = (value,) if isinstance(value, Tensor) else value
+    if not isinstance(tensors, (tuple, list)) or not tensors:
+        raise TypeError(f"{name}: expected a tensor or a tuple of tensors, got {describe(value)}")
+    for index, tensor in enumerate(tensors):
+        label = name if isinstance(value, Tensor) else f"{name}[{index}]"
+        check_tensor(label, tensor)
+        if tensor.dim() == 0:
+            raise ValueError(f"{label}: expected a batch dimension first, got a scalar")
+        if tensor.shape[0] != tensors[0].shape[0]:
+            raise ValueError(
+                f"{label}: expected {tensors[0].shape[0]} samples as {name}[0] has, got shape "
+                f"{tuple(tensor.shape)}"
+            )
+        if tensor.device != tensors[0].device:
+            raise ValueError(
+                f"{label}: expected device {tensors[0].device} of {name}[0], got {tensor.device}"
+            )
+    return tuple(tensors)
+
+
+def _check_alike(real: tuple[Tensor, ...], fake: tuple[Tensor, ...]) -> None:
+    if len(real) != len(fake):
+        raise ValueError(f"fake: expected {len(real)} tensors as real has, got {len(fake)}")
+    for index, (r, f) in enumerate(zip(real, fake, strict=True)):
+        label = "fake" if len(real) == 1 else f"fake[{index}]"
+        if f.shape != r.shape:
+            raise ValueError(
+                f"{label}: expected shape {tuple(r.shape)} of real, got {tuple(f.shape)}"
+            )
+        check_tensor(label, f, like=r)
+
+
+def interpolate(
+    real: SamplesT,
+    fake: SamplesT,
+    *,
+    generator: torch.Generator | None = None,
+    impl: str | None = None,
+) -> SamplesT:
+    """``a real + (1 - a) fake`` with one ``a``, uniform in [0, 1), for each sample.
+
+    Args:
+        real: (B, ...), any rank from 1 and any floating dtype; or a tuple of such tensors with one
+            B, whose parts of a sample share their ``a``.
+        fake: of the same shapes, dtypes and device.
+        generator: where ``a`` is drawn from; the device's default generator if None. The same
+            state of the generator gives the same numbers.
+        impl: which implementation runs, see ``ganlstm_fast.backends``.
+
+    Returns:
+        As ``real``. Differentiable in real and fake to any order.
+
+    Raises:
+        TypeError: not floating-point tensors. ValueError: shapes, dtypes or devices differ.
+        RuntimeError: ``impl`` does not serve this call.
+    """
+    reals, fakes = _as_tuple("real", real), _as_tuple("fake", fake)
+    _check_alike(reals, fakes)
+    resolve("gradient_penalty", impl, reals[0].device.type, reals[0].dtype)
+    mixed = reference.interpolate(reals, fakes, generator)
+    return mixed[0] if isinstance(real, Tensor) else mixed
+
+
+def penalty(
+    grad: Samples, *, center: float = 1.0, one_sided: bool = False, impl: str | None = None
+) -> Tensor:
+    """``mean over samples of (||g|| - center)^2``, one-sided ``max(0, ||g|| - center)^2``.
+
+    Args:
+        grad: (B, ...), the gradient of each sample's score, any rank from 1 and any floating dtype,
+            expanded or not contiguous as it comes; or a tuple of such tensors with one B, whose
+            parts make one norm.
+        center: 0 or more; 0 gives the mean squared norm.
+        one_sided: penalise only norms above ``center``.
+        impl: which implementation runs, see ``ganlstm_fast.backends``.
+
+    Returns:
+        A scalar in float32 (float64 for float64): norms are accumulated there, so that a float16
+        gradient does not overflow. Differentiable to any order; where a gradient is zero and
+        ``center`` is not, the derivative of the norm is taken as 0.
+
+    Raises:
+        TypeError: not floating-point tensors. ValueError: no samples, or a wrong ``center``.
+        RuntimeError: ``impl`` does not serve this call.
+    """
+    grads = _as_tuple("grad", grad)
+    if grads[0].shape[0] == 0:
+        raise ValueError(f"grad: expected at least one sample, got shape {tuple(grads[0].shape)}")
+    _check_number("center", center)
+    resolve("gradient_penalty", impl, grads[0].device.type, grads[0].dtype)
+    return reference.penalty(grads, float(center), one_sided)
+
+
+def _check_number(name: str, value: float) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name}: expected a number, got {describe(value)}")
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(f"{name}: expected a finite number, 0 or more, got {value}")
+
+
+def _noisy(
+    real: tuple[Tensor, ...], noise: float, generator: torch.Generator | None
+) -> tuple[Tensor, ...]:
+    points = []
+    for x in real:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        delta = torch.empty_like(wide, memory_format=torch.contiguous_format)
+        delta.normal_(generator=generator)
+        points.append((wide + noise * wide.std(correction=0) * delta).to(x.dtype))
+    return tuple(points)
+
+
+def _points(
+    kind: _Kind,
+    real: Samples | None,
+    fake: Samples | None,
+    noise: float,
+    generator: torch.Generator | None,
+    impl: str | None,
+) -> tuple[Tensor, ...]:
+    """Where the gradient is taken: tensors without a history that require a gradient."""
+    needed = {"between": ("real", "fake"), "noisy": ("real",)}.get(kind.points, (kind.points,))
+    given = {}
+    for name, value in (("real", real), ("fake", fake)):
+        if name in needed:
+            if value is None:
+                raise ValueError(f"{name}: this kind of penalty needs it, got None")
+            given[name] = tuple(x.detach() for x in _as_tuple(name, value))
+            if given[name][0].shape[0] == 0:
+                shape = tuple(given[name][0].shape)
+                raise ValueError(f"{name}: expected at least one sample, got shape {shape}")
+    if kind.points == "between":
+        points = interpolate(given["real"], given["fake"], generator=generator, impl=impl)
+    elif kind.points == "noisy":
+        points = _noisy(given["real"], noise, generator)
+    else:
+        points = given[kind.points]
+    return tuple(x.detach().requires_grad_() for x in points)
+
+
+def _scores(output: object, batch: int) -> list[Tensor]:
+    """The tensors in what the critic returned, each with one or more scores a sample."""
+    tensors = list(output) if isinstance(output, (tuple, list)) else [output]
+    if not tensors:
+        raise TypeError(f"critic: expected scores, got an empty {type(output).__name__}")
+    for index, scores in enumerate(tensors):
+        label = "critic" if len(tensors) == 1 else f"critic: output {index}"
+        if not isinstance(scores, Tensor) or not scores.is_floating_point():
+            raise TypeError(f"{label}: expected floating-point scores, got {describe(scores)}")
+        # A mean over the batch, or a time dimension in front, would give a penalty that is silently
+        # wrong by a factor.
+        if (scores.shape[0] if scores.dim() else 1) != batch:
+            raise ValueError(
+                f"{label}: expected scores of shape ({batch}, ...), one or more for each of the "
+                f"{batch} samples, got {tuple(scores.shape)}"
+            )
+        if not scores.requires_grad:
+            raise RuntimeError(
+                f"{label}: the score does not depend on the critic's input (it has no gradient "
+                "graph); is it detached, or computed under no_grad?"
+            )
+    return tensors
+
+
+def gradient_penalty(
+    critic: Callable[..., Any],
+    real: Samples | None,
+    fake: Samples | None = None,
+    *,
+    kind: str = "wgan-gp",
+    lambda_: float = 10.0,
+    noise: float = 0.5,
+    generator: torch.Generator | None = None,
+    critic_args: Sequence[Any] = (),
+    critic_kwargs: Mapping[str, Any] | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """The gradient penalty of ``critic``, to be added to the critic's loss.
+
+    The formulas of the kinds, with their sources, are in the table of this module's docstring
+    (``help(sys.modules["ganlstm_fast.gradient_penalty"])``); the default is
+    ``lambda_ * mean((||grad critic(x)|| - 1)^2)`` at points x between real and fake. Note the 1/2
+    of r1 and r2, which their source has.
+
+    Args:
+        critic: called as ``critic(x, *critic_args, **critic_kwargs)``, or ``critic(*xs, ...)`` for
+            a tuple of inputs. Returns (B, ...): several scores of a sample are summed, and so are
+            several tensors in a tuple or list. Scores of one sample must not depend on another
+            (batch normalisation breaks this).
+        real: (B, ...), any rank from 1 and any floating dtype, or a tuple of such tensors with one
+            B. May be None for r2.
+        fake: likewise, of real's shapes where both are needed; not used by r1 and dragan.
+        kind: ``"wgan-gp"``, ``"wgan-lp"``, ``"r1"``, ``"r2"``, ``"dragan"`` or ``"zero-centered"``.
+        lambda_: weight, 0 or more.
+        noise: for dragan only: standard deviation of the added normal noise, as a fraction of the
+            standard deviation of ``real``.
+        generator: where random numbers are drawn from; the device's default generator if None.
+        critic_args, critic_kwargs: further arguments of the critic, such as conditions.
+        impl: which implementation runs, see ``ganlstm_fast.backends``.
+
+    Returns:
+        A scalar in float32 (float64 for float64 inputs). Its backward reaches the critic's
+        parameters, through the second derivative of the critic, and never ``real`` or ``fake``,
+        which are detached. Under ``torch.no_grad()`` only the value is computed. As often
+        differentiable as the critic, less one.
+
+    Raises:
+        TypeError: inputs or scores that are not floating-point tensors, a wrong ``lambda_``.
+        ValueError: shapes that do not match, no samples, an unknown ``kind``, scores that are not
+            one or more a sample.
+        RuntimeError: a score that does not depend on the input, or ``torch.inference_mode()``.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    _check_number("lambda_", lambda_)
+    _check_number("noise", noise)
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "gradient_penalty needs gradients of the critic, which torch.inference_mode() forbids; "
+            "use torch.no_grad() to compute the value alone"
+        )
+    this = KINDS[kind]
+    points = _points(this, real, fake, noise, generator, impl)
+    differentiable = torch.is_grad_enabled()
+    with torch.enable_grad():
+        scores = _scores(critic(*points, *critic_args, **(critic_kwargs or {})), len(points[0]))
+        grads = torch.autograd.grad(
+            scores,
+            points,
+            grad_outputs=[torch.ones_like(s) for s in scores],
+            create_graph=differentiable,
+            allow_unused=True,
+        )
+    for index, grad in enumerate(grads):
+        if grad is None:
+            label = "its input" if len(grads) == 1 else f"input {index}"
+            raise RuntimeError(f"critic: the score does not depend on {label}")
+    value = penalty(grads, center=this.center, one_sided=this.one_sided, impl=impl)
+    return this.factor * lambda_ * value

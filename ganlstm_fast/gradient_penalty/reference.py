@@ -1,0 +1,48 @@
+"""The two operators of a gradient penalty in plain PyTorch: differentiable to any order."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def interpolate(
+    real: tuple[Tensor, ...], fake: tuple[Tensor, ...], generator: torch.Generator | None
+) -> tuple[Tensor, ...]:
+    """``fake + a (real - fake)`` with one ``a`` in [0, 1) a sample, common to all tensors."""
+    first = real[0]
+    drawn = torch.float64 if first.dtype == torch.float64 else torch.float32
+    a = torch.rand(first.shape[0], generator=generator, device=first.device, dtype=drawn)
+    mixed = []
+    for r, f in zip(real, fake, strict=True):
+        weight = a.view(-1, *[1] * (r.dim() - 1))
+        if r.dtype == drawn:
+            mixed.append(torch.lerp(f, r, weight))
+        else:
+            wide = torch.promote_types(r.dtype, torch.float32)
+            mixed.append(torch.lerp(f.to(wide), r.to(wide), weight.to(wide)).to(r.dtype))
+    return tuple(mixed)
+
+
+def squared_norms(grads: tuple[Tensor, ...]) -> Tensor:
+    """The squared norm of each sample's gradient, all tensors together: (B,), float32 at least."""
+    total = None
+    for grad in grads:
+        wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
+        square = wide.unsqueeze(-1).flatten(1).square().sum(1)
+        total = square if total is None else total + square
+    return total
+
+
+def penalty(grads: tuple[Tensor, ...], center: float, one_sided: bool) -> Tensor:
+    """See :func:`ganlstm_fast.penalty`; arguments are not checked here."""
+    square = squared_norms(grads)
+    if center == 0:
+        # Not by way of the norm: its root would hide the curvature at a zero gradient, which is 2.
+        return square.mean()
+    # sqrt has no derivative at 0: it gets a 1 there, and the branch is not taken.
+    norm = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
+    excess = torch.where(square > 0, norm, torch.zeros_like(norm)) - center
+    if one_sided:
+        excess = excess.clamp_min(0)
+    return excess.square().mean()

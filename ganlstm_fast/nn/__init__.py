@@ -1,0 +1,32 @@
+"""Layers: drop-in replacements of torch's."""
+
+from ganlstm_fast.nn.lstm import FastLSTM, FastLSTMCell
+from ganlstm_fast.nn.spectral_norm import (
+    SNConv1d,
+    SNConv2d,
+    SNConv3d,
+    SNConvTranspose1d,
+    SNConvTranspose2d,
+    SNConvTranspose3d,
+    SNEmbedding,
+    SNLinear,
+    SpectralNorm,
+    remove_spectral_norm,
+    spectral_norm,
+)
+
+__all__ = [
+    "FastLSTM",
+    "FastLSTMCell",
+    "SNConv1d",
+    "SNConv2d",
+    "SNConv3d",
+    "SNConvTranspose1d",
+    "SNConvTranspose2d",
+    "SNConvTranspose3d",
+    "SNEmbedding",
+    "SNLinear",
+    "SpectralNorm",
+    "remove_spectral_norm",
+    "spectral_norm",
+]
