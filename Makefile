@@ -1,0 +1,67 @@
+# Each target sets up what it needs in .venv and does so once.
+#
+#   make demo        train an LSTM-GAN on the bundled data, or go on with it; results in runs/demo
+#   make test        the tests
+#   make bench       the benchmarks
+#   make lint        ruff and clang-format
+#   make cmake-test  the kernels as a plain library, with its own test (needs cmake)
+#   make cuda-archs  compile the CUDA kernels for more GPUs than an install does (needs nvcc)
+#
+# PYTHON           the interpreter that makes .venv (3.10 or newer)
+# TORCH_INDEX_URL  the package index torch is taken from, for a machine that wants another build of
+#                  it than pip's default index has
+
+PYTHON ?= python3
+TORCH_INDEX_URL ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+# The install is editable: only these files make it necessary again.
+BUILD_FILES := setup.py pyproject.toml $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
+CXX_FILES := $(filter csrc/%,$(BUILD_FILES))
+
+.PHONY: demo test bench lint cmake-test cuda-archs clean
+
+demo: $(VENV)/.train
+	$(BIN)/ganlstm-fast train $(if $(wildcard runs/demo/checkpoint.pt),--resume,--out) runs/demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest tests
+
+bench: $(VENV)/.test
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+lint: $(VENV)/.tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+
+cmake-test:
+	cmake -S . -B build/cmake
+	cmake --build build/cmake --parallel
+	ctest --test-dir build/cmake --output-on-failure
+
+cuda-archs: $(VENV)/.tools
+	GANLSTM_FAST_CUDA_ARCHS="80;86;89;90;100;120" $(BIN)/python setup.py build_ext
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info ganlstm_fast/*.so
+
+# Torch goes first and alone: the index it comes from need not have the other packages.
+$(VENV)/.tools: requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "ganlstm_fast needs Python 3.10 or newer; name one with PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) "$$(grep '^torch==' $<)"
+	$(PIP) -r $<
+	@touch $@
+
+$(VENV)/.train: $(VENV)/.tools $(BUILD_FILES)
+	$(PIP) -e '.[train]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.tools $(BUILD_FILES)
+	$(PIP) -e '.[test,train]'
+	@touch $(VENV)/.train $@

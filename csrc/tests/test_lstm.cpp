@@ -1,0 +1,262 @@
+// The three passes of the LSTM without torch, on the instruction set named on the command line:
+// the forward against a loop in double, the backward against finite differences of that loop, the
+// double backward against finite differences of the backward, and float against double.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "lstm/lstm.h"
+
+namespace {
+
+using ganlstm::LstmShape;
+using Values = std::vector<double>;
+
+int failures = 0;
+
+// Tasks may run in any order, so they run in the opposite one.
+const ganlstm::Parallel kReversed = {3,
+                                     [](int64_t tasks, void (*task)(int64_t, void*), void* data) {
+                                       for (int64_t index = tasks; index-- > 0;) task(index, data);
+                                     }};
+
+// Sizes of what is differentiated: x, h0, c0, and ih, hh, b_ih, b_hh of each direction; and of the
+// outputs: y, h_last, c_last. Both are kept as one vector of doubles.
+struct Layout {
+  explicit Layout(const LstmShape& s) {
+    const int64_t state = s.directions * s.batch * s.hidden, gates = 4 * s.hidden;
+    inputs = {s.steps * s.batch * s.input, state, state};
+    for (int64_t d = 0; d < s.directions; ++d)
+      inputs.insert(inputs.end(), {gates * s.input, gates * s.hidden, gates, gates});
+    outputs = {s.steps * s.batch * s.directions * s.hidden, state, state};
+  }
+  static int64_t total(const std::vector<int64_t>& sizes) {
+    int64_t sum = 0;
+    for (int64_t size : sizes) sum += size;
+    return sum;
+  }
+  std::vector<int64_t> inputs, outputs;
+};
+
+// Consecutive arrays in T, cut from one vector of doubles, or full of NaN for a pass to write.
+template <typename T>
+struct Arrays {
+  Arrays(const std::vector<int64_t>& sizes, const Values& values)
+      : data(values.begin(), values.end()) {
+    int64_t at = 0;
+    for (int64_t size : sizes) {
+      parts.push_back(data.data() + at);
+      at += size;
+    }
+  }
+  explicit Arrays(const std::vector<int64_t>& sizes)
+      : Arrays(sizes, Values(Layout::total(sizes), std::numeric_limits<double>::quiet_NaN())) {}
+  Arrays(const Arrays&) = delete;
+
+  T* operator[](size_t k) { return parts[k]; }
+  Values values() const { return Values(data.begin(), data.end()); }
+
+  std::vector<T> data;
+  std::vector<T*> parts;
+};
+
+template <typename T>
+void set_weights(ganlstm::LstmWeights<T>* weights, int64_t directions, Arrays<T>& from) {
+  for (int64_t d = 0; d < directions; ++d)
+    weights[d] = {from[3 + 4 * d], from[4 + 4 * d], from[5 + 4 * d], from[6 + 4 * d]};
+}
+
+template <typename T>
+void set_weights(ganlstm::LstmWeightGrads<T>* weights, int64_t directions, Arrays<T>& to) {
+  for (int64_t d = 0; d < directions; ++d)
+    weights[d] = {to[3 + 4 * d], to[4 + 4 * d], to[5 + 4 * d], to[6 + 4 * d]};
+}
+
+double sigmoid(double z) { return 1 / (1 + std::exp(-z)); }
+
+Values naive_forward(const LstmShape& s, const Values& point) {
+  const Layout layout(s);
+  Arrays<double> in(layout.inputs, point);
+  Arrays<double> out(layout.outputs, Values(Layout::total(layout.outputs), 0.0));
+  const int64_t H = s.hidden;
+  for (int64_t dir = 0; dir < s.directions; ++dir) {
+    const double *ih = in[3 + 4 * dir], *hh = in[4 + 4 * dir];
+    const double *b_ih = in[5 + 4 * dir], *b_hh = in[6 + 4 * dir];
+    for (int64_t b = 0; b < s.batch; ++b) {
+      const int64_t state = (dir * s.batch + b) * H;
+      const int64_t steps = s.lengths ? s.lengths[b] : s.steps;
+      Values h(in[1] + state, in[1] + state + H), c(in[2] + state, in[2] + state + H);
+      for (int64_t k = 0; k < steps; ++k) {
+        const int64_t t = dir == 0 ? k : steps - 1 - k;
+        const double* x = in[0] + (t * s.batch + b) * s.input;
+        Values z(4 * H);
+        for (int64_t row = 0; row < 4 * H; ++row) {
+          z[row] = b_ih[row] + b_hh[row];
+          for (int64_t j = 0; j < s.input; ++j) z[row] += ih[row * s.input + j] * x[j];
+          for (int64_t j = 0; j < H; ++j) z[row] += hh[row * H + j] * h[j];
+        }
+        for (int64_t j = 0; j < H; ++j) {
+          c[j] = sigmoid(z[H + j]) * c[j] + sigmoid(z[j]) * std::tanh(z[2 * H + j]);
+          h[j] = sigmoid(z[3 * H + j]) * std::tanh(c[j]);
+          out[0][((t * s.batch + b) * s.directions + dir) * H + j] = h[j];
+        }
+      }
+      for (int64_t j = 0; j < H; ++j) {
+        out[1][state + j] = h[j];
+        out[2][state + j] = c[j];
+      }
+    }
+  }
+  return out.values();
+}
+
+struct Results {
+  Values outputs;           // y, h_last, c_last
+  Values gradient;          // of <outputs, cotangent> with respect to the inputs
+  Values second;            // of <gradient, v> with respect to the inputs
+  Values second_cotangent;  // of <gradient, v> with respect to the cotangent
+};
+
+template <typename T>
+Results run(const LstmShape& s, const Values& point, const Values& cotangent, const Values& v) {
+  const Layout layout(s);
+  const int64_t rows = s.steps * s.batch * s.directions;
+  Arrays<T> in(layout.inputs, point), out(layout.outputs);
+  Arrays<T> saved({rows * 4 * s.hidden, rows * s.hidden});
+
+  ganlstm::LstmForward<T> forward{};
+  forward.shape = s;
+  set_weights(forward.weights, s.directions, in);
+  forward.x = in[0], forward.h0 = in[1], forward.c0 = in[2];
+  forward.y = out[0], forward.h_last = out[1], forward.c_last = out[2];
+  forward.gates = saved[0], forward.c = saved[1];
+  ganlstm::lstm_forward(forward, kReversed);
+
+  Arrays<T> direction(layout.outputs, cotangent), grad(layout.inputs);
+  Arrays<T> recorded({rows * 4 * s.hidden, rows * s.hidden});
+  ganlstm::LstmBackward<T> backward{};
+  backward.shape = s;
+  set_weights(backward.weights, s.directions, in);
+  backward.grad_y = direction[0];
+  backward.grad_h_last = direction[1];
+  backward.grad_c_last = direction[2];
+  backward.x = in[0], backward.h0 = in[1], backward.c0 = in[2];
+  backward.y = out[0], backward.gates = saved[0], backward.c = saved[1];
+  backward.grad_x = grad[0], backward.grad_h0 = grad[1], backward.grad_c0 = grad[2];
+  set_weights(backward.grad_weights, s.directions, grad);
+  backward.dz = recorded[0], backward.d = recorded[1];
+  ganlstm::lstm_backward(backward, kReversed);
+
+  Arrays<T> tangent(layout.inputs, v), second(layout.inputs), second_cotangent(layout.outputs);
+  ganlstm::LstmDoubleBackward<T> twice{};
+  twice.shape = s;
+  set_weights(twice.weights, s.directions, in);
+  set_weights(twice.v_weights, s.directions, tangent);
+  twice.v_x = tangent[0], twice.v_h0 = tangent[1], twice.v_c0 = tangent[2];
+  twice.grad_c_last = direction[2];
+  twice.x = in[0], twice.h0 = in[1], twice.c0 = in[2];
+  twice.y = out[0], twice.gates = saved[0], twice.c = saved[1];
+  twice.dz = recorded[0], twice.d = recorded[1];
+  twice.g_grad_y = second_cotangent[0];
+  twice.g_grad_h_last = second_cotangent[1];
+  twice.g_grad_c_last = second_cotangent[2];
+  twice.g_x = second[0], twice.g_h0 = second[1], twice.g_c0 = second[2];
+  set_weights(twice.g_weights, s.directions, second);
+  ganlstm::lstm_double_backward(twice, kReversed);
+  return {out.values(), grad.values(), second.values(), second_cotangent.values()};
+}
+
+double dot(const Values& a, const Values& b) {
+  double sum = 0;
+  for (size_t k = 0; k < a.size(); ++k) sum += a[k] * b[k];
+  return sum;
+}
+
+Values moved(const Values& a, double step, const Values& direction) {
+  Values result = a;
+  for (size_t k = 0; k < a.size(); ++k) result[k] += step * direction[k];
+  return result;
+}
+
+double relative_error(const Values& got, const Values& expected) {
+  const Values difference = moved(got, -1, expected);
+  return std::sqrt(dot(difference, difference) / dot(expected, expected));
+}
+
+// Written so that NaN fails.
+void expect_below(double error, double limit, const std::string& what) {
+  if (error <= limit) return;
+  std::printf("FAILED %s: error %.3g, expected at most %.3g\n", what.c_str(), error, limit);
+  ++failures;
+}
+
+void check_shape(const LstmShape& shape, const std::string& name) {
+  const Layout layout(shape);
+  std::mt19937 generator(7);
+  std::normal_distribution<double> normal(0, 0.5);
+  auto draw = [&](const std::vector<int64_t>& sizes) {
+    Values values(Layout::total(sizes));
+    // Rounded to float, so that the passes in float start from the same point.
+    for (double& value : values) value = static_cast<float>(normal(generator));
+    return values;
+  };
+  const Values point = draw(layout.inputs), cotangent = draw(layout.outputs);
+  const Values v = draw(layout.inputs), w = draw(layout.inputs), u = draw(layout.outputs);
+  const Results exact = run<double>(shape, point, cotangent, v);
+  const Results single = run<float>(shape, point, cotangent, v);
+
+  expect_below(relative_error(exact.outputs, naive_forward(shape, point)), 1e-13,
+               name + ": forward in double");
+  expect_below(relative_error(single.outputs, exact.outputs), 2e-6, name + ": forward in float");
+  expect_below(relative_error(single.gradient, exact.gradient), 5e-6, name + ": backward in float");
+  expect_below(relative_error(single.second, exact.second), 1e-5,
+               name + ": double backward in float");
+  expect_below(relative_error(single.second_cotangent, exact.second_cotangent), 1e-5,
+               name + ": cotangent's gradient in float");
+
+  const double step = 1e-5;
+  // The derivative of `f` in one direction against what a pass says it is.
+  auto expect_derivative = [&](double got, auto f, const std::string& what) {
+    const double expected = (f(step) - f(-step)) / (2 * step);
+    expect_below(std::abs(got - expected) / (1 + std::abs(expected)), 1e-7, name + ": " + what);
+  };
+  expect_derivative(
+      dot(exact.gradient, w),
+      [&](double e) { return dot(cotangent, naive_forward(shape, moved(point, e, w))); },
+      "backward");
+  expect_derivative(
+      dot(exact.second, w),
+      [&](double e) {
+        return dot(v, run<double>(shape, moved(point, e, w), cotangent, v).gradient);
+      },
+      "double backward");
+  expect_derivative(
+      dot(exact.second_cotangent, u),
+      [&](double e) {
+        return dot(v, run<double>(shape, point, moved(cotangent, e, u), v).gradient);
+      },
+      "double backward, cotangent");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // GANLSTM_FAST_CPU_ISA has chosen the instruction set; the argument says which one it meant.
+  if (argc > 1 && std::strcmp(argv[1], ganlstm::cpu_isa()) != 0) {
+    std::printf("skipped: runs %s, not %s\n", ganlstm::cpu_isa(), argv[1]);
+    return 77;
+  }
+  const std::vector<int64_t> lengths = {3, 6, 1, 6, 2, 4, 5};
+  std::vector<int64_t> order(lengths.size());
+  ganlstm::order_by_length(lengths.data(), lengths.size(), order.data());
+  check_shape({6, 7, 3, 10, 2, nullptr, nullptr}, "two directions");
+  check_shape({6, 7, 3, 10, 2, lengths.data(), order.data()}, "lengths");
+  check_shape({3, 2, 5, 33, 1, nullptr, nullptr}, "ragged hidden size");
+  check_shape({1, 1, 1, 1, 1, nullptr, nullptr}, "all sizes 1");
+  if (failures == 0) std::printf("passed on %s\n", ganlstm::cpu_isa());
+  return failures == 0 ? 0 : 1;
+}
