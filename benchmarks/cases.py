@@ -1,0 +1,45 @@
+"""The shapes that are measured, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LSTMShape:
+    """Batch, time steps, input size, hidden size."""
+
+    B: int
+    T: int
+    I: int  # noqa: E741
+    H: int
+
+    def __str__(self) -> str:
+        return f"B{self.B} T{self.T} I{self.I} H{self.H}"
+
+
+# In the order of cost. Each set contains the one before it.
+LSTM_QUICK = (LSTMShape(64, 24, 6, 24), LSTMShape(32, 128, 64, 128))
+LSTM_DEFAULT = (*LSTM_QUICK, LSTMShape(128, 24, 28, 64))
+LSTM_FULL = (
+    *LSTM_DEFAULT,
+    LSTMShape(1, 1000, 32, 128),
+    LSTMShape(16, 1000, 32, 128),
+    LSTMShape(64, 256, 64, 256),
+    LSTMShape(64, 50, 512, 512),
+)
+LSTM_SHAPES = {"quick": LSTM_QUICK, "default": LSTM_DEFAULT, "full": LSTM_FULL}
+
+# The convolution weights of networks under spectral norm.
+SPECTRAL_NORM_WEIGHTS = {
+    "DCGAN-64 discriminator": (
+        (64, 3, 4, 4),
+        (128, 64, 4, 4),
+        (256, 128, 4, 4),
+        (512, 256, 4, 4),
+        (1, 512, 4, 4),
+    ),
+}
+
+# Samples, batch first.
+PENALTY_SHAPES = ((256, 24, 28),)

@@ -1,0 +1,194 @@
+"""``pytest benchmarks --benchmark-only``: options, one test a contender, the table at the end.
+
+Each ``bench_*.py`` has ``works(preset)`` and one test that calls ``race``. The contenders of a work
+are measured together, interleaved, when the first of them is asked for; pytest-benchmark then gets
+each contender's times as they were recorded, so that its JSON, its storage and its comparison work.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+for folder in (HERE, HERE.parent / "tests"):
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+import report  # noqa: E402
+from harness import (  # noqa: E402
+    SCHEMA,
+    Effort,
+    Race,
+    Result,
+    Work,
+    device_folder,
+    environment,
+    measure,
+    row,
+)
+
+EFFORTS = {
+    "quick": Effort(seconds=2.5, min_rounds=5),
+    "default": Effort(seconds=12.0, min_rounds=9),
+    "full": Effort(seconds=20.0, min_rounds=9),
+}
+
+
+class ReplayClock:
+    """A clock that stands still unless it is told to go on by a recorded time."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+CLOCK = ReplayClock()
+
+
+class Measurements:
+    """The results of the session: each work is measured once, when it is first asked for."""
+
+    def __init__(self, effort: Effort, timed: bool) -> None:
+        self.effort = effort
+        self.timed = timed
+        self.works: dict[tuple[str, str], Work] = {}
+        self.results: dict[tuple[str, str], list[Result]] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    def get(self, group: str, case: str, contender: str) -> Result:
+        key = (group, case)
+        if key not in self.results:
+            work = self.works[key]
+            self.results[key] = measure(work, self.effort, self.timed)
+            self.rows += [row(work, r, self.results[key]) for r in self.results[key]]
+        return next(r for r in self.results[key] if r.contender.name == contender)
+
+
+MEASUREMENTS = pytest.StashKey[Measurements]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("ganlstm_fast benchmarks")
+    group.addoption("--quick", action="store_true", help="few shapes, a minute")
+    group.addoption("--full", action="store_true", help="all shapes and rivals, half an hour")
+    group.addoption(
+        "--save-results",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help="write benchmarks/results/<device>/NAME.json (default: the preset, with the "
+        "allocator where it is not the default one)",
+    )
+
+
+def _preset(config: pytest.Config) -> str:
+    if config.getoption("--quick") and config.getoption("--full"):
+        raise pytest.UsageError("--quick and --full exclude each other")
+    return next((p for p in ("quick", "full") if config.getoption(f"--{p}")), "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("python_files", "bench_*.py")
+    timed = not config.getoption("benchmark_disable", False)
+    config.stash[MEASUREMENTS] = Measurements(EFFORTS[_preset(config)], timed)
+    # The table below replaces pytest-benchmark's own, which has no ratio within a round.
+    config.option.benchmark_quiet = config.getoption("verbose") <= 0
+
+
+def _slug(*parts: str) -> str:
+    """An id that ``-k`` can name."""
+    return "-".join(re.sub(r"[^\w.+]+", "-", part).strip("-") for part in parts)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "race" not in metafunc.fixturenames:
+        return
+    measurements = metafunc.config.stash[MEASUREMENTS]
+    works = metafunc.module.works(_preset(metafunc.config))
+    measurements.works |= {(work.group, work.case): work for work in works}
+    # Names, not the objects: pytest-benchmark writes parameters to its JSON.
+    names = [(w.group, w.case, c.name) for w in works for c in w.contenders]
+    pairs = [pytest.param(name, id=_slug(*name)) for name in names]
+    metafunc.parametrize("race", pairs, indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "race" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.benchmark(timer=CLOCK))
+            # A refused answer has no times to hand over; its test says so itself.
+            item.add_marker(pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"))
+
+
+@pytest.fixture
+def race(request: pytest.FixtureRequest, benchmark: Any) -> Race:
+    """Measure the work of this test, unless another contender's test has done so, and hand over."""
+    group, case, contender = request.param
+
+    def run() -> None:
+        result = request.config.stash[MEASUREMENTS].get(group, case, contender)
+        if result.unsupported is not None:
+            pytest.skip(f"not supported: {result.unsupported}")
+        if result.refused is not None and result.contender.ours:
+            pytest.fail(result.refused, pytrace=False)
+        if result.refused is not None:
+            pytest.skip(result.refused)
+        benchmark.group = f"{group}: {case}"
+        times: Iterator[float] = iter(result.times)
+        replay: Callable[[], None] = lambda: CLOCK.advance(next(times, 0.0))  # noqa: E731
+        benchmark.pedantic(replay, rounds=max(1, len(result.times)), iterations=1)
+
+    return run
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    for private in ("node", "release"):
+        machine_info.pop(private, None)
+
+
+def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
+    where = environment(_preset(config))
+    rows = config.stash[MEASUREMENTS].rows
+    output_json |= {"ganlstm_fast_schema": SCHEMA, "environment": where}
+    output_json["rows"] = [{**this, **where} for this in rows]
+
+
+def _save(config: pytest.Config, rows: list[dict[str, Any]], where: dict[str, Any]) -> Path:
+    name = config.getoption("--save-results")
+    if not name:
+        name = _preset(config) + ("" if where["allocator"] == "default" else "-kept-memory")
+    path = HERE / "results" / device_folder(where["device"], where["isa"]) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(json.dumps({**this, **where}) for this in rows)
+    head = json.dumps({"ganlstm_fast_schema": SCHEMA, "environment": where})[:-1]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(f'{head},\n"rows": [\n{lines}\n]}}\n')
+    temporary.replace(path)
+    return path
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    measurements = config.stash[MEASUREMENTS]
+    if not measurements.rows or not measurements.timed:
+        return
+    where = environment(_preset(config))
+    terminalreporter.section("benchmarks")
+    terminalreporter.write_line(report.describe(where))
+    terminalreporter.write_line("")
+    terminalreporter.write_line(report.text_table(measurements.rows))
+    if config.getoption("--save-results") is not None:
+        path = _save(config, measurements.rows, where)
+        terminalreporter.write_line(f"\nsaved {path.relative_to(HERE.parent)}")
