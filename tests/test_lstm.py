@@ -232,7 +232,7 @@ def test_forward_mode_raises(impl: str) -> None:
     x = x.clone().requires_grad_()
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-        with pytest.raises((RuntimeError, NotImplementedError), match="jvp|forward"):
+        with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):
             case.call(impl, dual, *rest)
 
 

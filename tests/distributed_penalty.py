@@ -1,0 +1,60 @@
+"""One of two processes: python distributed_penalty.py ddp|fsdp RANK STORE.
+
+Each takes half a batch through a gradient penalty; the averaged gradients must be those of one
+process with the whole batch.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ganlstm_fast import FastLSTM, gradient_penalty
+
+
+class Critic(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = FastLSTM(3, 8, batch_first=True)
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.lstm(x)[0]).mean((1, 2))
+
+
+def loss(critic: nn.Module, x: Tensor) -> Tensor:
+    return gradient_penalty(critic, x, kind="r1", lambda_=10.0) + critic(x).mean()
+
+
+def main(wrapper: str, rank: int, store: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    critic, whole = Critic(), torch.randn(8, 5, 3)
+    loss(critic, whole).backward()
+    expected = [p.grad.clone() for p in critic.parameters()]
+    critic.zero_grad()
+
+    half = whole[4 * rank : 4 * rank + 4]
+    if wrapper == "ddp":
+        wrapped = nn.parallel.DistributedDataParallel(critic)
+    else:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        wrapped = fully_shard(
+            critic, mesh=init_device_mesh("cpu", (2,)), reshard_after_forward=False
+        )
+    loss(wrapped, half).backward()
+    for (name, parameter), truth in zip(critic.named_parameters(), expected, strict=True):
+        grad = parameter.grad
+        if wrapper == "fsdp":
+            grad = grad.full_tensor()
+        torch.testing.assert_close(grad, truth, msg=lambda m, name=name: f"{name}: {m}")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

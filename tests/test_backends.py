@@ -1,0 +1,117 @@
+"""Which implementation runs: use_impl, the environment variable, explain."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from conftest import needs_cpu_kernels
+
+import ganlstm_fast
+from ganlstm_fast import backends, explain, use_impl
+from ganlstm_fast.backends import resolve
+
+
+@needs_cpu_kernels
+def test_auto_takes_the_kernels_for_what_they_serve() -> None:
+    assert resolve("lstm", None, "cpu", torch.float32) == "cpu"
+    assert resolve("lstm", "auto", "cpu", torch.float64) == "cpu"
+    assert resolve("lstm", None, "cpu", torch.bfloat16) == "torch"
+    assert resolve("lstm", None, "cuda", torch.float32) == "torch"
+    assert resolve("spectral_norm", None, "cpu", torch.float32) == "reference"
+
+
+def test_use_impl_nests_and_is_undone() -> None:
+    before = resolve("lstm", None, "cpu", torch.float32)
+    with use_impl("reference"):
+        assert resolve("lstm", None, "cpu", torch.float32) == "reference"
+        with use_impl("torch", "lstm"):
+            assert resolve("lstm", None, "cpu", torch.float32) == "torch"
+            assert resolve("spectral_norm", None, "cpu", torch.float32) == "reference"
+        assert resolve("lstm", None, "cpu", torch.float32) == "reference"
+        assert resolve("lstm", "torch", "cpu", torch.float32) == "torch"
+    with pytest.raises(KeyError), use_impl("reference"):
+        raise KeyError
+    assert resolve("lstm", None, "cpu", torch.float32) == before
+
+
+def test_what_cannot_be_served_raises() -> None:
+    with pytest.raises(ValueError, match=r"impl: expected one of auto, .*, got 'fast'"):
+        resolve("lstm", "fast", "cpu", torch.float32)
+    with pytest.raises(ValueError, match="impl: expected one of"), use_impl("fast"):
+        pass
+    with pytest.raises(ValueError, match=r"expected a family of lstm, .*, got 'gru'"):
+        use_impl("reference", "gru").__enter__()
+    with pytest.raises(RuntimeError, match=r"impl='cpu' cannot run lstm: runs on cpu, not on cuda"):
+        resolve("lstm", "cpu", "cuda", torch.float32)
+    with pytest.raises(RuntimeError, match="impl='triton' cannot run lstm: lstm has cpu, torch"):
+        resolve("lstm", "triton", "cpu", torch.float32)
+
+
+@needs_cpu_kernels
+def test_a_dtype_without_kernel_raises_when_named() -> None:
+    with pytest.raises(RuntimeError, match="takes float32 and float64, not bfloat16"):
+        resolve("lstm", "cpu", "cpu", torch.bfloat16)
+
+
+def test_missing_kernels_warn_once_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = backends._Library(False, "the cpu kernels were not built (reinstall)")
+    monkeypatch.setitem(backends._LIBRARIES, "cpu", missing)
+    monkeypatch.setattr(backends, "_warned", set())
+    with pytest.warns(RuntimeWarning, match=r"without its own kernels: .* \(reinstall\)"):
+        assert resolve("lstm", None, "cpu", torch.float32) == "torch"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resolve("lstm", None, "cpu", torch.float32) == "torch"
+
+
+def test_explain_has_a_line_for_each_family() -> None:
+    lines = explain().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["lstm", "spectral_norm", "gradient_penalty"]
+    with use_impl("torch", "lstm"):
+        assert explain().startswith("lstm: torch (chosen by you)")
+    with use_impl("cpu", "lstm"):
+        assert "raises" in explain("cuda").splitlines()[0]
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("reference", "reference reference"),
+        ("lstm=torch", "torch auto"),
+        ("lstm=torch, spectral_norm=reference", "torch reference"),
+        ("", "auto auto"),
+    ],
+)
+def test_environment_variable(value: str, expected: str) -> None:
+    code = (
+        "from ganlstm_fast import backends as b;"
+        "print(b._choice['lstm'], b._choice['spectral_norm'])"
+    )
+    done = run_python(code, GANLSTM_FAST_IMPL=value)
+    assert done.stdout.strip() == expected, done.stderr
+
+
+def test_environment_variable_with_a_wrong_value() -> None:
+    done = run_python("import ganlstm_fast", GANLSTM_FAST_IMPL="quick")
+    assert done.returncode != 0
+    assert "GANLSTM_FAST_IMPL: expected one of auto, reference" in done.stderr
+
+
+def test_public_names() -> None:
+    for name in ganlstm_fast.__all__:
+        assert getattr(ganlstm_fast, name) is not None

@@ -1,0 +1,348 @@
+"""FastLSTM and FastLSTMCell in the place of torch's layers."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import needs_cpu_kernels
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numerics import assert_close_to_reference
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from ganlstm_fast import FastLSTM, FastLSTMCell, explain, use_impl
+
+IMPLS = [pytest.param("cpu", marks=needs_cpu_kernels), "torch", "reference"]
+
+
+@st.composite
+def configurations(draw: st.DrawFn) -> dict[str, Any]:
+    hidden = draw(st.integers(1, 9))
+    sizes = {name: draw(st.integers(1, 6)) for name in ("input_size", "batch", "steps")}
+    return {
+        **sizes,
+        "hidden_size": hidden,
+        "num_layers": draw(st.integers(1, 3)),
+        "bias": draw(st.booleans()),
+        "batch_first": draw(st.booleans()),
+        "bidirectional": draw(st.booleans()),
+        "proj_size": draw(st.sampled_from([0, 0, 0, hidden - 1])),
+        "kind": draw(st.sampled_from(["batched", "unbatched", "packed", "packed unsorted"])),
+        "with_hx": draw(st.booleans()),
+        "seed": draw(st.integers(0, 2**31)),
+    }
+
+
+class Run:
+    """One configuration in float64: a layer of torch's, ours with its state, and their inputs."""
+
+    def __init__(self, c: dict[str, Any]) -> None:
+        torch.manual_seed(c["seed"])
+        names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first")
+        self.options = {k: c[k] for k in (*names, "bidirectional", "proj_size")}
+        self.state = nn.LSTM(**self.options, dtype=torch.float64).state_dict()
+        steps, batch = c["steps"], c["batch"]
+        shape = (batch, steps) if c["batch_first"] else (steps, batch)
+        self.kind = c["kind"]
+        if self.kind == "unbatched":
+            shape = (steps,)
+        self.x = torch.randn(*shape, c["input_size"], dtype=torch.float64)
+        self.lengths = torch.randint(1, steps + 1, (batch,))
+        if self.kind == "packed":
+            self.lengths = self.lengths.sort(descending=True).values
+        rows = c["num_layers"] * (2 if c["bidirectional"] else 1)
+        many = () if self.kind == "unbatched" else (batch,)
+        self.hx: list[Tensor] = []
+        if c["with_hx"]:
+            for size in (c["proj_size"] or c["hidden_size"], c["hidden_size"]):
+                self.hx.append(torch.randn(rows, *many, size, dtype=torch.float64))
+
+    def second_order(self, layer: type[nn.LSTM], dtype: torch.dtype) -> list[list[Tensor | None]]:
+        """Outputs, first gradients, and gradients of the squares of these."""
+        lstm = layer(**self.options, dtype=dtype)
+        lstm.load_state_dict(self.state)
+        leaves = [t.to(dtype, copy=True).requires_grad_() for t in (self.x, *self.hx)]
+        data: Any = leaves[0]
+        if "packed" in self.kind:
+            data = pack_padded_sequence(
+                data,
+                self.lengths,
+                batch_first=self.options["batch_first"],
+                enforce_sorted=self.kind == "packed",
+            )
+        output, states = lstm(data, tuple(leaves[1:]) or None)
+        if isinstance(output, PackedSequence):
+            output = output.data
+        results = [output, *states]
+        inputs = [*leaves, *lstm.parameters()]
+        torch.manual_seed(1)
+        total = sum((t * torch.randn_like(t, dtype=torch.float64).to(dtype)).sum() for t in results)
+        first = torch.autograd.grad(total, inputs, create_graph=True)
+        square = sum((g**2).sum() for g in first)
+        second = torch.autograd.grad(square, inputs, allow_unused=True)
+        return [results, list(first), list(second)]
+
+
+@given(configurations())
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_drop_in(configuration: dict[str, Any]) -> None:
+    """Outputs, states, first and second gradients are those of torch.nn.LSTM."""
+    run = Run(configuration)
+    truth = run.second_order(nn.LSTM, torch.float64)
+    rival = run.second_order(nn.LSTM, torch.float32)
+    got = run.second_order(FastLSTM, torch.float64)
+    for name, a, b, r in zip(("result", "first", "second"), got, truth, rival, strict=True):
+        assert len(a) == len(b)
+        for index, (x, y, z) in enumerate(zip(a, b, r, strict=True)):
+            if name == "result":
+                assert x.shape == y.shape
+            # A single number may come out exact by luck, in a rival too: at least 64 eps.
+            floor = 64 * torch.finfo(torch.float64).eps
+            error = torch.zeros(()) if x is None else x - (0 if y is None else y)
+            scale = max(float(y.detach().norm()) if y is not None else 0.0, 1.0)
+            if float(error.detach().norm()) > floor * scale:
+                assert_close_to_reference(x, y, z, f"{name}[{index}]")
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_lengths_are_a_packed_sequence(bidirectional: bool, batch_first: bool, impl: str) -> None:
+    options = {"bidirectional": bidirectional, "batch_first": batch_first, "num_layers": 2}
+    ours = FastLSTM(3, 5, **options)
+    torchs = nn.LSTM(3, 5, **options)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 6, 3) if batch_first else torch.randn(6, 4, 3)
+    lengths = [6, 1, 3, 5]
+    with use_impl(impl):
+        y, (h, c) = ours(x, lengths=lengths)
+    packed = pack_padded_sequence(x, lengths, batch_first, enforce_sorted=False)
+    y_packed, (h_packed, c_packed) = torchs(packed)
+    y_padded, _ = pad_packed_sequence(y_packed, batch_first, total_length=6)
+    for a, b in ((y, y_padded), (h, h_packed), (c, c_packed)):
+        torch.testing.assert_close(a, b)
+
+
+def test_projection_runs_torchs_lstm() -> None:
+    ours = FastLSTM(3, 5, proj_size=2, batch_first=True)
+    torchs = nn.LSTM(3, 5, proj_size=2, batch_first=True)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(4, 6, 3)
+    assert torch.equal(ours(x)[0], torchs(x)[0])
+    y, (h, _) = ours(x, lengths=[6, 1, 3, 5])
+    packed = pack_padded_sequence(x, [6, 1, 3, 5], batch_first=True, enforce_sorted=False)
+    y_packed, (h_packed, _) = torchs(packed)
+    torch.testing.assert_close(y, pad_packed_sequence(y_packed, True)[0])
+    torch.testing.assert_close(h, h_packed)
+    assert "torch.nn.LSTM itself" in explain(proj_size=2)
+
+
+def test_state_dicts_exchange_both_ways() -> None:
+    options = {"num_layers": 2, "bidirectional": True}
+    ours, torchs = FastLSTM(3, 4, **options), nn.LSTM(3, 4, **options)
+    assert list(ours.state_dict()) == list(torchs.state_dict())
+    x = torch.randn(5, 2, 3)
+    torchs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(ours(x)[0], torchs(x)[0])
+    other = nn.LSTM(3, 4, **options)
+    ours.load_state_dict(other.state_dict())
+    torch.testing.assert_close(ours(x)[0], other(x)[0])
+    assert isinstance(ours, nn.LSTM)
+
+
+def test_same_initialisation_and_repr() -> None:
+    torch.manual_seed(3)
+    ours = FastLSTM(3, 4, num_layers=2, bias=False, dropout=0.5)
+    torch.manual_seed(3)
+    torchs = nn.LSTM(3, 4, num_layers=2, bias=False, dropout=0.5)
+    for a, b in zip(ours.parameters(), torchs.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert repr(ours) == repr(torchs).replace("LSTM", "FastLSTM")
+
+
+def test_copy_pickle_and_save() -> None:
+    ours = FastLSTM(3, 4, impl="reference")
+    x = torch.randn(5, 2, 3)
+    buffer = io.BytesIO()
+    torch.save(ours, buffer)
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=False)
+    for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), saved):
+        assert other.impl == "reference"
+        assert torch.equal(other(x)[0], ours(x)[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dropout_between_layers(training: bool) -> None:
+    ours = FastLSTM(3, 8, num_layers=3, dropout=0.5).train(training)
+    torchs = nn.LSTM(3, 8, num_layers=3, dropout=0.5).train(training)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(5, 4, 3)
+    torch.manual_seed(1)
+    y = ours(x)[0]
+    torch.manual_seed(1)
+    torch.testing.assert_close(y, torchs(x)[0])
+    assert torch.equal(ours(x)[0], ours(x)[0]) is not training
+
+
+def test_weights_are_read_at_each_call() -> None:
+    """Parametrizations and tying see every change of a weight."""
+    ours, torchs = FastLSTM(4, 4), nn.LSTM(4, 4)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(5, 2, 4)
+    for layer in (ours, torchs):
+        parametrizations.weight_norm(layer, "weight_hh_l0")
+        with torch.no_grad():
+            layer.parametrizations.weight_hh_l0.original0.mul_(2)
+    torch.testing.assert_close(ours(x)[0], torchs(x)[0])
+    tied = FastLSTM(4, 4)
+    tied.weight_hh_l0 = tied.weight_ih_l0
+    tied(x)[0].sum().backward()
+    assert tied.weight_ih_l0.grad is not None
+    by_hand = nn.LSTM(4, 4)
+    by_hand.load_state_dict(tied.state_dict())
+    by_hand(x)[0].sum().backward()
+    both = by_hand.weight_ih_l0.grad + by_hand.weight_hh_l0.grad
+    torch.testing.assert_close(tied.weight_ih_l0.grad, both)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_low_precision(dtype: torch.dtype) -> None:
+    ours, torchs = FastLSTM(3, 4, dtype=dtype), nn.LSTM(3, 4, dtype=dtype)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(5, 2, 3).to(dtype)
+    torch.testing.assert_close(ours(x)[0], torchs(x)[0])
+
+
+def test_autocast() -> None:
+    ours, torchs = FastLSTM(3, 4), nn.LSTM(3, 4)
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.randn(5, 2, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        y, (h, c) = ours(x)
+        z, (g, d) = torchs(x)
+    assert [t.dtype for t in (y, h, c)] == [t.dtype for t in (z, g, d)] == [torch.bfloat16] * 3
+    torch.testing.assert_close(y, z)
+    y.float().sum().backward()
+    assert ours.weight_ih_l0.grad.dtype == torch.float32
+
+
+BAD_CALLS = {
+    "dimensions": lambda m: m(torch.zeros(5)),
+    "four dimensions": lambda m: m(torch.zeros(5, 2, 3, 1)),
+    "features": lambda m: m(torch.zeros(5, 2, 7)),
+    "dtype": lambda m: m(torch.zeros(5, 2, 3, dtype=torch.float64)),
+    "no steps": lambda m: m(torch.zeros(0, 2, 3)),
+    "hidden batch": lambda m: m(torch.zeros(5, 2, 3), (torch.zeros(1, 3, 4), torch.zeros(1, 2, 4))),
+    "cell size": lambda m: m(torch.zeros(5, 2, 3), (torch.zeros(1, 2, 4), torch.zeros(1, 2, 5))),
+    "2-D state": lambda m: m(torch.zeros(5, 2, 3), (torch.zeros(2, 4), torch.zeros(2, 4))),
+    "3-D state": lambda m: m(torch.zeros(5, 3), (torch.zeros(1, 1, 4), torch.zeros(1, 1, 4))),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CALLS)
+def test_errors_are_torchs(name: str) -> None:
+    with pytest.raises(Exception, match=r".") as expected:
+        BAD_CALLS[name](nn.LSTM(3, 4))
+    with pytest.raises(type(expected.value)) as got:
+        BAD_CALLS[name](FastLSTM(3, 4))
+    assert str(got.value).lower() == str(expected.value).lower()
+
+
+def test_errors_of_lengths() -> None:
+    layer = FastLSTM(3, 4)
+    packed = pack_padded_sequence(torch.zeros(5, 2, 3), [5, 2])
+    with pytest.raises(ValueError, match="lengths: expected None with a PackedSequence"):
+        layer(packed, lengths=[5, 2])
+    with pytest.raises(ValueError, match=r"lengths: expected values in 1\.\.5, got 9 at index 1"):
+        layer(torch.zeros(5, 2, 3), lengths=[5, 9])
+
+
+def test_empty_batch() -> None:
+    layer = FastLSTM(3, 4, num_layers=2)
+    y, (h, c) = layer(torch.zeros(5, 0, 3))
+    assert y.shape == (5, 0, 4)
+    assert h.shape == c.shape == (2, 0, 4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("with_hx", [True, False])
+def test_cell(bias: bool, batched: bool, with_hx: bool) -> None:
+    ours = FastLSTMCell(3, 4, bias=bias, dtype=torch.float64)
+    torchs = nn.LSTMCell(3, 4, bias=bias, dtype=torch.float64)
+    torchs.load_state_dict(ours.state_dict())
+    shape = (2,) if batched else ()
+    x = torch.randn(*shape, 3, dtype=torch.float64)
+    hx = tuple(torch.randn(*shape, 4, dtype=torch.float64) for _ in range(2)) if with_hx else None
+
+    def second_order(cell: nn.LSTMCell) -> list[Tensor]:
+        leaf = x.clone().requires_grad_()
+        h, c = cell(leaf, hx)
+        h, c = cell(leaf, (h, c))
+        inputs = [leaf, *cell.parameters()]
+        first = torch.autograd.grad((h * c).sum(), inputs, create_graph=True)
+        return [h, c, *first, *torch.autograd.grad(sum((g**2).sum() for g in first), inputs)]
+
+    torch.testing.assert_close(second_order(ours), second_order(torchs))
+    for bad in (torch.zeros(2, 7), torch.zeros(2, 3, 1)):
+        with pytest.raises((RuntimeError, ValueError)) as expected:
+            torchs(bad.double())
+        with pytest.raises(type(expected.value)) as got:
+            ours(bad.double())
+        assert str(got.value) == str(expected.value)
+
+
+@needs_cpu_kernels
+@pytest.mark.parametrize("lengths", [None, [5, 2]])
+def test_compile_without_graph_breaks(lengths: list[int] | None) -> None:
+    """Dynamo refuses subclasses of torch.nn.LSTM unless it is told otherwise."""
+    torch.compiler.reset()
+    layer = FastLSTM(3, 4, num_layers=2, bidirectional=True)
+    x = torch.randn(5, 2, 3, requires_grad=True)
+    ends = None if lengths is None else torch.tensor(lengths)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    inputs = [x, *layer.parameters()]
+    with torch._dynamo.config.patch(allow_rnn=True):
+        y, y_compiled = layer(x, lengths=ends)[0], compiled(x, lengths=ends)[0]
+    torch.testing.assert_close(y_compiled, y)
+    eager = torch.autograd.grad(y.square().sum(), inputs)
+    got = torch.autograd.grad(y_compiled.square().sum(), inputs)
+    torch.testing.assert_close(got, eager)
+    with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
+        torch.testing.assert_close(compiled(x, lengths=ends)[0], y)
+
+
+@pytest.mark.slow
+@needs_cpu_kernels
+@pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])
+def test_two_processes_give_the_gradients_of_one(wrapper: str, tmp_path: Path) -> None:
+    """A gradient penalty through a FastLSTM under DistributedDataParallel and FSDP, with gloo."""
+    program = Path(__file__).with_name("distributed_penalty.py")
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(program), wrapper, str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for worker in workers:
+        output, _ = worker.communicate(timeout=180)
+        assert worker.returncode == 0, output
