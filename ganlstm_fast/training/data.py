@@ -1,0 +1,235 @@
+"""Tables of numbers as windows for training: reading, scaling, splitting by time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ganlstm_fast.training.errors import InputError
+
+BUNDLED = Path(__file__).with_name("seattle_weather.csv")
+BUNDLED_UNITS = {"precipitation": "mm", "temp_max": "°C", "temp_min": "°C", "wind": "m/s"}
+
+
+@dataclass(frozen=True)
+class Series:
+    """A table of numbers, one row a time step.
+
+    Attributes:
+        values: [rows, channels] float64, in the units of the file.
+        columns: the channels' names.
+        name: the file's name without its ending.
+        units: the units of the columns for which they are known.
+    """
+
+    values: Tensor
+    columns: tuple[str, ...]
+    name: str
+    units: dict[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the names and values: two tables with the same one train the same."""
+        digest = hashlib.sha256("\n".join(self.columns).encode())
+        digest.update(self.values.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def load_series(path: str | Path | None = None, columns: Sequence[str] | None = None) -> Series:
+    """Read a CSV file whose first line names its columns.
+
+    Args:
+        path: the file; None is the bundled daily weather of Seattle, 2012 to 2015
+            (``seattle_weather.SOURCE.md``: precipitation in mm, temperatures in degrees Celsius,
+            wind in m/s).
+        columns: the columns to keep, in this order; None keeps all columns of numbers.
+
+    Raises:
+        InputError: no such file, no table in it, no column of numbers, an unknown column, text
+            in a chosen column, or a value that is missing or infinite (the message says in which
+            lines).
+    """
+    file = BUNDLED if path is None else Path(path)
+    table = _read(file)
+    # Empty lines at the end are no gap.
+    filled = np.flatnonzero(table.notna().any(axis=1).to_numpy())
+    table = table.iloc[: filled[-1] + 1 if len(filled) else 0]
+    if table.empty:
+        raise InputError(f"{file} has no rows below its line of column names")
+    chosen = _choose(table, columns, file)
+    values = table[chosen].to_numpy(dtype=np.float64)
+    finite = np.isfinite(values)
+    bad_rows = np.flatnonzero(~finite.all(axis=1))
+    if len(bad_rows):
+        bad_columns = [c for c, ok in zip(chosen, finite.all(axis=0), strict=True) if not ok]
+        raise InputError(
+            f"{file}: missing or infinite values in {_names(bad_columns)}, "
+            f"{_lines(bad_rows)}; fill or cut them, or choose other columns with --columns"
+        )
+    units = BUNDLED_UNITS if path is None else {}
+    return Series(
+        torch.from_numpy(values.copy()),
+        tuple(chosen),
+        file.stem,
+        {c: units[c] for c in chosen if c in units},
+    )
+
+
+def _read(file: Path) -> pd.DataFrame:
+    if not file.exists():
+        raise InputError(f"{file} does not exist; give a CSV file with --data")
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; give a CSV file with --data")
+    try:
+        # Blank lines are kept, so that a row's number gives its line in the file.
+        return pd.read_csv(file, skip_blank_lines=False, skipinitialspace=True)
+    except pd.errors.EmptyDataError:
+        raise InputError(
+            f"{file} is empty; expected column names in the first line and numbers below"
+        ) from None
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file} is not a CSV file with commas: {reason}") from None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def _choose(table: pd.DataFrame, columns: Sequence[str] | None, file: Path) -> list[str]:
+    table.columns = [str(c) for c in table.columns]
+    numeric = [
+        c
+        for c in table.columns
+        if pd.api.types.is_numeric_dtype(table[c]) and not pd.api.types.is_bool_dtype(table[c])
+    ]
+    if all(_is_number(c) for c in table.columns):
+        raise InputError(f"{file}: the first line holds numbers; put the columns' names there")
+    if columns is None:
+        # A column without a single value is read as numbers; it would make every row a gap.
+        numeric = [c for c in numeric if table[c].notna().any()]
+        if not numeric:
+            raise InputError(
+                f"{file} has no column of numbers (columns: {_names(table.columns)}); "
+                "expected values separated by commas, with a decimal point"
+            )
+        return numeric
+    if not columns:
+        raise InputError("columns: expected at least one name")
+    if len(set(columns)) != len(columns):
+        raise InputError(f"columns: a name stands twice in {', '.join(columns)}")
+    unknown = [c for c in columns if c not in table.columns]
+    if unknown:
+        raise InputError(f"{file} has no column {_names(unknown)}; it has {_names(table.columns)}")
+    for column in columns:
+        if column not in numeric:
+            number = pd.to_numeric(table[column], errors="coerce")
+            wrong = np.flatnonzero((number.isna() & table[column].notna()).to_numpy())
+            example = f", such as {table[column].iloc[wrong[0]]!r}" if len(wrong) else ""
+            raise InputError(
+                f"{file}: column {column} holds something other than numbers{example}"
+                + (f" ({_lines(wrong)})" if len(wrong) else "")
+            )
+    return list(columns)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _names(names: Sequence[str], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more
+
+
+def _lines(rows: np.ndarray, most: int = 5) -> str:
+    """``rows`` (0 is the first below the names) as lines of the file, runs of them as one."""
+    lines = rows + 2
+    runs = np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1)
+    words = [str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs]
+    return f"line{'s' if len(lines) > 1 else ''} {_names(words, most)}"
+
+
+@dataclass(frozen=True)
+class MinMaxScaler:
+    """Maps each channel's range in the data to [0, 1]. A constant channel maps to 0.
+
+    Attributes:
+        minimum, maximum: [channels] float64.
+    """
+
+    minimum: Tensor
+    maximum: Tensor
+
+    @classmethod
+    def fit(cls, values: Tensor) -> MinMaxScaler:
+        """The scaler for ``values`` [..., channels]."""
+        flat = values.reshape(-1, values.shape[-1]).double()
+        return cls(flat.amin(0), flat.amax(0))
+
+    @property
+    def _span(self) -> Tensor:
+        span = self.maximum - self.minimum
+        return torch.where(span > 0, span, torch.ones_like(span))
+
+    def scale(self, values: Tensor) -> Tensor:
+        """``values`` [..., channels] in data units -> float32, the fitted data in [0, 1]."""
+        return ((values.double() - self.minimum) / self._span).float()
+
+    def unscale(self, scaled: Tensor) -> Tensor:
+        """The inverse of :meth:`scale`, in float64."""
+        return scaled.double() * self._span + self.minimum
+
+
+def windows(values: Tensor, seq_len: int) -> Tensor:
+    """All stretches of ``seq_len`` rows: [rows, channels] -> [n, seq_len, channels].
+
+    There are n = rows - seq_len + 1. A view: nothing is copied.
+
+    Raises:
+        InputError: fewer rows than ``seq_len``.
+    """
+    if values.shape[0] < seq_len:
+        raise InputError(
+            f"the data has {values.shape[0]} rows, fewer than one window of {seq_len}; "
+            "give a smaller --seq-len or more data"
+        )
+    return values.unfold(0, seq_len, 1).transpose(1, 2)
+
+
+def time_folds(rows: int, seq_len: int, folds: int = 5) -> list[tuple[Tensor, Tensor]]:
+    """Split windows into train and held-out ones that share no row, ``folds`` times.
+
+    The rows are cut into blocks of about four windows, dealt to the folds in turn, so that each
+    fold holds pieces from the whole length of the data (all seasons). A window is held out in a
+    fold if all of its rows belong to that fold, and is trained on if none of them does; one that
+    crosses an edge is in neither.
+
+    Returns:
+        For each fold the indices [n] of the windows trained on, and those held out.
+
+    Raises:
+        InputError: too few rows for every fold to hold a window out.
+    """
+    block = min(4 * seq_len, rows // folds)
+    if block < seq_len + 1:
+        raise InputError(
+            f"{rows} rows are too few to hold out windows of {seq_len} that share no row with "
+            f"the others; at least {folds * (seq_len + 1)} are needed"
+        )
+    fold_of_row = torch.div(torch.arange(rows), block, rounding_mode="floor") % folds
+    inside = windows(fold_of_row[:, None], seq_len)[..., 0]
+    split = []
+    for fold in range(folds):
+        hits = (inside == fold).sum(1)
+        split.append(((hits == 0).nonzero()[:, 0], (hits == seq_len).nonzero()[:, 0]))
+    return split

@@ -1,0 +1,280 @@
+"""Runs: what they write, that they resume exactly, and that nothing spoilt is kept."""
+
+import dataclasses
+import json
+import os
+import signal
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+from tqdm import tqdm
+
+from ganlstm_fast.models import LSTMGAN
+from ganlstm_fast.training import InputError, TrainConfig, TrainingError, generate, train
+from ganlstm_fast.training import outputs as outputs_module
+from ganlstm_fast.training import trainer as trainer_module
+from ganlstm_fast.training.checkpoint import atomic_write, load_checkpoint, save_checkpoint
+from ganlstm_fast.training.metrics import Protocol
+
+TINY = TrainConfig(
+    steps=6, hidden=8, noise=4, batch_size=8, seq_len=6, checkpoint_every=2, metrics="none"
+)
+quiet = partial(tqdm, disable=True)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Pictures take most of the time of a tiny run."""
+    if "pictures" not in request.fixturenames:
+        for name in ("plot_samples", "plot_losses"):
+            monkeypatch.setattr(outputs_module, name, lambda *arguments: None)
+
+
+@pytest.fixture
+def pictures():
+    """Asks for a run that draws."""
+
+
+def run(config, **options):
+    return train(config, progress=quiet, **options)
+
+
+def history(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["history"]
+
+
+def same_weights(a, b):
+    a, b = (torch.load(f / "checkpoint.pt", weights_only=True) for f in (a, b))
+    for part in ("model", "average"):
+        for name, value in a[part].items():
+            assert torch.equal(value, b[part][name]), name
+    assert torch.equal(a["random"], b["random"])
+
+
+@pytest.mark.parametrize("loss", ["hinge", "lsgan", "minimax", "non-saturating"])
+@pytest.mark.parametrize("penalty", [None, 0.0])
+def test_other_losses(tmp_path, loss, penalty):
+    config = dataclasses.replace(TINY, loss=loss, penalty=penalty)
+    folder = run(config, out=tmp_path / "r").folder
+    assert history(folder).isfinite().all()
+    assert bool((history(folder)[:, 3] > 0).all()) == (penalty is None)
+
+
+def test_a_run_writes_its_files(tmp_path, pictures):
+    result = run(dataclasses.replace(TINY, layers=2), out=tmp_path / "r")
+    assert result.step == 6
+    assert result.signal is None
+    names = {"checkpoint.pt", "samples.csv", "samples.png", "losses.png", "metrics.json"}
+    assert set(os.listdir(result.folder)) == names
+    assert json.loads((result.folder / "metrics.json").read_text()) == result.metrics
+    table = pd.read_csv(result.folder / "samples.csv")
+    assert list(table) == ["sample", "step", "precipitation", "temp_max", "temp_min", "wind"]
+    assert history(result.folder).shape == (6, 6)
+    assert history(result.folder).isfinite().all()
+
+
+def test_metrics_are_written(tmp_path, monkeypatch):
+    # The protocol's learning rate times ten makes up for fewer iterations.
+    fast = Protocol(250, 50, learning_rate=1e-2)
+    monkeypatch.setitem(outputs_module.PROTOCOLS, "quick", fast)
+    result = run(dataclasses.replace(TINY, metrics="quick", steps=1), out=tmp_path / "r")
+    told = result.metrics["discriminative_score"]
+    assert result.metrics["protocol"]["discriminative_iterations"] == 250
+    assert told["noise"]["score"] >= 0.45
+    assert told["real"]["score"] <= 0.05
+
+
+def test_short_data_still_gives_a_run(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a\n" + "\n".join(str(i % 3) for i in range(12)))
+    config = dataclasses.replace(TINY, data=str(file), metrics="full", steps=1)
+    result = run(config, out=tmp_path / "r")
+    assert result.metrics["reported"] is False
+    assert "too few" in result.metrics["reason"]
+
+
+@pytest.mark.parametrize("stop_at", [2, 3])
+def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, stop_at):
+    whole = run(TINY, out=tmp_path / "whole")
+    step = trainer_module.train_step
+
+    def interrupted(state):
+        if state.step == stop_at - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(state)
+
+    monkeypatch.setattr(trainer_module, "train_step", interrupted)
+    part = run(TINY, out=tmp_path / "part")
+    assert part.signal == signal.SIGINT
+    assert part.step == stop_at
+    assert part.metrics is None
+    monkeypatch.undo()
+    rest = run(None, resume=part.folder)
+    assert rest.step == 6
+    assert torch.equal(history(whole.folder), history(rest.folder))
+    same_weights(whole.folder, rest.folder)
+    assert (whole.folder / "samples.csv").read_bytes() == (rest.folder / "samples.csv").read_bytes()
+
+
+def test_stopped_while_it_is_scored(tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(outputs_module, "evaluate", interrupted)
+    part = run(dataclasses.replace(TINY, metrics="full"), out=tmp_path / "r")
+    assert (part.signal, part.step, part.metrics) == (signal.SIGTERM, 6, None)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert run(None, resume=part.folder, changes={"metrics": "none"}).metrics is not None
+
+
+def test_a_finished_run_can_be_prolonged(tmp_path):
+    whole = run(TINY, out=tmp_path / "whole")
+    short = run(dataclasses.replace(TINY, steps=3), out=tmp_path / "short")
+    longer = run(None, resume=short.folder, changes={"steps": 6, "metrics": "none"})
+    assert torch.equal(history(whole.folder), history(longer.folder))
+    with pytest.raises(InputError, match="6 already"):
+        run(None, resume=short.folder, changes={"steps": 5})
+    with pytest.raises(InputError, match="--hidden cannot change"):
+        run(None, resume=short.folder, changes={"hidden": 9})
+
+
+def test_epochs(tmp_path):
+    config = dataclasses.replace(TINY, epochs=1, batch_size=1000)
+    assert run(config, out=tmp_path / "r").step == 2
+
+
+def test_resume_refuses_other_data(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a\n" + "\n".join(str(i) for i in range(20)))
+    folder = run(dataclasses.replace(TINY, data=str(file)), out=tmp_path / "r").folder
+    file.write_text("a\n" + "\n".join(str(i) for i in range(21)))
+    with pytest.raises(InputError, match="not what this run was trained on"):
+        run(None, resume=folder)
+
+
+def test_nan_stops_at_the_last_good_checkpoint(tmp_path, monkeypatch):
+    step = trainer_module.train_step
+
+    def spoilt(state):
+        values = step(state)
+        if state.step == 4:
+            values[4] = torch.nan
+            state.model.critic.head.bias.data.fill_(torch.nan)
+        return values
+
+    monkeypatch.setattr(trainer_module, "train_step", spoilt)
+    with pytest.raises(TrainingError, match=r"grad_norm_d is not finite at step 5.*step 4"):
+        run(TINY, out=tmp_path / "r")
+    content = load_checkpoint(tmp_path / "r", "LSTMGAN")
+    assert content["step"] == 4
+    assert all(v.isfinite().all() for v in content["model"].values())
+
+
+def test_generate(tmp_path):
+    folder = run(TINY, out=tmp_path / "r").folder
+    series, columns = generate(folder, 7, seed=3)
+    assert series.shape == (7, 6, 4)
+    assert columns == ["precipitation", "temp_max", "temp_min", "wind"]
+    low, high = torch.tensor([0, -1.6, -7.1, 0.4]), torch.tensor([55.9, 35.6, 18.3, 9.5])
+    assert (series >= low - 1e-5).all()
+    assert (series <= high + 1e-5).all()
+    assert torch.equal(series, generate(folder / "checkpoint.pt", 7, seed=3)[0])
+    assert not torch.equal(series, generate(folder, 7, seed=4)[0])
+    with pytest.raises(InputError, match="1 or more"):
+        generate(folder, 0)
+
+
+def test_the_global_generator_is_left_alone(tmp_path):
+    before = torch.get_rng_state()
+    run(TINY, out=tmp_path / "r")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "damaged"),
+        (b"no checkpoint", "not a checkpoint"),
+        ({"weights": torch.ones(2)}, "something else"),
+        ({"format": "ganlstm_fast run", "version": 99, "kind": "LSTMGAN"}, "format 99"),
+        ({"format": "ganlstm_fast run", "version": 1, "kind": "DCGAN"}, "of a DCGAN"),
+        ({"format": "ganlstm_fast run", "version": 1, "kind": "LSTMGAN"}, "damaged"),
+        (LSTMGAN(1), "objects other than tensors"),
+    ],
+)
+def test_checkpoints_that_cannot_be_used(tmp_path, content, message):
+    file = tmp_path / "checkpoint.pt"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    for use in (partial(run, None, resume=tmp_path), partial(generate, tmp_path, 1)):
+        with pytest.raises(InputError, match=message):
+            use()
+
+
+def test_truncated_checkpoint(tmp_path):
+    folder = run(TINY, out=tmp_path / "r").folder
+    file = folder / "checkpoint.pt"
+    file.write_bytes(file.read_bytes()[:-2000])
+    with pytest.raises(InputError, match="damaged"):
+        generate(folder, 1)
+
+
+def test_atomic_write(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_write(file) as temporary:
+        temporary.write_text(f"ne{1 / 0}")
+    assert file.read_text() == "old"
+    with atomic_write(file) as temporary:
+        temporary.write_text("new")
+    assert file.read_text() == "new"
+    assert os.listdir(tmp_path) == ["a.txt"]
+    with pytest.raises(InputError, match="cannot write"):
+        save_checkpoint(tmp_path / "missing" / "c.pt", "x", {})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"steps": 0},
+        {"seq_len": 1},
+        {"lr_g": 0.0},
+        {"lr_d": float("nan")},
+        {"clip": -1.0},
+        {"ema": 1.0},
+        {"loss": "mse"},
+        {"metrics": "some"},
+        {"device": "warp"},
+    ],
+)
+def test_bad_settings_leave_nothing_behind(tmp_path, bad):
+    with pytest.raises(InputError, match=f"--{next(iter(bad)).replace('_', '-')}"):
+        run(dataclasses.replace(TINY, **bad), out=tmp_path / "a" / "b")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path):
+    run(TINY, out=tmp_path / "r")
+    with pytest.raises(InputError, match="--resume"):
+        run(TINY, out=tmp_path / "r")
+
+
+def test_folders_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.replace(TINY, steps=1)
+    assert [str(run(config).folder) for _ in range(2)] == [
+        "runs/seattle_weather",
+        "runs/seattle_weather-2",
+    ]
+
+
+def test_model_takes_another_lstm():
+    gan = LSTMGAN(3, noise=4, hidden=5, layers=2, lstm=torch.nn.LSTM)
+    fake = gan(gan.generator.noise(2, 7))
+    assert fake.shape == (2, 7, 3)
+    assert gan.critic(fake).shape == (2,)
+    assert type(gan.generator.lstm) is torch.nn.LSTM
+    noise = gan.generator.noise(2, 7)
+    assert torch.equal(noise[:, 0, :2], noise[:, 6, :2])
+    assert not torch.equal(noise[:, 0, 2:], noise[:, 6, 2:])
