@@ -48,7 +48,10 @@ def load_setup():
 setup = load_setup()
 
 
-NO_SETUPTOOLS = r"(No matching distribution|no versions of|not found .*for) \W?setuptools"
+NO_SETUPTOOLS = (
+    r"(No matching distribution|no versions of|not found .*for) \W?setuptools"
+    r"|Failed to fetch: \S+/setuptools"
+)
 
 
 def run(*command, cwd, status=0, without=(), **variables):
