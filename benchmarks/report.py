@@ -117,18 +117,52 @@ def markdown(environment: dict[str, Any], rows: Iterable[Row]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def summary(files: Sequence[tuple[dict[str, Any], list[Row]]]) -> str:
+    """One row a case: our median, the fastest rival's, and the ratio in each of the files."""
+    allocators = [
+        "default allocator" if e["allocator"] == "default" else "memory kept" for e, _ in files
+    ]
+    header = ["work", "shape", "ours", "fastest rival", *(f"ratio, {a}" for a in allocators)]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    cases = [grouped(rows) for _, rows in files]
+    for position, (title, members) in enumerate(cases[0]):
+        ours = next(row for row in members if row["ours"])
+        rival = next((r for r in members if r["implementation"] == ours.get("rival")), None)
+        if rival is None:
+            continue
+        ratios = []
+        for of_file in cases:
+            same = dict(of_file).get(title, [])
+            row = next((r for r in same if r["ours"] and "ratio" in r), None)
+            ratios.append("-" if row is None else f"**{row['ratio']:.2f}x**")
+        group, _, shape = cases[0][position][0].partition(": ")
+        times = [f"{seconds(r['median_s'])}" for r in (ours, rival)]
+        line = [group, shape, times[0], f"{times[1]} ({rival['implementation']})", *ratios]
+        lines.append("| " + " | ".join(line) + " |")
+    about = describe({**files[0][0], "allocator": ", ".join(allocators)})
+    return "\n\n".join([about, "\n".join(lines)]) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="+", type=Path, help="result files (JSON)")
+    parser.add_argument(
+        "--summary", action="store_true", help="one table of all files, a row for each case"
+    )
     options = parser.parse_args(arguments)
-    printed = 0
+    good = []
     for path in options.files:
         try:
-            print(markdown(*read(path)))
-            printed += 1
+            content = read(path)
         except BadFile as reason:
             print(f"skipped {reason}", file=sys.stderr)
-    return 0 if printed else 2
+            continue
+        good.append(content)
+        if not options.summary:
+            print(markdown(*content))
+    if good and options.summary:
+        print(summary(good), end="")
+    return 0 if good else 2
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ import torch
 
 IMPLS = ("auto", "reference", "torch", "cpu", "cuda", "triton")
 ENV_IMPL = "GANLSTM_FAST_IMPL"
+ENV_CPU_ISA = "GANLSTM_FAST_CPU_ISA"
+CPU_ISAS = ("baseline", "avx2", "avx512")
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,28 @@ def _load(name: str) -> _Library:
     return _Library(True, "")
 
 
+def _check_cpu_isa() -> None:
+    """The kernels read the variable themselves and take the best for a name they do not know."""
+    isa = os.environ.get(ENV_CPU_ISA, "")
+    if isa and isa not in CPU_ISAS:
+        raise ValueError(f"{ENV_CPU_ISA}: expected one of {', '.join(CPU_ISAS)}, got {isa!r}")
+
+
+_check_cpu_isa()
 _LIBRARIES = {name: _load(name) for name in ("cpu", "cuda")}
 
 
 def is_loaded(name: str) -> bool:
     """Whether the compiled object of this name ("cpu", "cuda") is loaded."""
     return _LIBRARIES[name].loaded
+
+
+def cpu_isa() -> str | None:
+    """The instruction set of the CPU kernels: one of ``CPU_ISAS``; None without the kernels.
+
+    It is the best that the processor has; ``GANLSTM_FAST_CPU_ISA`` names a lower one.
+    """
+    return torch.ops.ganlstm_fast.cpu_isa() if is_loaded("cpu") else None
 
 
 def _parse_default(text: str) -> dict[str, str]:
@@ -220,8 +238,7 @@ def explain(
             for this in known
             if (reason := _why_not(this, kind, dtype)) or not this.proven
         ]
+        what = chosen.what + (f" for {cpu_isa()}" if chosen.library == "cpu" else "")
         by_choice = "" if _choice[family] == "auto" else " (chosen by you)"
-        lines.append(
-            f"{family}: {name}{by_choice}, {chosen.what}" + "".join(f"; {o}" for o in others)
-        )
+        lines.append(f"{family}: {name}{by_choice}, {what}" + "".join(f"; {o}" for o in others))
     return "\n".join(lines)

@@ -106,10 +106,25 @@ def test_environment_variable(value: str, expected: str) -> None:
     assert done.stdout.strip() == expected, done.stderr
 
 
-def test_environment_variable_with_a_wrong_value() -> None:
-    done = run_python("import ganlstm_fast", GANLSTM_FAST_IMPL="quick")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("GANLSTM_FAST_IMPL", "GANLSTM_FAST_IMPL: expected one of auto, reference"),
+        ("GANLSTM_FAST_CPU_ISA", "GANLSTM_FAST_CPU_ISA: expected one of baseline, avx2, avx512"),
+    ],
+)
+def test_environment_variable_with_a_wrong_value(name: str, message: str) -> None:
+    done = run_python("import ganlstm_fast", **{name: "quick"})
     assert done.returncode != 0
-    assert "GANLSTM_FAST_IMPL: expected one of auto, reference" in done.stderr
+    assert message in done.stderr
+
+
+@needs_cpu_kernels
+def test_instruction_set() -> None:
+    code = "from ganlstm_fast import backends, explain; print(backends.cpu_isa(), explain())"
+    done = run_python(code, GANLSTM_FAST_CPU_ISA="baseline")
+    assert done.stdout.startswith("baseline lstm: cpu, compiled CPU kernels for baseline")
+    assert backends.cpu_isa() in backends.CPU_ISAS
 
 
 def test_public_names() -> None:

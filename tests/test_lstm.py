@@ -14,9 +14,11 @@ import torch
 from conftest import needs_cpu_kernels
 from lstm_cases import CASES, Case
 from numerics import assert_close_to_reference
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast import lstm, lstm_cell, use_impl
-from ganlstm_fast.lstm import autograd
+from ganlstm_fast.lstm import autograd, reference
 
 IMPLS = [pytest.param("cpu", marks=needs_cpu_kernels), "torch"]
 DTYPES = [torch.float64, torch.float32]
@@ -158,6 +160,28 @@ def test_penalty_with_known_value(impl: str) -> None:
     expected = torch.zeros(4 * hidden, dtype=torch.float64)
     expected[hidden : 2 * hidden] = each
     torch.testing.assert_close(by_bias, expected)
+
+
+@pytest.mark.parametrize("lengths", [None, [6, 1, 3, 5]])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_reference_with_projections(bidirectional: bool, lengths: list[int] | None) -> None:
+    layer = nn.LSTM(3, 5, proj_size=2, bidirectional=bidirectional, dtype=torch.float64)
+    weights = list(layer.parameters())
+    groups = [weights[:5], weights[5:]] if bidirectional else [weights]
+    x = torch.randn(6, 4, 3, dtype=torch.float64)
+    h0 = torch.randn(len(groups), 4, 2, dtype=torch.float64)
+    c0 = torch.randn(len(groups), 4, 5, dtype=torch.float64)
+    ends = None if lengths is None else torch.tensor(lengths)
+    got = reference.lstm(x, groups, h0, c0, ends)
+    if lengths is None:
+        y, states = layer(x, (h0, c0))
+    else:
+        packed, states = layer(pack_padded_sequence(x, ends, enforce_sorted=False), (h0, c0))
+        y, _ = pad_packed_sequence(packed)
+    torch.testing.assert_close(got, (y, *states))
+    grads = torch.autograd.grad(got[0].square().sum(), weights)
+    expected = torch.autograd.grad(y.square().sum(), weights)
+    torch.testing.assert_close(grads, expected)
 
 
 @pytest.mark.parametrize("impl", IMPLS)

@@ -4,6 +4,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -328,8 +329,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
           g_weights};
 }
 
+std::string cpu_isa_name() { return cpu_isa(); }
+
 }  // namespace
 }  // namespace ganlstm
+
+// Takes no tensor, so no backend's key would lead to it.
+STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
+  m.impl("cpu_isa", TORCH_BOX(&ganlstm::cpu_isa_name));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
   m.impl("lstm_forward", TORCH_BOX(&ganlstm::forward));
