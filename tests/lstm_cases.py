@@ -86,5 +86,6 @@ CASES = {
     "vectors exactly": Case(4, 12, 16, 32),
     "vectors and one": Case(4, 13, 17, 33),
     "two threads": Case(12, 20, 16, 40, D=1),
+    "several windows of dz": Case(90, 32, 3, 64, D=2, lengths=[1 + 7 * b % 90 for b in range(32)]),
     "two threads, lengths": Case(12, 9, 24, 65, D=2, lengths=[12, 3, 4, 12, 1, 7, 5, 6, 2]),
 }

@@ -45,6 +45,22 @@ def test_equals_reference_to_second_order(name: str, dtype: torch.dtype, impl: s
             assert_close_to_reference(out, ref, other, f"{order} gradient of {input_name}")
 
 
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("name", CASES)
+def test_backward_that_is_not_recorded(name: str, impl: str) -> None:
+    """It keeps nothing for a second order, and computes in another order than one that does."""
+    case = CASES[name]
+    truth, rival = (case.run("reference", d).first for d in (torch.float64, torch.float32))
+    inputs = [t.clone().requires_grad_() for t in case.inputs]
+    outputs = case.call(impl, *inputs)
+    got = torch.autograd.grad(outputs, inputs, case.cotangents, retain_graph=True)
+    for input_name, *values in zip(case.names, got, truth, rival, strict=True):
+        assert_close_to_reference(*values, f"gradient of {input_name}")
+    (alone,) = torch.autograd.grad(outputs, inputs[0], case.cotangents)
+    assert_close_to_reference(alone, truth[0], rival[0], "gradient of x alone")
+
+
 @needs_cpu_kernels
 @pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512"])
 def test_every_instruction_set(isa: str) -> None:

@@ -20,6 +20,13 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   T* get() const { return data_; }
+  // Drops what was held.
+  void resize(int64_t count) {
+    Scratch other(count);
+    T* before = data_;
+    data_ = other.data_;
+    other.data_ = before;
+  }
 
  private:
   static constexpr std::align_val_t kAlign{64};

@@ -42,46 +42,73 @@ GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const Slice& s, int64
   }
 }
 
-// dz: [T,B,D,4H], or null where the steps need not be kept.
+// Where dz goes: to its place among all steps, or to a window of the last few, in the order in
+// which the backward reaches them.
+template <typename T>
+struct GateGradients {
+  T* data;         // [T or window,B,D,4H]
+  int64_t window;  // 0: all steps
+
+  T* row(const Slice& s, int64_t n, int64_t t, int64_t b) const {
+    return data + s.at(window == 0 ? t : n % window, b, 4 * s.shape->hidden);
+  }
+};
+
+// A window of this size is still in the cache when the weights' gradients read it.
+constexpr int64_t kWindowBytes = 4 << 20;
+
+template <typename T>
+int64_t window_of(const LstmShape& s) {
+  const int64_t step = s.batch * s.directions * 4 * s.hidden * int64_t(sizeof(T));
+  const int64_t window = kWindowBytes / (step + 1);
+  return window < 1 ? 1 : smaller(window, s.steps);
+}
+
+// What a slice carries from one part of the walk to the next.
+template <typename T>
+struct BackwardState {
+  int64_t padded;  // of H, for each row
+  T* e;            // [rows,padded]
+  T* n;            // [rows,padded]
+};
+
 template <typename T>
 void backward_slice(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T>& pack,
-                    const T* weights, T* dz, T* grad_x) {
+                    const T* weights, const GateGradients<T>& dz, StepRange range,
+                    const BackwardState<T>& state, T* grad_x) {
   const LstmShape& shape = a.shape;
-  const int64_t hidden = shape.hidden, padded = pack.hidden_vectors * kLanes<T>;
-  Scratch<T> states(2 * s.count * padded);
-  T *e = states.get(), *n = e + s.count * padded;
-  Scratch<T> step_dz(dz == nullptr ? s.count * 4 * hidden : 0);
   Scratch<const T*> dz_rows(s.count);
   Scratch<T*> x_rows(s.count);
-  load_state(s, a.grad_c_last, e, padded);
-  load_state(s, a.grad_h_last, n, padded);
-  zero_after_end(s, dz, 4 * hidden);
-  zero_after_end(s, a.d, hidden);
+  if (range.begin == 0) {
+    load_state(s, a.grad_c_last, state.e, state.padded);
+    load_state(s, a.grad_h_last, state.n, state.padded);
+    zero_after_end(s, a.dz, 4 * shape.hidden);
+    zero_after_end(s, a.d, shape.hidden);
+  }
 
-  for_each_step(s, false, [&](int64_t t, int64_t alive) {
+  for_each_step(s, false, range, [&](int64_t n, int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j);
-      T* row = dz == nullptr ? step_dz.get() + j * 4 * hidden : dz + s.at(t, b, 4 * hidden);
-      backward_row(a, s, t, b, row, e + j * padded, n + j * padded);
+      T* row = dz.row(s, n, t, b);
+      backward_row(a, s, t, b, row, state.e + j * state.padded, state.n + j * state.padded);
       dz_rows.get()[j] = row;
       x_rows.get()[j] = grad_x == nullptr ? nullptr : grad_x + (t * shape.batch + b) * shape.input;
     }
-    multiply_columns<T>(pack, alive, dz_rows.get(), weights, dz_rows.get(), nullptr, n, padded,
-                        x_rows.get());
+    multiply_columns<T>(pack, alive, dz_rows.get(), weights, dz_rows.get(), nullptr, state.n,
+                        state.padded, x_rows.get());
   });
 
-  store_state(s, n, padded, a.grad_h0);
-  store_state(s, e, padded, a.grad_c0);
+  if (range.end == shape.steps) {
+    store_state(s, state.n, state.padded, a.grad_h0);
+    store_state(s, state.e, state.padded, a.grad_c0);
+  }
 }
 
 template <typename T>
 void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
   const LstmShape& shape = a.shape;
-  const bool weights_wanted = a.grad_weights[0].hh != nullptr || a.grad_weights[0].ih != nullptr ||
-                              a.grad_weights[0].b_ih != nullptr;
-  const int64_t states = shape.steps * shape.batch * shape.directions;
-  Scratch<T> own_dz(weights_wanted && a.dz == nullptr ? states * 4 * shape.hidden : 0);
-  T* dz = a.dz != nullptr ? a.dz : own_dz.get();
+  const WeightGradient<T> gradient(shape, a.grad_weights, parallel);
+  const bool recorded = a.dz != nullptr;
   if (shape.batch > 0) {
     const ColumnPack<T> pack(shape, a.grad_x != nullptr);
     Scratch<T> weights(shape.directions * pack.size());
@@ -91,17 +118,34 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
                 weights.get() + direction * pack.size());
     };
     for_each_task(parallel, shape.directions * pack.blocks(), pack_task);
+
+    // Where nobody needs dz later, one step of it is enough.
+    const int64_t window = recorded ? 0 : gradient.wanted() ? window_of<T>(shape) : 1;
+    const int64_t step_size = shape.batch * shape.directions * 4 * shape.hidden;
+    Scratch<T> own_dz(window * step_size);
+    const GateGradients<T> dz{recorded ? a.dz : own_dz.get(), window};
     const Slicing slices(shape, parallel);
     InputGradient<T> grad_x(shape, a.grad_x);
-    auto slice_task = [&](int64_t task) {
-      const Slice s = slices[task];
-      backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), dz, grad_x.of(s));
-    };
-    for_each_task(parallel, slices.tasks(), slice_task);
+    const int64_t padded = pack.hidden_vectors * kLanes<T>;
+    const int64_t state_size = slices.most_rows() * padded;
+    Scratch<T> states(slices.tasks() * 2 * state_size);
+
+    const int64_t part = recorded || !gradient.wanted() ? shape.steps : window;
+    for (int64_t begin = 0; begin < shape.steps; begin += part) {
+      const StepRange range{begin, smaller(begin + part, shape.steps)};
+      auto slice_task = [&](int64_t task) {
+        const Slice s = slices[task];
+        T* e = states.get() + task * 2 * state_size;
+        backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), dz, range,
+                       {padded, e, e + state_size},
+                       begin == 0 ? grad_x.zeroed(s) : grad_x.of(s.direction));
+      };
+      for_each_task(parallel, slices.tasks(), slice_task);
+      gradient.add({dz.data, a.y, a.h0, a.x, range, !recorded}, true);
+    }
     grad_x.add_directions(parallel);
   }
-  const GradientSource<T> source{dz, a.y, a.h0, a.x};
-  weight_gradient(shape, &source, 1, a.grad_weights, parallel);
+  gradient.finish();
 }
 
 }  // namespace

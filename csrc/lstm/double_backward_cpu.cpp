@@ -135,7 +135,7 @@ void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs
   const T** memory = state.pointers.get();
   const TangentRows<T> rows{memory, memory + s.count, memory + 2 * s.count, memory + 3 * s.count};
   zero_after_end(s, a.g_grad_y, hidden);
-  for_each_step(s, true, [&](int64_t t, int64_t alive) {
+  for_each_step(s, true, {0, shape.steps}, [&](int64_t, int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j), before = s.before(t, b);
       const int64_t x = (t * shape.batch + b) * shape.input;
@@ -171,7 +171,7 @@ void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Pack
   load_state<T>(s, nullptr, d_, padded);
   const T **dz_rows_ = state.pointers.get(), **dz_rows = dz_rows_ + s.count;
 
-  for_each_step(s, false, [&](int64_t t, int64_t alive) {
+  for_each_step(s, false, {0, shape.steps}, [&](int64_t, int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j);
       const RowPointers<T> p(a, s, tangent, t, b, state.zeros);
@@ -256,14 +256,16 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
       const SliceState<T> state{Scratch<RowPointers<T>>(s.count), Scratch<const T*>(4 * s.count),
                                 Scratch<T*>(s.count), zeros.get()};
       tangent_forward(a, s, packs, tangent, state);
-      tangent_backward(a, s, packs, tangent, state, g_x.of(s));
+      tangent_backward(a, s, packs, tangent, state, g_x.zeroed(s));
     };
     for_each_task(parallel, slices.tasks(), slice_task);
     g_x.add_directions(parallel);
   }
-  const GradientSource<T> sources[] = {{tangent.gates, a.y, a.h0, a.x},
-                                       {a.dz, a.g_grad_y, a.v_h0, a.v_x}};
-  weight_gradient(shape, sources, 2, a.g_weights, parallel);
+  const WeightGradient<T> gradient(shape, a.g_weights, parallel);
+  const StepRange all{0, shape.steps};
+  gradient.add({tangent.gates, a.y, a.h0, a.x, all, false}, true);
+  gradient.add({a.dz, a.g_grad_y, a.v_h0, a.v_x, all, false}, false);
+  gradient.finish();
 }
 
 }  // namespace

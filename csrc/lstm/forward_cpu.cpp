@@ -65,7 +65,7 @@ void forward_slice(const LstmForward<T>& a, const Slice& s, const GatePack<T>& p
   zero_after_end(s, a.gates, 4 * hidden);
   zero_after_end(s, a.c, hidden);
 
-  for_each_step(s, true, [&](int64_t t, int64_t alive) {
+  for_each_step(s, true, {0, shape.steps}, [&](int64_t, int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j), before = s.before(t, b);
       row.x[j] = a.x + (t * shape.batch + b) * shape.input;

@@ -19,9 +19,12 @@ class InputGradient {
         first_(grad_x),
         second_(grad_x != nullptr && shape.directions == 2 ? size_ : 0) {}
 
-  // The array [T,B,I] of a slice's direction, with zeros after the end of the slice's sequences.
-  T* of(const Slice& s) const {
-    T* array = s.direction == 0 ? first_ : second_.get();
+  // The array [T,B,I] of a direction.
+  T* of(int64_t direction) const { return direction == 0 ? first_ : second_.get(); }
+
+  // The same, with zeros after the end of the slice's sequences.
+  T* zeroed(const Slice& s) const {
+    T* array = of(s.direction);
     Slice undirected = s;
     LstmShape one = *s.shape;
     one.directions = 1;

@@ -41,17 +41,22 @@ struct Slice {
   int64_t initial(int64_t b, int64_t width) const { return (direction * shape->batch + b) * width; }
 };
 
-// Calls f(t, alive): `alive` is how many of the slice's rows have a valid step t. In the order of
-// the direction, or against it.
+// A walk through time visits its n-th step for n in [begin, end).
+struct StepRange {
+  int64_t begin, end;
+};
+
+// Calls f(n, t, alive): `alive` is how many of the slice's rows have a valid step t. In the order
+// of the direction, or against it.
 template <typename F>
-GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, F f) {
+GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, StepRange range, F f) {
   const bool ascending = (s.direction == 0) == with_direction;
   int64_t alive = ascending ? s.count : 0;
-  for (int64_t n = 0; n < s.shape->steps; ++n) {
+  for (int64_t n = range.begin; n < range.end; ++n) {
     const int64_t t = ascending ? n : s.shape->steps - 1 - n;
     while (alive > 0 && s.length(s.row(alive - 1)) <= t) --alive;
     while (alive < s.count && s.length(s.row(alive)) > t) ++alive;
-    if (alive > 0) f(t, alive);
+    if (alive > 0) f(n, t, alive);
   }
 }
 

@@ -14,10 +14,12 @@ namespace {
 
 template <typename T>
 struct GradientSource {
-  const T* dz;  // [T,B,D,4H]
+  const T* dz;  // [steps,B,D,4H], one entry for each step of `range`
   const T* h;   // [T,B,D*H]
   const T* h0;  // [D,B,H], or null for zeros
   const T* x;   // [T,B,I], or null for zeros
+  StepRange range;
+  bool against;  // dz and range are in the order of the backward, against the direction, not of t
 };
 
 // Steps whose rows of dz stay in the first-level cache while all columns are summed.
@@ -55,164 +57,202 @@ GANLSTM_INLINE void multiply_outer(T* sums, const T* const* columns, int64_t fir
     }
 }
 
-// One task: N vectors of the 4H gate rows from `offset` on, columns [begin, end) of [h | x].
+// Pointers to the next kStepBlock valid (step, row) pairs of a source.
 template <typename T>
-struct GradientTask {
-  const LstmShape& shape;
-  const GradientSource<T>* sources;
-  int64_t source_count;
+struct GradientSteps {
+  Slice slice;
+  const GradientSource<T>& source;
   const T* zeros;  // [H]
-  int64_t direction, offset, begin, end;
-  bool with_bias;
+  int64_t n, b = 0, count = 0;
+  const T* dz[kStepBlock];
+  const T* h[kStepBlock];
+  const T* x[kStepBlock];
 
-  template <int N, bool Tail>
-  void run(const LstmWeightGrads<T>& out, int64_t tail) const {
-    constexpr int64_t L = kLanes<T>, width = N * L;
-    const int64_t count = end - begin;
-    Scratch<T> memory((count + 1) * width);
-    T* sums = memory.get();
-    T* bias = sums + count * width;
-    memset(sums, 0, size_t((count + 1) * width) * sizeof(T));
-    for (int64_t i = 0; i < source_count; ++i) {
-      Steps steps(*this, sources[i]);
-      while (steps.next()) {
-        columns<N, Tail>(sums, steps.h, 0, shape.hidden, steps, tail);
-        if (sources[i].x != nullptr)
-          columns<N, Tail>(sums, steps.x, shape.hidden, shape.hidden + shape.input, steps, tail);
-        if (with_bias && i == 0) {
-          for (int n = 0; n < N; ++n) {
-            Vec<T> sum = {};
-            for (int64_t k = 0; k < steps.count; ++k) {
-              const T* from = steps.dz[k] + offset + n * L;
-              sum += Tail && n == N - 1 ? load_masked(from, tail) : load(from);
-            }
-            store(bias + n * L, load(bias + n * L) + sum);
-          }
-        }
+  GradientSteps(const LstmShape& shape, int64_t direction, const GradientSource<T>& source,
+                const T* zeros)
+      : slice{&shape, direction, 0, 1, shape.batch},
+        source(source),
+        zeros(zeros),
+        n(source.range.begin) {}
+
+  bool next() {
+    const LstmShape& shape = *slice.shape;
+    const bool descending = source.against && slice.direction == 0;
+    for (count = 0; shape.batch > 0 && n < source.range.end && count < kStepBlock;) {
+      const int64_t t = descending ? shape.steps - 1 - n : n;
+      if (t < slice.length(b)) {
+        const int64_t before = slice.before(t, b);
+        dz[count] = source.dz + slice.at(n - source.range.begin, b, 4 * shape.hidden);
+        if (before >= 0)
+          h[count] = source.h + slice.at(before, b, shape.hidden);
+        else
+          h[count] = source.h0 == nullptr ? zeros : source.h0 + slice.initial(b, shape.hidden);
+        x[count] = source.x == nullptr ? nullptr : source.x + (t * shape.batch + b) * shape.input;
+        ++count;
+      }
+      if (++b == shape.batch) {
+        b = 0;
+        ++n;
       }
     }
-    const int64_t valid = (N - 1) * L + (Tail ? tail : L);
-    for (int64_t gate = 0; gate < valid; ++gate) {
-      const int64_t row = offset + gate;
-      for (int64_t column = begin; column < end; ++column) {
-        const T sum = sums[(column - begin) * width + gate];
-        if (column < shape.hidden) {
-          if (out.hh != nullptr) out.hh[row * shape.hidden + column] = sum;
-        } else if (out.ih != nullptr) {
-          out.ih[row * shape.input + column - shape.hidden] = sum;
-        }
-      }
-      if (with_bias && out.b_ih != nullptr) out.b_ih[row] = bias[gate];
-      if (with_bias && out.b_hh != nullptr) out.b_hh[row] = bias[gate];
-    }
-  }
-
- private:
-  // Pointers to the next kStepBlock valid (step, row) pairs of a source.
-  struct Steps {
-    Slice slice;
-    const GradientSource<T>& source;
-    const T* zeros;
-    int64_t t = 0, b = 0, count = 0;
-    const T* dz[kStepBlock];
-    const T* h[kStepBlock];
-    const T* x[kStepBlock];
-
-    Steps(const GradientTask& task, const GradientSource<T>& source)
-        : slice{&task.shape, task.direction, 0, 1, task.shape.batch},
-          source(source),
-          zeros(task.zeros) {}
-
-    bool next() {
-      const LstmShape& shape = *slice.shape;
-      for (count = 0; shape.batch > 0 && t < shape.steps && count < kStepBlock;) {
-        if (t < slice.length(b)) {
-          const int64_t before = slice.before(t, b);
-          dz[count] = source.dz + slice.at(t, b, 4 * shape.hidden);
-          if (before >= 0)
-            h[count] = source.h + slice.at(before, b, shape.hidden);
-          else
-            h[count] = source.h0 == nullptr ? zeros : source.h0 + slice.initial(b, shape.hidden);
-          x[count] = source.x == nullptr ? nullptr : source.x + (t * shape.batch + b) * shape.input;
-          ++count;
-        }
-        if (++b == shape.batch) {
-          b = 0;
-          ++t;
-        }
-      }
-      return count > 0;
-    }
-  };
-
-  // The part of [begin, end) that lies in [low, high): columns of h, or of x.
-  template <int N, bool Tail>
-  void columns(T* sums, const T* const* from, int64_t low, int64_t high, const Steps& steps,
-               int64_t tail) const {
-    constexpr int64_t width = N * kLanes<T>;
-    const int64_t first = begin > low ? begin : low, last = smaller(end, high);
-    if (first >= last) return;
-    for_row_groups(last - first, [&](int64_t r, auto m) {
-      multiply_outer<decltype(m)::value, N, Tail>(sums + (first - begin + r) * width, from,
-                                                  first - low + r, steps.dz, offset, tail,
-                                                  steps.count);
-    });
+    return count > 0;
   }
 };
 
-// Writes what is wanted of `out[direction]`. The bias' gradient is the sum of the first source's
-// dz.
+// One task's share: some vectors of the 4H gate rows from `offset` on, columns [begin, end) of
+// [h | x] and, if with_bias, of the 1.
+struct GradientTile {
+  int64_t direction, offset, vectors, tail, begin, end;
+  bool with_bias;
+};
+
+// Sums are kept between add() and finish(), so that a backward can hand in its dz in parts and keep
+// only one of them.
 template <typename T>
-void weight_gradient(const LstmShape& shape, const GradientSource<T>* sources, int64_t source_count,
-                     const LstmWeightGrads<T>* out, const Parallel& parallel) {
-  const LstmWeightGrads<T>& first = out[0];
-  const bool hh = first.hh != nullptr, ih = first.ih != nullptr, bias = first.b_ih != nullptr;
-  if (!hh && !ih && !bias) return;
-  constexpr int64_t L = kLanes<T>, width = kColumns * L;
-  const int64_t rows = 4 * shape.hidden, slabs = divide_up(rows, width);
-  const int64_t low = hh ? 0 : shape.hidden, high = ih ? shape.hidden + shape.input : shape.hidden;
-  const int64_t columns = high > low ? high - low : 0;
-  const int64_t work = shape.steps * shape.batch * rows * (columns + 1) * shape.directions;
-  int64_t parts = 1;
-  if (work >= kSerialWork && parallel.threads > 1)
-    parts = smaller(divide_up(4 * parallel.threads, slabs * shape.directions),
-                    divide_up(columns, 2 * kRows));
-  if (parts < 1) parts = 1;
-  Scratch<T> zeros(shape.hidden);
-  memset(zeros.get(), 0, size_t(shape.hidden) * sizeof(T));
-  auto task = [&](int64_t index) {
-    const int64_t part = index % parts, slab = index / parts % slabs;
-    const int64_t direction = index / parts / slabs, offset = slab * width;
-    const GradientTask<T> gradient{shape,
-                                   sources,
-                                   source_count,
-                                   zeros.get(),
-                                   direction,
-                                   offset,
-                                   low + columns * part / parts,
-                                   low + columns * (part + 1) / parts,
-                                   bias && part == 0};
-    const int64_t left = smaller(width, rows - offset), vectors = divide_up(left, L);
-    const int64_t tail = left - (vectors - 1) * L;
-    const LstmWeightGrads<T>& to = out[direction];
-    switch (vectors) {
-      case 1:
-        return tail == L ? gradient.template run<1, false>(to, tail)
-                         : gradient.template run<1, true>(to, tail);
-      case 2:
-        return tail == L ? gradient.template run<2, false>(to, tail)
-                         : gradient.template run<2, true>(to, tail);
-      case 3:
-        return tail == L ? gradient.template run<3, false>(to, tail)
-                         : gradient.template run<3, true>(to, tail);
-      default:
-        return tail == L ? gradient.template run<4, false>(to, tail)
-                         : gradient.template run<4, true>(to, tail);
+class WeightGradient {
+ public:
+  WeightGradient(const LstmShape& shape, const LstmWeightGrads<T>* out, const Parallel& parallel)
+      : shape_(shape),
+        out_(out),
+        hh_(out[0].hh != nullptr),
+        ih_(out[0].ih != nullptr),
+        bias_(out[0].b_ih != nullptr),
+        low_(hh_ ? 0 : shape.hidden),
+        columns_((hh_ ? shape.hidden : 0) + (ih_ ? shape.input : 0)),
+        slabs_(divide_up(4 * shape.hidden, kColumns * kLanes<T>)),
+        parallel_(parallel),
+        parts_(1),
+        zeros_(shape.hidden),
+        sums_(0) {
+    const int64_t work =
+        shape.steps * shape.batch * 4 * shape.hidden * (columns_ + 1) * shape.directions;
+    if (work < kSerialWork) parallel_.threads = 1;
+    if (parallel_.threads > 1)
+      parts_ = smaller(divide_up(4 * parallel.threads, slabs_ * shape.directions),
+                       divide_up(columns_, 2 * kRows));
+    if (parts_ < 1) parts_ = 1;
+    tile_size_ = (divide_up(columns_, parts_) + 1) * kColumns * kLanes<T>;
+    memset(zeros_.get(), 0, size_t(shape.hidden) * sizeof(T));
+    if (wanted()) {
+      sums_.resize(tasks() * tile_size_);
+      memset(sums_.get(), 0, size_t(tasks() * tile_size_) * sizeof(T));
     }
-  };
-  const Parallel serial{1, parallel.run};
-  for_each_task(work < kSerialWork ? serial : parallel, slabs * parts * shape.directions, task);
-}
+  }
+
+  bool wanted() const { return hh_ || ih_ || bias_; }
+
+  // Adds what the steps of a source contribute; to the bias' gradient too, if with_bias.
+  void add(const GradientSource<T>& source, bool with_bias) const {
+    if (!wanted()) return;
+    auto task = [&](int64_t index) {
+      GradientTile tile = tile_of(index);
+      tile.with_bias = tile.with_bias && with_bias;
+      T* sums = sums_.get() + index * tile_size_;
+      const bool ragged = tile.tail != kLanes<T>;
+      switch (tile.vectors) {
+        case 1:
+          return ragged ? add_tile<1, true>(tile, source, sums)
+                        : add_tile<1, false>(tile, source, sums);
+        case 2:
+          return ragged ? add_tile<2, true>(tile, source, sums)
+                        : add_tile<2, false>(tile, source, sums);
+        case 3:
+          return ragged ? add_tile<3, true>(tile, source, sums)
+                        : add_tile<3, false>(tile, source, sums);
+        default:
+          return ragged ? add_tile<4, true>(tile, source, sums)
+                        : add_tile<4, false>(tile, source, sums);
+      }
+    };
+    for_each_task(parallel_, tasks(), task);
+  }
+
+  // Writes what is wanted.
+  void finish() const {
+    if (!wanted()) return;
+    auto task = [&](int64_t index) {
+      const GradientTile tile = tile_of(index);
+      const LstmWeightGrads<T>& out = out_[tile.direction];
+      const T* sums = sums_.get() + index * tile_size_;
+      const int64_t width = tile.vectors * kLanes<T>, hidden = shape_.hidden;
+      const T* bias = sums + (tile.end - tile.begin) * width;
+      const int64_t valid = (tile.vectors - 1) * kLanes<T> + tile.tail;
+      for (int64_t gate = 0; gate < valid; ++gate) {
+        const int64_t row = tile.offset + gate;
+        for (int64_t column = tile.begin; column < tile.end; ++column) {
+          const T sum = sums[(column - tile.begin) * width + gate];
+          if (column < hidden)
+            out.hh[row * hidden + column] = sum;
+          else
+            out.ih[row * shape_.input + column - hidden] = sum;
+        }
+        if (tile.with_bias) out.b_ih[row] = out.b_hh[row] = bias[gate];
+      }
+    };
+    for_each_task(parallel_, tasks(), task);
+  }
+
+ private:
+  int64_t tasks() const { return slabs_ * parts_ * shape_.directions; }
+
+  GradientTile tile_of(int64_t index) const {
+    const int64_t part = index % parts_, slab = index / parts_ % slabs_;
+    const int64_t offset = slab * kColumns * kLanes<T>;
+    const int64_t rows = smaller(kColumns * kLanes<T>, 4 * shape_.hidden - offset);
+    const int64_t vectors = divide_up(rows, kLanes<T>);
+    return {index / parts_ / slabs_,
+            offset,
+            vectors,
+            rows - (vectors - 1) * kLanes<T>,
+            low_ + columns_ * part / parts_,
+            low_ + columns_ * (part + 1) / parts_,
+            bias_ && part == 0};
+  }
+
+  template <int N, bool Tail>
+  void add_tile(const GradientTile& tile, const GradientSource<T>& source, T* sums) const {
+    constexpr int64_t L = kLanes<T>, width = N * L;
+    const int64_t hidden = shape_.hidden;
+    T* bias = sums + (tile.end - tile.begin) * width;
+    GradientSteps<T> steps(shape_, tile.direction, source, zeros_.get());
+    while (steps.next()) {
+      add_columns<N, Tail>(tile, sums, steps.h, 0, hidden, steps);
+      if (source.x != nullptr)
+        add_columns<N, Tail>(tile, sums, steps.x, hidden, hidden + shape_.input, steps);
+      if (!tile.with_bias) continue;
+      for (int n = 0; n < N; ++n) {
+        Vec<T> sum = {};
+        for (int64_t k = 0; k < steps.count; ++k) {
+          const T* from = steps.dz[k] + tile.offset + n * L;
+          sum += Tail && n == N - 1 ? load_masked(from, tile.tail) : load(from);
+        }
+        store(bias + n * L, load(bias + n * L) + sum);
+      }
+    }
+  }
+
+  // The part of the tile's columns that lies in [low, high): columns of h, or of x.
+  template <int N, bool Tail>
+  void add_columns(const GradientTile& tile, T* sums, const T* const* from, int64_t low,
+                   int64_t high, const GradientSteps<T>& steps) const {
+    constexpr int64_t width = N * kLanes<T>;
+    const int64_t first = tile.begin > low ? tile.begin : low, last = smaller(tile.end, high);
+    if (first >= last) return;
+    for_row_groups(last - first, [&](int64_t r, auto m) {
+      multiply_outer<decltype(m)::value, N, Tail>(sums + (first - tile.begin + r) * width, from,
+                                                  first - low + r, steps.dz, tile.offset, tile.tail,
+                                                  steps.count);
+    });
+  }
+
+  const LstmShape& shape_;
+  const LstmWeightGrads<T>* out_;
+  bool hh_, ih_, bias_;
+  int64_t low_, columns_, slabs_;
+  Parallel parallel_;
+  int64_t parts_, tile_size_;
+  Scratch<T> zeros_, sums_;
+};
 
 }  // namespace
 }  // namespace ganlstm
