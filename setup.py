@@ -297,7 +297,8 @@ def cpu_steps(torch: Path, cxx: list[str]) -> list[Step]:
     steps += [compile_step(source, binding) for source in sorted(CSRC.glob("*.cpp"))]
     objects = [step.output for step in steps]
     output = OBJECTS / "_C_cpu.so"
-    link = [*cxx, "-shared", "-o", str(output), *map(str, objects), f"-L{torch / 'lib'}"]
+    link = [*cxx, "-shared", "-pthread", "-o", str(output), *map(str, objects)]
+    link += [f"-L{torch / 'lib'}"]
     link += ["-Wl,--as-needed", "-ltorch_cpu", "-Wl,-z,defs"]
     return [*steps, Step(output, link, objects)]
 

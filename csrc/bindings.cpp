@@ -8,6 +8,9 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
   // The instruction set that the CPU kernels run on: "baseline", "avx2" or "avx512".
   m.def("cpu_isa() -> str");
 
+  // Frees the memory that is held for the next call (common/pool.h).
+  m.def("empty_cache() -> ()");
+
   // One LSTM layer over a sequence, as lstm/lstm.h has it. `weights`: weight_ih [4H,I],
   // weight_hh [4H,H], optionally bias_ih and bias_hh [4H], for each of D = 1 or 2 directions.
   // Shapes: x [T,B,I], h0 and c0 [D,B,H], lengths int64 [B] on the CPU, y [T,B,D*H],

@@ -1,6 +1,6 @@
 """Fused LSTM, spectral-norm and gradient-penalty operators for PyTorch, to second order."""
 
-from ganlstm_fast.backends import explain, use_impl
+from ganlstm_fast.backends import empty_cache, explain, use_impl
 from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate, penalty
 from ganlstm_fast.lstm import lstm, lstm_cell
 from ganlstm_fast.nn import (
@@ -32,6 +32,7 @@ __all__ = [
     "SNEmbedding",
     "SNLinear",
     "__version__",
+    "empty_cache",
     "explain",
     "gradient_penalty",
     "interpolate",

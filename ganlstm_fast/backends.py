@@ -20,6 +20,7 @@ import torch
 
 IMPLS = ("auto", "reference", "torch", "cpu", "cuda", "triton")
 ENV_IMPL = "GANLSTM_FAST_IMPL"
+ENV_CACHE_MIB = "GANLSTM_FAST_CACHE_MIB"
 ENV_CPU_ISA = "GANLSTM_FAST_CPU_ISA"
 CPU_ISAS = ("baseline", "avx2", "avx512")
 
@@ -85,14 +86,17 @@ def _load(name: str) -> _Library:
     return _Library(True, "")
 
 
-def _check_cpu_isa() -> None:
-    """The kernels read the variable themselves and take the best for a name they do not know."""
+def _check_environment() -> None:
+    """The kernels read these variables themselves, and do not complain."""
+    cache = os.environ.get(ENV_CACHE_MIB, "")
+    if cache and not cache.isdecimal():
+        raise ValueError(f"{ENV_CACHE_MIB}: expected a number of MiB, got {cache!r}")
     isa = os.environ.get(ENV_CPU_ISA, "")
     if isa and isa not in CPU_ISAS:
         raise ValueError(f"{ENV_CPU_ISA}: expected one of {', '.join(CPU_ISAS)}, got {isa!r}")
 
 
-_check_cpu_isa()
+_check_environment()
 _LIBRARIES = {name: _load(name) for name in ("cpu", "cuda")}
 
 
@@ -107,6 +111,16 @@ def cpu_isa() -> str | None:
     It is the best that the processor has; ``GANLSTM_FAST_CPU_ISA`` names a lower one.
     """
     return torch.ops.ganlstm_fast.cpu_isa() if is_loaded("cpu") else None
+
+
+def empty_cache() -> None:
+    """Free the memory that the kernels hold for their next call.
+
+    They keep up to ``GANLSTM_FAST_CACHE_MIB`` (512 by default, 0 for none) of what they have
+    allocated on the CPU, since fresh memory costs as much time as many a kernel.
+    """
+    if is_loaded("cpu"):
+        torch.ops.ganlstm_fast.empty_cache()
 
 
 def _parse_default(text: str) -> dict[str, str]:

@@ -111,6 +111,7 @@ def test_environment_variable(value: str, expected: str) -> None:
     [
         ("GANLSTM_FAST_IMPL", "GANLSTM_FAST_IMPL: expected one of auto, reference"),
         ("GANLSTM_FAST_CPU_ISA", "GANLSTM_FAST_CPU_ISA: expected one of baseline, avx2, avx512"),
+        ("GANLSTM_FAST_CACHE_MIB", "GANLSTM_FAST_CACHE_MIB: expected a number of MiB"),
     ],
 )
 def test_environment_variable_with_a_wrong_value(name: str, message: str) -> None:

@@ -10,6 +10,7 @@
 
 #include "../common/check.h"
 #include "../common/dispatch.h"
+#include "../common/pool.h"
 #include "lstm.h"
 
 namespace ganlstm {
@@ -108,8 +109,16 @@ class Layer {
   }
   Tensor absent() const { return empty({0}); }
   Tensor empty_state() const { return empty({shape_.directions, shape_.batch, shape_.hidden}); }
+  // What one pass saves for the next, from the pool: it comes and goes with each training step.
   Tensor empty_steps(int64_t gates) const {
-    return empty({shape_.steps, shape_.batch, shape_.directions, gates * shape_.hidden});
+    const int64_t width = gates * shape_.hidden, row = shape_.directions * width;
+    const size_t element = dtype() == ScalarType::Double ? sizeof(double) : sizeof(float);
+    const size_t bytes = size_t(shape_.steps * shape_.batch * row) * element;
+    const int64_t sizes[] = {shape_.steps, shape_.batch, shape_.directions, width};
+    if (bytes < kPoolBytes) return empty({sizes[0], sizes[1], sizes[2], sizes[3]});
+    const int64_t strides[] = {shape_.batch * row, row, width, 1};
+    return torch::stable::from_blob(pool_take(bytes), {sizes, 4}, {strides, 4}, x_.device(),
+                                    dtype(), [bytes](void* block) { pool_give(block, bytes); });
   }
   Tensor empty_output() const {
     return empty({shape_.steps, shape_.batch, shape_.directions * shape_.hidden});
@@ -331,12 +340,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
 
 std::string cpu_isa_name() { return cpu_isa(); }
 
+void pool_empty_cache() { pool_empty(); }
+
 }  // namespace
 }  // namespace ganlstm
 
-// Takes no tensor, so no backend's key would lead to it.
+// They take no tensor, so no backend's key would lead to it.
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
   m.impl("cpu_isa", TORCH_BOX(&ganlstm::cpu_isa_name));
+  m.impl("empty_cache", TORCH_BOX(&ganlstm::pool_empty_cache));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
