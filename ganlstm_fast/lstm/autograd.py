@@ -12,6 +12,7 @@ implementation, so that ``torch.compile`` and callers of the bare operators get 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,27 @@ THIRD_ORDER = (
     "ganlstm_fast: the fused LSTM is differentiable twice, and a third derivative was asked for; "
     'use impl="reference", which is differentiable to any order'
 )
+
+
+def _forward_kernel(*arguments: Any) -> tuple[Tensor, ...]:
+    with torch._C._AutoDispatchBelowAutograd():
+        return _ops.lstm_forward.default(*arguments)
+
+
+def _backward_kernel(*arguments: Any) -> tuple[Any, ...]:
+    with torch._C._AutoDispatchBelowAutograd():
+        return _ops.lstm_backward.default(*arguments)
+
+
+def _double_backward_kernel(*arguments: Any) -> tuple[Any, ...]:
+    with torch._C._AutoDispatchBelowAutograd():
+        return _ops.lstm_double_backward.default(*arguments)
+
+
+def _fast_apply(function: type[Function]) -> type[Function]:
+    """Give ``forward`` its signature once: ``Function.apply`` asks for it at each call."""
+    function.forward.__signature__ = inspect.signature(function.forward)
+    return function
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -88,6 +110,7 @@ def _flat(values: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None
     return [value if need else None for value, need in zip(values, needs, strict=True)]
 
 
+@_fast_apply
 class LSTMFunction(Function):
     """(x, h0, c0, lengths, *weights) -> y, h_T, c_T and the saved gates and cell states."""
 
@@ -95,8 +118,7 @@ class LSTMFunction(Function):
     def forward(
         x: Tensor, h0: Tensor, c0: Tensor, lengths: Tensor | None, *weights: Tensor
     ) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return _ops.lstm_forward(x, weights, h0, c0, lengths, True)
+        return _forward_kernel(x, weights, h0, c0, lengths, True)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -123,7 +145,7 @@ class LSTMFunction(Function):
             outputs = LSTMBackwardFunction.apply(grad_y, grad_h, grad_c, *saved, wanted, *weights)
             grad_x, grad_h0, grad_c0, _, _, *grad_weights = outputs
         else:
-            grad_x, grad_h0, grad_c0, grad_weights, _, _ = _ops.lstm_backward(
+            grad_x, grad_h0, grad_c0, grad_weights, _, _ = _backward_kernel(
                 grad_y, grad_h, grad_c, x, weights, *saved[1:], wanted, False
             )
         return (
@@ -135,6 +157,7 @@ class LSTMFunction(Function):
         )
 
 
+@_fast_apply
 class LSTMBackwardFunction(Function):
     """(grad_y, grad_h_T, grad_c_T, x, h0, c0, lengths, y, gates, c, wanted, *weights) -> gradients.
 
@@ -146,10 +169,9 @@ class LSTMBackwardFunction(Function):
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, wanted, *weights = inputs
-        with torch._C._AutoDispatchBelowAutograd():
-            grad_x, grad_h0, grad_c0, grad_weights, dz, d = _ops.lstm_backward(
-                grad_y, grad_h, grad_c, x, weights, h0, c0, lengths, y, gates, c, wanted, True
-            )
+        grad_x, grad_h0, grad_c0, grad_weights, dz, d = _backward_kernel(
+            grad_y, grad_h, grad_c, x, weights, h0, c0, lengths, y, gates, c, wanted, True
+        )
         return grad_x, grad_h0, grad_c0, dz, d, *grad_weights
 
     @staticmethod
@@ -185,6 +207,7 @@ class LSTMBackwardFunction(Function):
         )
 
 
+@_fast_apply
 class LSTMDoubleBackwardFunction(Function):
     """Second-order gradients as a node of the graph, so that a third order meets an error."""
 
@@ -193,8 +216,7 @@ class LSTMDoubleBackwardFunction(Function):
         v_x, v_h0, v_c0, *arguments = inputs[:13]
         wanted, count = inputs[13:15]
         v_weights, weights = inputs[15 : 15 + count], inputs[15 + count :]
-        with torch._C._AutoDispatchBelowAutograd():
-            return _double_backward(v_x, v_h0, v_c0, v_weights, arguments, weights, wanted)
+        return _double_backward(v_x, v_h0, v_c0, v_weights, arguments, weights, wanted)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -215,7 +237,7 @@ def _double_backward(
     wanted: list[bool],
 ) -> tuple[Tensor, ...]:
     grad_c, x, *rest = arguments
-    *outputs, weight_outputs = _ops.lstm_double_backward(
+    *outputs, weight_outputs = _double_backward_kernel(
         v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *rest, wanted
     )
     return (*outputs, *weight_outputs)
@@ -236,7 +258,7 @@ def lstm_forward(
         return _ops.lstm_forward(x, weights, h0, c0, lengths, save)[:3]
     if _records(x, h0, c0, *weights):
         return LSTMFunction.apply(x, h0, c0, lengths, *weights)[:3]
-    return _ops.lstm_forward(x, weights, h0, c0, lengths, False)[:3]
+    return _forward_kernel(x, weights, h0, c0, lengths, False)[:3]
 
 
 def _forward_autograd(
@@ -249,8 +271,7 @@ def _forward_autograd(
 ) -> tuple[Tensor, ...]:
     if _records(x, h0, c0, *weights):
         return LSTMFunction.apply(x, h0, c0, lengths, *weights)
-    with torch._C._AutoDispatchBelowAutograd():
-        return _ops.lstm_forward(x, weights, h0, c0, lengths, save)
+    return _forward_kernel(x, weights, h0, c0, lengths, save)
 
 
 def _backward_autograd(
@@ -267,8 +288,7 @@ def _backward_autograd(
             grad_y, grad_h, grad_c, x, *saved, wanted, *weights
         )
         return grad_x, grad_h0, grad_c0, grad_weights, dz, d
-    with torch._C._AutoDispatchBelowAutograd():
-        return _ops.lstm_backward(grad_y, grad_h, grad_c, x, weights, *saved, wanted, save)
+    return _backward_kernel(grad_y, grad_h, grad_c, x, weights, *saved, wanted, save)
 
 
 def _double_backward_autograd(
@@ -287,10 +307,7 @@ def _double_backward_autograd(
             v_x, v_h0, v_c0, grad_c, x, *saved, wanted, len(weights), *v_weights, *weights
         )
         return (*outputs[:6], list(outputs[6:]))
-    with torch._C._AutoDispatchBelowAutograd():
-        return _ops.lstm_double_backward(
-            v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *saved, wanted
-        )
+    return _double_backward_kernel(v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *saved, wanted)
 
 
 def _wanted_like(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
