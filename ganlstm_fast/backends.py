@@ -71,10 +71,13 @@ def _load(name: str) -> _Library:
     path = Path(__file__).with_name(f"_C_{name}.so")
     if not path.exists():
         needs = {"cpu": "a C++17 compiler", "cuda": "nvcc"}[name]
-        return _Library(
-            False,
-            f"the {name} kernels were not built (reinstall ganlstm_fast where {needs} is found)",
-        )
+        cure = f"reinstall ganlstm_fast where {needs} is found"
+        if path.parents[1].joinpath("setup.py").exists():
+            cure = (
+                f"{path.parents[1]} is the source tree: start Python in another folder, or install "
+                f"with pip install -e . where {needs} is found"
+            )
+        return _Library(False, f"the {name} kernels were not built ({cure})")
     if name == "cuda" and torch.version.cuda is None:
         return _Library(False, "this torch is built without CUDA")
     if name == "cuda" and not torch.cuda.is_available():

@@ -95,17 +95,19 @@ class Run:
 
 @given(configurations())
 @settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-def test_drop_in(configuration: dict[str, Any]) -> None:
+@pytest.mark.parametrize("impl", IMPLS)
+def test_drop_in(impl: str, configuration: dict[str, Any]) -> None:
     """Outputs, states, first and second gradients are those of torch.nn.LSTM."""
     run = Run(configuration)
     truth = run.second_order(nn.LSTM, torch.float64)
     rival = run.second_order(nn.LSTM, torch.float32)
-    got = run.second_order(FastLSTM, torch.float64)
+    with use_impl(impl):
+        got = run.second_order(FastLSTM, torch.float64)
     for name, a, b, r in zip(("result", "first", "second"), got, truth, rival, strict=True):
         assert len(a) == len(b)
         for index, (x, y, z) in enumerate(zip(a, b, r, strict=True)):
@@ -280,11 +282,13 @@ def test_empty_batch() -> None:
     assert h.shape == c.shape == (2, 0, 4)
 
 
+@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("batched", [True, False])
 @pytest.mark.parametrize("with_hx", [True, False])
-def test_cell(bias: bool, batched: bool, with_hx: bool) -> None:
-    ours = FastLSTMCell(3, 4, bias=bias, dtype=torch.float64)
+def test_cell(bias: bool, batched: bool, with_hx: bool, impl: str) -> None:
+    """Called twice, so that the second call's state depends on the weights."""
+    ours = FastLSTMCell(3, 4, bias=bias, dtype=torch.float64, impl=impl)
     torchs = nn.LSTMCell(3, 4, bias=bias, dtype=torch.float64)
     torchs.load_state_dict(ours.state_dict())
     shape = (2,) if batched else ()

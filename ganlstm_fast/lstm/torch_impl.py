@@ -66,7 +66,10 @@ class TorchLSTMFunction(Function):
         x, h0, c0, lengths, *weights = ctx.saved_tensors
         recorded = torch.is_grad_enabled()
         if recorded:
-            inputs = [x, h0, c0, *weights]
+            # Aliases: h0 may itself be a function of the weights (a cell called twice, a second
+            # layer), and a gradient with respect to the weights must not go through it here.
+            inputs = [t.view_as(t) for t in (x, h0, c0, *weights)]
+            x, h0, c0, *weights = inputs
             outputs = reference.lstm(x, _per_direction(weights, h0.size(0)), h0, c0, lengths)
         else:
             inputs, outputs = ctx.graph
