@@ -58,17 +58,22 @@ def check_lengths(lengths: object, batch: int, steps: int) -> Tensor:
     """
     if not isinstance(lengths, Tensor):
         try:
-            lengths = torch.as_tensor(lengths)
+            # A copy: a buffer that is used again before the backward would change the gradient.
+            lengths = torch.as_tensor(lengths).clone()
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(
                 f"lengths: expected a tensor or a sequence of integers, got {describe(lengths)}"
             ) from None
+    if lengths.numel() == 0:
+        lengths = lengths.to(torch.int64)  # [] has no dtype of its own
     if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
         raise TypeError(f"lengths: expected integers, got {describe(lengths)}")
     if tuple(lengths.shape) != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
-    # Under torch.compile the values are not there yet; the compiled operator checks them again.
-    if lengths.device.type == "cpu" and batch > 0 and not torch.compiler.is_compiling():
+    lengths = lengths.to(torch.int64)
+    # A traced or fake tensor has no values yet; the compiled operator checks them again.
+    plain = type(lengths) is Tensor and not torch.compiler.is_compiling()
+    if lengths.device.type == "cpu" and batch > 0 and plain:
         bad = ((lengths < 1) | (lengths > steps)).nonzero()
         if bad.numel():
             index = int(bad[0])
@@ -76,4 +81,4 @@ def check_lengths(lengths: object, batch: int, steps: int) -> Tensor:
                 f"lengths: expected values in 1..{steps}, got {int(lengths[index])} at index "
                 f"{index}"
             )
-    return lengths.to(torch.int64)
+    return lengths

@@ -9,6 +9,7 @@ import sys
 import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import needs_cpu_kernels
@@ -242,6 +243,74 @@ def test_third_order_raises() -> None:
         ((second**2).sum() + ordinary).backward()
 
 
+@needs_cpu_kernels
+@pytest.mark.parametrize("output", [0, 1])
+def test_third_order_through_a_cotangent_raises(output: int) -> None:
+    """A tensor that is met only on the way into the first backward, such as a critic's head."""
+    case = Case(3, 2, 2, 3)
+    inputs = [t.clone().requires_grad_() for t in case.inputs]
+    head = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    score = (case.call("cpu", *inputs)[output] @ head).sum()
+    (grad,) = torch.autograd.grad(score, inputs[0], create_graph=True)
+    (second,) = torch.autograd.grad(grad.sum(), inputs[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="third derivative"):
+        torch.autograd.grad((second**2).sum() + (head**2).sum(), head)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+def test_inputs_that_depend_on_each_other(impl: str) -> None:
+    """h0 from x, c0 the same tensor as h0, one weight for both directions."""
+    case = Case(4, 3, 5, 5, D=2)
+
+    def run(impl: str, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
+        x, _, _, *weights = (t.to(dtype, copy=True).requires_grad_() for t in case.inputs)
+        h0 = torch.stack([x[0], x[1]]).tanh()
+        leaves = [x, *weights[:4]]
+        outputs = case.call(impl, x, h0, h0, *weights[:4], *weights[:4])
+        cotangents = [t.to(dtype) for t in case.cotangents]
+        first = torch.autograd.grad(outputs, leaves, cotangents, create_graph=True)
+        return [*first, *torch.autograd.grad(sum((g**2).sum() for g in first), leaves)]
+
+    assert_close_to_reference(run(impl), run("reference"), run("reference", torch.float32))
+
+
+def test_lengths_of_any_integer_type_and_their_buffer() -> None:
+    case = Case(300, 2, 2, 3)
+    x, h0, c0, *weights = (t.clone().requires_grad_() for t in case.inputs)
+    expected = lstm(x, [weights], h0, c0, lengths=[45, 255])[0]
+    for dtype in (np.uint8, np.int16, np.uint64):
+        buffer = np.array([45, 255], dtype=dtype)
+        y = lstm(x, [weights], h0, c0, lengths=buffer)[0]
+        buffer[:] = 1
+        assert torch.equal(y, expected)
+        grads = (torch.autograd.grad(t.sum(), x, retain_graph=True)[0] for t in (y, expected))
+        assert torch.equal(*grads)
+    assert lstm(x[:, :0], [weights], h0[:, :0], c0[:, :0], lengths=[])[0].shape == (300, 0, 3)
+
+
+@needs_cpu_kernels
+def test_hooks_on_outputs_that_are_not_used() -> None:
+    case = Case(3, 2, 2, 3)
+    inputs = [t.clone().requires_grad_() for t in case.inputs]
+    y, h, c = case.call("cpu", *inputs)
+    called = []
+    for name, output in (("y", y), ("h", h), ("c", c)):
+        output.register_hook(lambda grad, name=name: called.append((name, grad.shape)))
+    h.sum().backward()
+    assert called == [("h", h.shape)]
+
+
+def test_impl_torch_lets_go_of_its_graph() -> None:
+    case = Case(3, 2, 2, 3)
+    inputs = [t.clone().requires_grad_() for t in case.inputs]
+    y = case.call("torch", *inputs)[0]
+    y.sum().backward(retain_graph=True)
+    y.sum().backward()
+    assert y.grad_fn.graph is None
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        y.sum().backward()
+
+
 def test_third_order_of_the_reference() -> None:
     case = Case(2, 2, 1, 2)
     inputs = [t.clone().requires_grad_() for t in case.inputs]
@@ -276,8 +345,8 @@ def test_forward_mode_raises(impl: str) -> None:
             case.call(impl, dual, *rest)
 
 
-@needs_cpu_kernels
-def test_func_grad_of_grad() -> None:
+@pytest.mark.parametrize("impl", IMPLS)
+def test_func_grad_of_grad(impl: str) -> None:
     case = Case(3, 2, 2, 3, D=2, lengths=[3, 2])
 
     def penalty(impl: str, weight: torch.Tensor) -> torch.Tensor:
@@ -286,7 +355,7 @@ def test_func_grad_of_grad() -> None:
         return (torch.func.grad(critic)(x) ** 2).sum()
 
     weight = case.inputs[3]
-    got = torch.func.grad(lambda w: penalty("cpu", w))(weight)
+    got = torch.func.grad(lambda w: penalty(impl, w))(weight)
     assert_close_to_reference(got, torch.func.grad(lambda w: penalty("reference", w))(weight))
 
 
@@ -365,21 +434,24 @@ def test_non_contiguous_inputs(impl: str) -> None:
 
 
 @pytest.mark.usefixtures("poison")
-@pytest.mark.parametrize("impl", IMPLS)
+@pytest.mark.parametrize("impl", [*IMPLS, "reference"])
 def test_what_comes_after_the_end_is_not_read(impl: str) -> None:
     case = Case(6, 3, 2, 5, D=2, lengths=[6, 2, 4])
-    x, *rest = case.inputs
-    spoiled = x.clone()
+    x, *rest = (t.clone().requires_grad_() for t in case.inputs)
+    spoiled = x.detach().clone()
     for b, length in enumerate(case.lengths):
-        spoiled[length:, b] = 1e30
+        spoiled[length:, b] = torch.nan
     spoiled.requires_grad_()
     outputs = case.call(impl, spoiled, *rest)
     for a, b in zip(outputs, case.call(impl, x, *rest), strict=True):
         assert torch.equal(a, b)
     assert not outputs[0][2:, 1].any()
-    (grad,) = torch.autograd.grad(outputs[0].sum(), spoiled)
-    assert torch.isfinite(grad).all()
-    assert not grad[2:, 1].any()
+    leaves = [spoiled, *rest]
+    first = torch.autograd.grad(outputs[0].square().sum(), leaves, create_graph=True)
+    second = torch.autograd.grad(sum((g**2).sum() for g in first), leaves)
+    for grad in (*first, *second):
+        assert torch.isfinite(grad).all()
+    assert not first[0][2:, 1].any()
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -401,7 +473,9 @@ def test_nothing_is_kept_after_the_graph_is_gone() -> None:
     inputs = [t.clone().requires_grad_() for t in case.inputs]
     y = case.call("cpu", *inputs)[0]
     (grad,) = torch.autograd.grad(y.sum(), inputs[0], create_graph=True)
-    alive = weakref.ref(y.grad_fn)
+    node = y.grad_fn.next_functions[0][0]
+    alive = weakref.ref(node)
+    del node
     del y, grad
     gc.collect()
     assert alive() is None

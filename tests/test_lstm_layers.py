@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numerics import assert_close_to_reference
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
@@ -242,6 +243,18 @@ def test_autocast() -> None:
     torch.testing.assert_close(y, z)
     y.float().sum().backward()
     assert ours.weight_ih_l0.grad.dtype == torch.float32
+
+
+def test_meta_device_and_fake_tensors() -> None:
+    with torch.device("meta"):
+        y, (h, _) = FastLSTM(3, 5)(torch.empty(4, 2, 3))
+        assert y.shape == (4, 2, 5)
+        assert FastLSTMCell(3, 5)(torch.empty(2, 3))[0].shape == (2, 5)
+    assert y.device.type == h.device.type == "meta"
+    with FakeTensorMode():
+        layer = FastLSTM(3, 5)
+        y = layer(torch.empty(4, 2, 3), lengths=torch.tensor([4, 2]))[0]
+        assert y.shape == (4, 2, 5)
 
 
 BAD_CALLS = {

@@ -28,6 +28,7 @@ struct LstmWeights {
   const T* b_hh;  // [4H]
 };
 
+// The same pointers are null in both directions.
 template <typename T>
 struct LstmWeightGrads {
   T* ih;    // [4H,I] null: not wanted; likewise below

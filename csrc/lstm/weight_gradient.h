@@ -116,7 +116,7 @@ class WeightGradient {
         out_(out),
         hh_(out[0].hh != nullptr),
         ih_(out[0].ih != nullptr),
-        bias_(out[0].b_ih != nullptr),
+        bias_(out[0].b_ih != nullptr || out[0].b_hh != nullptr),
         low_(hh_ ? 0 : shape.hidden),
         columns_((hh_ ? shape.hidden : 0) + (ih_ ? shape.input : 0)),
         slabs_(divide_up(4 * shape.hidden, kColumns * kLanes<T>)),
@@ -186,7 +186,8 @@ class WeightGradient {
           else
             out.ih[row * shape_.input + column - hidden] = sum;
         }
-        if (tile.with_bias) out.b_ih[row] = out.b_hh[row] = bias[gate];
+        if (tile.with_bias && out.b_ih != nullptr) out.b_ih[row] = bias[gate];
+        if (tile.with_bias && out.b_hh != nullptr) out.b_hh[row] = bias[gate];
       }
     };
     for_each_task(parallel_, tasks(), task);

@@ -176,18 +176,21 @@ class LSTMBackwardFunction(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, _, grad_c, x, h0, c0, lengths, y, gates, c, wanted, *weights = inputs
+        grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, wanted, *weights = inputs
         dz, d = output[3:5]
         ctx.mark_non_differentiable(dz, d)
         ctx.set_materialize_grads(False)
         ctx.are_tensors = _are_tensors(inputs)
         ctx.returned = wanted
-        ctx.save_for_backward(grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights)
+        # The second order reads these two through dz and d, which have no graph; a third order
+        # must still find its way to the error.
+        through = [g if g is not None and g.requires_grad else None for g in (grad_y, grad_h)]
+        ctx.save_for_backward(*through, grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         v_x, v_h0, v_c0, _, _, *v_weights = (_contiguous(v) for v in cotangents)
-        grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights = ctx.saved_tensors
+        grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights = ctx.saved_tensors
         if v_x is None and v_h0 is None and v_c0 is None and all(v is None for v in v_weights):
             return (None,) * (11 + len(weights))
         needs = _wanted(ctx, ctx.are_tensors)
@@ -196,7 +199,16 @@ class LSTMBackwardFunction(Function):
         arguments = (grad_c, x, h0, c0, lengths, y, gates, c, dz, d)
         if torch.is_grad_enabled():
             outputs = LSTMDoubleBackwardFunction.apply(
-                v_x, v_h0, v_c0, *arguments, wanted, len(weights), *v_weights, *weights
+                v_x,
+                v_h0,
+                v_c0,
+                *arguments,
+                wanted,
+                len(weights),
+                *v_weights,
+                *weights,
+                grad_y,
+                grad_h,
             )
         else:
             outputs = _double_backward(v_x, v_h0, v_c0, v_weights, arguments, weights, wanted)
@@ -215,7 +227,7 @@ class LSTMDoubleBackwardFunction(Function):
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         v_x, v_h0, v_c0, *arguments = inputs[:13]
         wanted, count = inputs[13:15]
-        v_weights, weights = inputs[15 : 15 + count], inputs[15 + count :]
+        v_weights, weights = inputs[15 : 15 + count], inputs[15 + count : 15 + 2 * count]
         return _double_backward(v_x, v_h0, v_c0, v_weights, arguments, weights, wanted)
 
     @staticmethod
@@ -257,7 +269,11 @@ def lstm_forward(
         save = _records(x, h0, c0, *weights)
         return _ops.lstm_forward(x, weights, h0, c0, lengths, save)[:3]
     if _records(x, h0, c0, *weights):
-        return LSTMFunction.apply(x, h0, c0, lengths, *weights)[:3]
+        outputs = LSTMFunction.apply(x, h0, c0, lengths, *weights)[:3]
+        # A hook on an output of a node with several is called with None where the loss does not
+        # use that output; on an alias it is not called at all.
+        y, h, c = (output.view_as(output) for output in outputs)
+        return y, h, c
     return _forward_kernel(x, weights, h0, c0, lengths, False)[:3]
 
 

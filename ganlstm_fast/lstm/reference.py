@@ -36,6 +36,11 @@ def lstm(
     Returns:
         y (T, B, D*P), h_T (D, B, P), c_T (D, B, H).
     """
+    if lengths is not None:
+        # What comes after the end may be NaN, which a product with a zero gradient would pass on.
+        steps = torch.arange(x.size(0), device=x.device).unsqueeze(1)
+        valid = (steps < lengths.to(x.device)).unsqueeze(-1)
+        x = torch.where(valid, x, torch.zeros_like(x))
     outputs, last_h, last_c = [], [], []
     for direction, of_direction in enumerate(weights):
         y, h, c = _one_direction(

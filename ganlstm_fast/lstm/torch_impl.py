@@ -26,6 +26,11 @@ def torch_lstm(
     x: Tensor, weights: Sequence[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """``torch.lstm`` for one layer; shapes as in :func:`ganlstm_fast.lstm.lstm`, weights flat."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        # The layer has cast already; the function keeps the dtype of its inputs.
+        with torch.autocast(device, enabled=False):
+            return torch_lstm(x, weights, h0, c0, lengths)
     has_bias = len(weights) > 2 and weights[2].dim() == 1
     directions = h0.size(0)
     options = (has_bias, 1, 0.0, False, directions == 2)
@@ -73,6 +78,11 @@ class TorchLSTMFunction(Function):
             outputs = reference.lstm(x, _per_direction(weights, h0.size(0)), h0, c0, lengths)
         else:
             inputs, outputs = ctx.graph
+            # Let go of the graph as torch's own nodes do; a second backward is told by
+            # saved_tensors above.
+            keep = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+            if keep is not None and not keep():
+                ctx.graph = None
         wanted = [t for t in inputs if t.requires_grad]
         given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
         if not given or not wanted:
@@ -96,6 +106,9 @@ def lstm_forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, h_T, c_T as :func:`ganlstm_fast.lstm.lstm` returns them."""
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h0, c0, *weights))
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        # torch.func transforms need a rule for each order: plain operators have it.
+        return reference.lstm(x, _per_direction(weights, h0.size(0)), h0, c0, lengths)
     if not recorded or torch.compiler.is_compiling():
         return torch_lstm(x, weights, h0, c0, lengths)
     return TorchLSTMFunction.apply(x, h0, c0, lengths, *weights)
