@@ -128,6 +128,22 @@ def test_instruction_set() -> None:
     assert backends.cpu_isa() in backends.CPU_ISAS
 
 
+@needs_cpu_kernels
+@pytest.mark.parametrize("name", ["lstm_cell_forward", "interpolate"])
+def test_an_operator_without_a_gradient_raises(name: str) -> None:
+    shapes = {"lstm_cell_forward": ((2, 12), (2, 3)), "interpolate": ((2, 3), (2, 3), (2,))}
+    tensors = [torch.zeros(shape, requires_grad=True) for shape in shapes[name]]
+    op = getattr(torch.ops.ganlstm_fast, name)
+    with pytest.raises(RuntimeError, match=f"ganlstm_fast::{name} has no gradient"):
+        op(*tensors)
+    with torch.no_grad():
+        meta = op(*(t.to("meta") for t in tensors))
+        first = meta[0] if isinstance(meta, tuple) else meta
+        assert first.shape == (2, 3)
+        with pytest.raises(NotImplementedError, match="CPU"):
+            op(*tensors)
+
+
 def test_public_names() -> None:
     for name in ganlstm_fast.__all__:
         assert getattr(ganlstm_fast, name) is not None
