@@ -317,6 +317,10 @@ def test_cell(bias: bool, batched: bool, with_hx: bool, impl: str) -> None:
         return [h, c, *first, *torch.autograd.grad(sum((g**2).sum() for g in first), inputs)]
 
     torch.testing.assert_close(second_order(ours), second_order(torchs))
+    other = torch.zeros(() if batched else (1,), dtype=torch.float64)
+    for mixed in ((other.expand(*other.shape, 4),) * 2, (x,) * 3):
+        with pytest.raises((RuntimeError, ValueError)):
+            ours(x, mixed)
     for bad in (torch.zeros(2, 7), torch.zeros(2, 3, 1)):
         with pytest.raises((RuntimeError, ValueError)) as expected:
             torchs(bad.double())

@@ -171,6 +171,8 @@ class FastLSTMCell(nn.LSTMCell):
         """One step: input (B, I) or (I,), hx a pair of (B, H) or (H,), to the next (h, c)."""
         if input.dim() not in (1, 2):
             raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
+        if hx is not None and len(hx) != 2:
+            raise RuntimeError(f"LSTMCell: Expected hx to be a pair (h, c), got {len(hx)} tensors")
         for index, state in enumerate(hx or ()):
             if state.dim() not in (1, 2):
                 raise ValueError(
@@ -186,7 +188,7 @@ class FastLSTMCell(nn.LSTMCell):
         if hx is None:
             h = c = x.new_zeros(x.size(0), self.hidden_size)
         else:
-            h, c = (s if s.dim() == 2 else s.unsqueeze(0) for s in hx)
+            h, c = hx if batched else (s.unsqueeze(0) for s in hx)
         weights = [self.weight_ih, self.weight_hh]
         if self.bias:
             weights += [self.bias_ih, self.bias_hh]
