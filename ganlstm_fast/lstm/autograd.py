@@ -176,12 +176,11 @@ class LSTMBackwardFunction(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, wanted, *weights = inputs
+        grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, _, *weights = inputs
         dz, d = output[3:5]
         ctx.mark_non_differentiable(dz, d)
         ctx.set_materialize_grads(False)
         ctx.are_tensors = _are_tensors(inputs)
-        ctx.returned = wanted
         # The second order reads these two through dz and d, which have no graph; a third order
         # must still find its way to the error.
         through = [g if g is not None and g.requires_grad else None for g in (grad_y, grad_h)]
