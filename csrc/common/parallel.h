@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace ganlstm {
 
@@ -16,12 +17,13 @@ struct Parallel {
 
 // for_each_task(parallel, n, f) calls f(index) for each index in [0, n).
 template <typename F>
-static inline void for_each_task(const Parallel& parallel, int64_t tasks, F& f) {
+static inline void for_each_task(const Parallel& parallel, int64_t tasks, F&& f) {
   if (tasks == 1 || parallel.threads == 1) {
     for (int64_t index = 0; index < tasks; ++index) f(index);
     return;
   }
-  parallel.run(tasks, [](int64_t index, void* data) { (*static_cast<F*>(data))(index); }, &f);
+  parallel.run(tasks, [](int64_t index, void* data) { (*static_cast<std::remove_reference_t<F>*>(data))(index); },
+               &f);
 }
 
 }  // namespace ganlstm

@@ -138,7 +138,7 @@ GANLSTM_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
 
 template <typename V, typename S>
 GANLSTM_INLINE V fill(S value) {
-  return V{} + value;
+  return value - V{};  // (adding 0 would turn -0 into 0, so it could not be folded into a broadcast)
 }
 
 // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2; exp(r) - 1 by its Taylor polynomial,

@@ -42,28 +42,6 @@ GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const Slice& s, int64
   }
 }
 
-// Where dz goes: to its place among all steps, or to a window of the last few, in the order in
-// which the backward reaches them.
-template <typename T>
-struct GateGradients {
-  T* data;         // [T or window,B,D,4H]
-  int64_t window;  // 0: all steps
-
-  T* row(const Slice& s, int64_t n, int64_t t, int64_t b) const {
-    return data + s.at(window == 0 ? t : n % window, b, 4 * s.shape->hidden);
-  }
-};
-
-// A window of this size is still in the cache when the weights' gradients read it.
-constexpr int64_t kWindowBytes = 4 << 20;
-
-template <typename T>
-int64_t window_of(const LstmShape& s) {
-  const int64_t step = s.batch * s.directions * 4 * s.hidden * int64_t(sizeof(T));
-  const int64_t window = kWindowBytes / (step + 1);
-  return window < 1 ? 1 : smaller(window, s.steps);
-}
-
 // What a slice carries from one part of the walk to the next.
 template <typename T>
 struct BackwardState {
@@ -74,7 +52,7 @@ struct BackwardState {
 
 template <typename T>
 void backward_slice(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T>& pack,
-                    const T* weights, const GateGradients<T>& dz, StepRange range,
+                    const T* weights, const StepRows<T>& dz, StepRange range,
                     const BackwardState<T>& state, T* grad_x) {
   const LstmShape& shape = a.shape;
   Scratch<const T*> dz_rows(s.count);
@@ -89,7 +67,7 @@ void backward_slice(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T
   for_each_step(s, false, range, [&](int64_t n, int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j);
-      T* row = dz.row(s, n, t, b);
+      T* row = dz.row(s, n, t, b, 4 * shape.hidden);
       backward_row(a, s, t, b, row, state.e + j * state.padded, state.n + j * state.padded);
       dz_rows.get()[j] = row;
       x_rows.get()[j] = grad_x == nullptr ? nullptr : grad_x + (t * shape.batch + b) * shape.input;
@@ -107,42 +85,38 @@ void backward_slice(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T
 template <typename T>
 void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
   const LstmShape& shape = a.shape;
-  const WeightGradient<T> gradient(shape, a.grad_weights, parallel);
-  const bool recorded = a.dz != nullptr;
+  const Slicing slices(shape, parallel);
+  const WeightGradient<T> gradient(shape, a.grad_weights, slices, parallel);
   if (shape.batch > 0) {
     const ColumnPack<T> pack(shape, a.grad_x != nullptr);
-    Scratch<T> weights(shape.directions * pack.size());
+    const int64_t pack_size = shape.directions * pack.size();
+    Scratch<T> weights(pack_size);
     auto pack_task = [&](int64_t task) {
       const int64_t direction = task / pack.blocks();
       pack.pack(a.weights[direction], task % pack.blocks(),
                 weights.get() + direction * pack.size());
     };
-    for_each_task(parallel, shape.directions * pack.blocks(), pack_task);
+    for_each_pack(parallel, pack_size, shape.directions * pack.blocks(), pack_task);
 
-    // Where nobody needs dz later, one step of it is enough.
-    const int64_t window = recorded ? 0 : gradient.wanted() ? window_of<T>(shape) : 1;
-    const int64_t step_size = shape.batch * shape.directions * 4 * shape.hidden;
-    Scratch<T> own_dz(window * step_size);
-    const GateGradients<T> dz{recorded ? a.dz : own_dz.get(), window};
-    const Slicing slices(shape, parallel);
+    // Where nobody needs dz later, a part of it is enough, or one step.
+    const int64_t window = a.dz != nullptr ? 0 : gradient.wanted() ? gradient.part() : 1;
+    Scratch<T> own_dz(window * shape.batch * shape.directions * 4 * shape.hidden);
+    const StepRows<T> dz{a.dz != nullptr ? a.dz : own_dz.get(), window};
     InputGradient<T> grad_x(shape, a.grad_x);
     const int64_t padded = pack.hidden_vectors * kLanes<T>;
     const int64_t state_size = slices.most_rows() * padded;
     Scratch<T> states(slices.tasks() * 2 * state_size);
 
-    const int64_t part = recorded || !gradient.wanted() ? shape.steps : window;
-    for (int64_t begin = 0; begin < shape.steps; begin += part) {
-      const StepRange range{begin, smaller(begin + part, shape.steps)};
-      auto slice_task = [&](int64_t task) {
-        const Slice s = slices[task];
-        T* e = states.get() + task * 2 * state_size;
-        backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), dz, range,
-                       {padded, e, e + state_size},
-                       begin == 0 ? grad_x.zeroed(s) : grad_x.of(s.direction));
-      };
-      for_each_task(parallel, slices.tasks(), slice_task);
-      gradient.add({dz.data, a.y, a.h0, a.x, range, !recorded}, true);
-    }
+    auto walk = [&](int64_t task, StepRange range) {
+      const Slice s = slices[task];
+      T* e = states.get() + task * 2 * state_size;
+      backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), dz, range,
+                     {padded, e, e + state_size},
+                     range.begin == 0 ? grad_x.zeroed(s) : grad_x.of(s.direction));
+    };
+    gradient.walk_and_add(walk, [&](StepRange range, auto add) {
+      add({{dz.data, window}, a.y, a.h0, a.x, range}, true);
+    });
     grad_x.add_directions(parallel);
   }
   gradient.finish();

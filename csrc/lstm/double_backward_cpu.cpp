@@ -161,17 +161,19 @@ void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs
 
 template <typename T>
 void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs<T>& packs,
-                      const TangentBuffers<T>& tangent, const SliceState<T>& state, T* g_x) {
+                      const TangentBuffers<T>& tangent, const SliceState<T>& state,
+                      StepRange range, T* carried, T* g_x) {
   const LstmShape& shape = a.shape;
   const int64_t hidden = shape.hidden, padded = packs.columns.hidden_vectors * kLanes<T>;
-  Scratch<T> states(3 * s.count * padded);
-  T *e = states.get(), *e_ = e + s.count * padded, *d_ = e_ + s.count * padded;
-  load_state<T>(s, a.grad_c_last, e, padded);
-  load_state<T>(s, nullptr, e_, padded);
-  load_state<T>(s, nullptr, d_, padded);
+  T *e = carried, *e_ = e + s.count * padded, *d_ = e_ + s.count * padded;
+  if (range.begin == 0) {
+    load_state<T>(s, a.grad_c_last, e, padded);
+    load_state<T>(s, nullptr, e_, padded);
+    load_state<T>(s, nullptr, d_, padded);
+  }
   const T **dz_rows_ = state.pointers.get(), **dz_rows = dz_rows_ + s.count;
 
-  for_each_step(s, false, {0, shape.steps}, [&](int64_t, int64_t t, int64_t alive) {
+  for_each_step(s, false, range, [&](int64_t, int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j);
       const RowPointers<T> p(a, s, tangent, t, b, state.zeros);
@@ -195,6 +197,7 @@ void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Pack
     multiply_columns<T>(packs.columns, alive, dz_rows_, packs.column_weights, dz_rows,
                         packs.column_v_weights, d_, padded, state.g_x.get());
   });
+  if (range.end < shape.steps) return;
   store_state(s, d_, padded, a.g_h0);
   store_state(s, e_, padded, a.g_c0);
 }
@@ -208,6 +211,8 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
                                   tangent_memory.get() + states * 4 * shape.hidden};
   Scratch<T> zeros(shape.hidden);
   memset(zeros.get(), 0, size_t(shape.hidden) * sizeof(T));
+  const Slicing slices(shape, parallel);
+  const WeightGradient<T> gradient(shape, a.g_weights, slices, parallel);
   if (shape.batch > 0) {
     const GatePack<T> gates(shape);
     const ColumnPack<T> columns(shape, a.g_x != nullptr);
@@ -239,11 +244,13 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
                        column_v_weights.get() + direction * column_size);
       }
     };
-    for_each_task(parallel, of_gates + of_columns, pack_task);
+    for_each_pack(parallel, D * (gate_size + column_size), of_gates + of_columns, pack_task);
 
-    const Slicing slices(shape, parallel);
     InputGradient<T> g_x(shape, a.g_x);
-    auto slice_task = [&](int64_t task) {
+    const int64_t padded = columns.hidden_vectors * kLanes<T>;
+    const int64_t carried_size = 3 * slices.most_rows() * padded;
+    Scratch<T> carried(slices.tasks() * carried_size);
+    auto walk = [&](int64_t task, StepRange range) {
       const Slice s = slices[task];
       const int64_t d = s.direction;
       const Packs<T> packs{gates,
@@ -255,16 +262,16 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
                            matrices ? column_v_weights.get() + d * column_size : nullptr};
       const SliceState<T> state{Scratch<RowPointers<T>>(s.count), Scratch<const T*>(4 * s.count),
                                 Scratch<T*>(s.count), zeros.get()};
-      tangent_forward(a, s, packs, tangent, state);
-      tangent_backward(a, s, packs, tangent, state, g_x.zeroed(s));
+      if (range.begin == 0) tangent_forward(a, s, packs, tangent, state);
+      tangent_backward(a, s, packs, tangent, state, range, carried.get() + task * carried_size,
+                       range.begin == 0 ? g_x.zeroed(s) : g_x.of(d));
     };
-    for_each_task(parallel, slices.tasks(), slice_task);
+    gradient.walk_and_add(walk, [&](StepRange range, auto add) {
+      add({{tangent.gates, 0}, a.y, a.h0, a.x, range}, true);
+      add({{a.dz, 0}, a.g_grad_y, a.v_h0, a.v_x, range}, false);
+    });
     g_x.add_directions(parallel);
   }
-  const WeightGradient<T> gradient(shape, a.g_weights, parallel);
-  const StepRange all{0, shape.steps};
-  gradient.add({tangent.gates, a.y, a.h0, a.x, all, false}, true);
-  gradient.add({a.dz, a.g_grad_y, a.v_h0, a.v_x, all, false}, false);
   gradient.finish();
 }
 

@@ -60,18 +60,37 @@ GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, StepRange
   }
 }
 
+// Where a walk against time keeps rows of a step: at their place among all steps, or in a window of
+// the last few, in the order in which the walk reaches them.
+template <typename T>
+struct StepRows {
+  T* data;         // [T or window,B,D,width]
+  int64_t window;  // 0: all steps
+
+  T* row(const Slice& s, int64_t n, int64_t t, int64_t b, int64_t width) const {
+    return data + s.at(window == 0 ? t : n % window, b, width);
+  }
+};
+
 struct Slicing {
   const LstmShape& shape;
   int64_t per_direction;
+  bool serial;  // too little work for a second thread
 
   Slicing(const LstmShape& s, const Parallel& parallel) : shape(s), per_direction(1) {
     const int64_t work = s.steps * s.batch * s.hidden * 4 * (s.hidden + s.input) * s.directions;
-    const int64_t threads = work < kSerialWork ? 1 : parallel.threads;
+    serial = work < kSerialWork || parallel.threads == 1;
+    const int64_t threads = serial ? 1 : parallel.threads;
     per_direction = threads % s.directions == 0 ? threads / s.directions : threads;
     if (per_direction > s.batch) per_direction = s.batch;
     if (per_direction < 1) per_direction = 1;
   }
   int64_t tasks() const { return per_direction * shape.directions; }
+  // Whether all threads have work, and none has much more than the others.
+  bool is_even(const Parallel& parallel) const {
+    return serial || (tasks() >= parallel.threads &&
+                      8 * per_direction * most_rows() <= 9 * shape.batch);
+  }
   int64_t most_rows() const { return divide_up(shape.batch, per_direction); }
 
   Slice operator[](int64_t task) const {
@@ -83,6 +102,15 @@ struct Slicing {
     return {&shape, direction, first, 1, end - first};
   }
 };
+
+// Below this many weights, packing them costs less than a second thread.
+constexpr int64_t kSerialPack = 1 << 15;
+
+// for_each_task for packing `size` weights.
+template <typename F>
+void for_each_pack(const Parallel& parallel, int64_t size, int64_t tasks, F& f) {
+  for_each_task(size < kSerialPack ? Parallel{1, nullptr} : parallel, tasks, f);
+}
 
 // Zeros in the steps of a [T,B,D,width] array that lie after each sequence's end.
 template <typename T>

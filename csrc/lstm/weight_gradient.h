@@ -1,6 +1,5 @@
 // Gradients of the LSTM's weights: sums over all steps of dz^T [h_{t-1} | x_t | 1], one product
-// with the vectors along 4H. Each output element is summed by one task in a fixed order: the result
-// does not depend on the number of threads.
+// with the vectors along 4H. The order of each sum is fixed by the shape and the number of threads.
 #pragma once
 
 #include "../common/scratch.h"
@@ -12,38 +11,36 @@
 namespace ganlstm {
 namespace {
 
+// What the steps `range` of a walk against time contribute.
 template <typename T>
 struct GradientSource {
-  const T* dz;  // [steps,B,D,4H], one entry for each step of `range`
-  const T* h;   // [T,B,D*H]
-  const T* h0;  // [D,B,H], or null for zeros
-  const T* x;   // [T,B,I], or null for zeros
+  StepRows<const T> dz;  // of rows of 4H
+  const T* h;            // [T,B,D*H]
+  const T* h0;           // [D,B,H], or null for zeros
+  const T* x;            // [T,B,I], or null for zeros
   StepRange range;
-  bool against;  // dz and range are in the order of the backward, against the direction, not of t
 };
 
-// Steps whose rows of dz stay in the first-level cache while all columns are summed.
+// Steps that are copied side by side before they are multiplied: the rows of dz and of the columns
+// come from arrays whose strides are large powers of two, so that in place they would share a few
+// sets of the first-level cache.
 constexpr int64_t kStepBlock = 64;
 
-// sums[m][n] += sum over k of columns[k][first + m] * dz[k][n]
+// sums[m][n] += sum over k of columns[k * stride + m] * dz[k][n]
 // The block's sum begins at zero and is added once: a single running sum over all T*B steps would
 // lose several bits in float32.
-template <int M, int N, bool Tail, typename T>
-GANLSTM_INLINE void multiply_outer(T* sums, const T* const* columns, int64_t first,
-                                   const T* const* dz, int64_t offset, int64_t tail,
+template <int M, int N, typename T>
+GANLSTM_INLINE void multiply_outer(T* sums, const T* columns, int64_t stride, const T* dz,
                                    int64_t count) {
   constexpr int64_t L = kLanes<T>;
   Vec<T> sum[M][N] = {};
-  for (int64_t k = 0; k < count; ++k) {
-    const T* from = dz[k] + offset;
-    const T* column = columns[k] + first;
+  for (int64_t k = 0; k < count; ++k, columns += stride, dz += N * L) {
     Vec<T> w[N];
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n)
-      w[n] = Tail && n == N - 1 ? load_masked(from + n * L, tail) : load(from + n * L);
+    for (int n = 0; n < N; ++n) w[n] = load(dz + n * L);
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
-      const Vec<T> a = fill<Vec<T>>(column[m]);
+      const Vec<T> a = fill<Vec<T>>(columns[m]);
 #pragma GCC unroll 4
       for (int n = 0; n < N; ++n) sum[m][n] += a * w[n];
     }
@@ -57,32 +54,33 @@ GANLSTM_INLINE void multiply_outer(T* sums, const T* const* columns, int64_t fir
     }
 }
 
+// to[0, count) <- from[0, count), and up to a vector of zeros behind it.
+template <typename T>
+GANLSTM_INLINE void copy_row(T* to, const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes<T>) store(to + i, load_n(from + i, count - i));
+}
+
 // Pointers to the next kStepBlock valid (step, row) pairs of a source.
 template <typename T>
 struct GradientSteps {
-  Slice slice;
+  const Slice& slice;
   const GradientSource<T>& source;
   const T* zeros;  // [H]
-  int64_t n, b = 0, count = 0;
+  int64_t n, j = 0, count = 0;
   const T* dz[kStepBlock];
   const T* h[kStepBlock];
   const T* x[kStepBlock];
 
-  GradientSteps(const LstmShape& shape, int64_t direction, const GradientSource<T>& source,
-                const T* zeros)
-      : slice{&shape, direction, 0, 1, shape.batch},
-        source(source),
-        zeros(zeros),
-        n(source.range.begin) {}
+  GradientSteps(const Slice& slice, const GradientSource<T>& source, const T* zeros)
+      : slice(slice), source(source), zeros(zeros), n(source.range.begin) {}
 
   bool next() {
     const LstmShape& shape = *slice.shape;
-    const bool descending = source.against && slice.direction == 0;
-    for (count = 0; shape.batch > 0 && n < source.range.end && count < kStepBlock;) {
-      const int64_t t = descending ? shape.steps - 1 - n : n;
+    for (count = 0; slice.count > 0 && n < source.range.end && count < kStepBlock;) {
+      const int64_t t = slice.direction == 0 ? shape.steps - 1 - n : n, b = slice.row(j);
       if (t < slice.length(b)) {
         const int64_t before = slice.before(t, b);
-        dz[count] = source.dz + slice.at(n - source.range.begin, b, 4 * shape.hidden);
+        dz[count] = source.dz.row(slice, n, t, b, 4 * shape.hidden);
         if (before >= 0)
           h[count] = source.h + slice.at(before, b, shape.hidden);
         else
@@ -90,8 +88,8 @@ struct GradientSteps {
         x[count] = source.x == nullptr ? nullptr : source.x + (t * shape.batch + b) * shape.input;
         ++count;
       }
-      if (++b == shape.batch) {
-        b = 0;
+      if (++j == slice.count) {
+        j = 0;
         ++n;
       }
     }
@@ -99,159 +97,227 @@ struct GradientSteps {
   }
 };
 
-// One task's share: some vectors of the 4H gate rows from `offset` on, columns [begin, end) of
-// [h | x] and, if with_bias, of the 1.
+// Columns [begin, end) of those of h, x and 1 that are wanted, and gate rows in slabs of kColumns
+// vectors, slabs [first, last).
 struct GradientTile {
-  int64_t direction, offset, vectors, tail, begin, end;
-  bool with_bias;
+  int64_t first, last, begin, end;
 };
 
-// Sums are kept between add() and finish(), so that a backward can hand in its dz in parts and keep
-// only one of them.
+// Sums of this size stay in the second-level cache while a block of steps is added to them.
+constexpr int64_t kSumsBytes = 256 << 10;
+// Above this, all tasks share one array of sums.
+constexpr int64_t kOwnSumsBytes = 64 << 20;
+// Bytes of dz that are made before the sums take them: of a slice that reads its own, in its core's
+// second-level cache; of all slices together, in the third.
+constexpr int64_t kOwnPartBytes = 512 << 10, kSharedPartBytes = 4 << 20;
+
+// Sums are kept between the parts of a walk, so that a backward needs only one part of its dz.
+//
+// Each slice of the batch adds to sums of its own right after it has made its dz, which is then
+// still in its core's cache, and finish() adds the slices in their order. Where there are too few
+// rows for slices of equal work, or the sums would need too much memory, all tasks share the sums
+// and the work is dealt by gate rows and columns: then the slices have to end first.
 template <typename T>
 class WeightGradient {
  public:
-  WeightGradient(const LstmShape& shape, const LstmWeightGrads<T>* out, const Parallel& parallel)
+  WeightGradient(const LstmShape& shape, const LstmWeightGrads<T>* out, const Slicing& slices,
+                 const Parallel& parallel)
       : shape_(shape),
+        slices_(slices),
         out_(out),
-        hh_(out[0].hh != nullptr),
-        ih_(out[0].ih != nullptr),
-        bias_(out[0].b_ih != nullptr || out[0].b_hh != nullptr),
-        low_(hh_ ? 0 : shape.hidden),
-        columns_((hh_ ? shape.hidden : 0) + (ih_ ? shape.input : 0)),
-        slabs_(divide_up(4 * shape.hidden, kColumns * kLanes<T>)),
-        parallel_(parallel),
-        parts_(1),
+        x_begin_(out[0].hh != nullptr ? shape.hidden : 0),
+        x_end_(x_begin_ + (out[0].ih != nullptr ? shape.input : 0)),
+        columns_(x_end_ + (out[0].b_ih != nullptr || out[0].b_hh != nullptr ? 1 : 0)),
+        slabs_(divide_up(4 * shape.hidden, kWidth)),
+        copies_(slices.per_direction),
+        parallel_(slices.serial ? Parallel{1, nullptr} : parallel),
         zeros_(shape.hidden),
         sums_(0) {
-    const int64_t work =
-        shape.steps * shape.batch * 4 * shape.hidden * (columns_ + 1) * shape.directions;
-    if (work < kSerialWork) parallel_.threads = 1;
-    if (parallel_.threads > 1)
-      parts_ = smaller(divide_up(4 * parallel.threads, slabs_ * shape.directions),
-                       divide_up(columns_, 2 * kRows));
-    if (parts_ < 1) parts_ = 1;
-    tile_size_ = (divide_up(columns_, parts_) + 1) * kColumns * kLanes<T>;
+    const int64_t bytes = slices.tasks() * size() * int64_t(sizeof(T));
+    own_ = slices.is_even(parallel) && bytes <= kOwnSumsBytes;
+    if (!own_) copies_ = 1;
     memset(zeros_.get(), 0, size_t(shape.hidden) * sizeof(T));
     if (wanted()) {
-      sums_.resize(tasks() * tile_size_);
-      memset(sums_.get(), 0, size_t(tasks() * tile_size_) * sizeof(T));
+      sums_.resize(copies_ * shape.directions * size());
+      memset(sums_.get(), 0, size_t(copies_ * shape.directions * size()) * sizeof(T));
     }
   }
 
-  bool wanted() const { return hh_ || ih_ || bias_; }
+  bool wanted() const { return columns_ > 0; }
+  // Whether a slice adds its own steps.
+  bool own() const { return own_; }
 
-  // Adds what the steps of a source contribute; to the bias' gradient too, if with_bias.
-  void add(const GradientSource<T>& source, bool with_bias) const {
-    if (!wanted()) return;
-    auto task = [&](int64_t index) {
-      GradientTile tile = tile_of(index);
-      tile.with_bias = tile.with_bias && with_bias;
-      T* sums = sums_.get() + index * tile_size_;
-      const bool ragged = tile.tail != kLanes<T>;
-      switch (tile.vectors) {
-        case 1:
-          return ragged ? add_tile<1, true>(tile, source, sums)
-                        : add_tile<1, false>(tile, source, sums);
-        case 2:
-          return ragged ? add_tile<2, true>(tile, source, sums)
-                        : add_tile<2, false>(tile, source, sums);
-        case 3:
-          return ragged ? add_tile<3, true>(tile, source, sums)
-                        : add_tile<3, false>(tile, source, sums);
-        default:
-          return ragged ? add_tile<4, true>(tile, source, sums)
-                        : add_tile<4, false>(tile, source, sums);
-      }
+  // Steps that are walked before the sums take what they contribute.
+  int64_t part() const {
+    if (!wanted()) return shape_.steps;
+    const int64_t step = shape_.batch * shape_.directions * 4 * shape_.hidden * int64_t(sizeof(T));
+    const int64_t steps = (own_ ? slices_.tasks() * kOwnPartBytes : kSharedPartBytes) / (step + 1);
+    return steps < 1 ? 1 : smaller(steps, shape_.steps);
+  }
+
+  // Runs walk(task, range) of every slice over the parts of a walk against time, and adds what each
+  // part contributes: sources(range, add) calls add(source, with_bias).
+  template <typename Walk, typename Sources>
+  void walk_and_add(Walk walk, Sources sources) const {
+    const int64_t part = this->part();
+    const auto for_each_part = [&](auto f) {
+      for (int64_t begin = 0; begin < shape_.steps; begin += part)
+        f(StepRange{begin, smaller(begin + part, shape_.steps)});
     };
-    for_each_task(parallel_, tasks(), task);
+    const auto in_slices = [&](auto f) { for_each_task(parallel_, slices_.tasks(), f); };
+    if (own_) {
+      in_slices([&](int64_t task) {
+        for_each_part([&](StepRange range) {
+          walk(task, range);
+          sources(range, [&](const GradientSource<T>& source, bool with_bias) {
+            add(slices_[task], task % copies_, source, with_bias);
+          });
+        });
+      });
+    } else {
+      for_each_part([&](StepRange range) {
+        in_slices([&](int64_t task) { walk(task, range); });
+        sources(range, [&](const GradientSource<T>& source, bool with_bias) {
+          add_all(source, with_bias);
+        });
+      });
+    }
   }
 
   // Writes what is wanted.
   void finish() const {
     if (!wanted()) return;
     auto task = [&](int64_t index) {
-      const GradientTile tile = tile_of(index);
-      const LstmWeightGrads<T>& out = out_[tile.direction];
-      const T* sums = sums_.get() + index * tile_size_;
-      const int64_t width = tile.vectors * kLanes<T>, hidden = shape_.hidden;
-      const T* bias = sums + (tile.end - tile.begin) * width;
-      const int64_t valid = (tile.vectors - 1) * kLanes<T> + tile.tail;
-      for (int64_t gate = 0; gate < valid; ++gate) {
-        const int64_t row = tile.offset + gate;
-        for (int64_t column = tile.begin; column < tile.end; ++column) {
-          const T sum = sums[(column - tile.begin) * width + gate];
-          if (column < hidden)
-            out.hh[row * hidden + column] = sum;
-          else
-            out.ih[row * shape_.input + column - hidden] = sum;
-        }
-        if (tile.with_bias && out.b_ih != nullptr) out.b_ih[row] = bias[gate];
-        if (tile.with_bias && out.b_hh != nullptr) out.b_hh[row] = bias[gate];
+      const int64_t direction = index / slabs_, slab = index % slabs_;
+      const int64_t width = width_of(slab), valid = rows_of(slab);
+      T* to = sums(direction, 0) + slab * columns_ * kWidth;
+      for (int64_t copy = 1; copy < copies_; ++copy) {
+        const T* from = sums(direction, copy) + slab * columns_ * kWidth;
+        for (int64_t i = 0; i < columns_ * width; i += kLanes<T>)
+          store(to + i, load(to + i) + load(from + i));
       }
+      const LstmWeightGrads<T>& out = out_[direction];
+      for (int64_t gate = 0; gate < valid; ++gate)
+        for (int64_t column = 0; column < columns_; ++column)
+          write(out, slab * kWidth + gate, column, to[column * width + gate]);
     };
-    for_each_task(parallel_, tasks(), task);
+    for_each_task(parallel_, slabs_ * shape_.directions, task);
   }
 
  private:
-  int64_t tasks() const { return slabs_ * parts_ * shape_.directions; }
+  static constexpr int64_t kWidth = kColumns * kLanes<T>;
 
-  GradientTile tile_of(int64_t index) const {
-    const int64_t part = index % parts_, slab = index / parts_ % slabs_;
-    const int64_t offset = slab * kColumns * kLanes<T>;
-    const int64_t rows = smaller(kColumns * kLanes<T>, 4 * shape_.hidden - offset);
-    const int64_t vectors = divide_up(rows, kLanes<T>);
-    return {index / parts_ / slabs_,
-            offset,
-            vectors,
-            rows - (vectors - 1) * kLanes<T>,
-            low_ + columns_ * part / parts_,
-            low_ + columns_ * (part + 1) / parts_,
-            bias_ && part == 0};
+  // On the calling thread, what the steps of a slice contribute to its sums.
+  void add(const Slice& slice, int64_t part, const GradientSource<T>& source,
+           bool with_bias) const {
+    if (!wanted()) return;
+    const int64_t group = kSumsBytes / (columns_ * kWidth * int64_t(sizeof(T))) + 1;
+    for (int64_t first = 0; first < slabs_; first += group)
+      add_tile({first, smaller(first + group, slabs_), 0, end_of(source, with_bias)}, slice, source,
+               sums(slice.direction, part));
   }
 
-  template <int N, bool Tail>
-  void add_tile(const GradientTile& tile, const GradientSource<T>& source, T* sums) const {
-    constexpr int64_t L = kLanes<T>, width = N * L;
-    const int64_t hidden = shape_.hidden;
-    T* bias = sums + (tile.end - tile.begin) * width;
-    GradientSteps<T> steps(shape_, tile.direction, source, zeros_.get());
+  // What the steps of all slices contribute, with all threads.
+  void add_all(const GradientSource<T>& source, bool with_bias) const {
+    if (!wanted()) return;
+    int64_t parts = divide_up(4 * parallel_.threads, slabs_ * shape_.directions);
+    parts = parallel_.threads == 1 ? 1 : smaller(parts, divide_up(columns_, 2 * kRows));
+    auto task = [&](int64_t index) {
+      const int64_t part = index % parts, slab = index / parts % slabs_;
+      const Slice all{&shape_, index / parts / slabs_, 0, 1, shape_.batch};
+      const int64_t end = smaller(columns_ * (part + 1) / parts, end_of(source, with_bias));
+      add_tile({slab, slab + 1, columns_ * part / parts, end}, all, source, sums(all.direction, 0));
+    };
+    for_each_task(parallel_, parts * slabs_ * shape_.directions, task);
+  }
+
+  // Of a direction: [slab][column][gate row], only the last slab may have fewer vectors.
+  int64_t size() const { return slabs_ * columns_ * kWidth; }
+  T* sums(int64_t direction, int64_t part) const {
+    return sums_.get() + (direction * copies_ + part) * size();
+  }
+  int64_t rows_of(int64_t slab) const {
+    return smaller(kWidth, 4 * shape_.hidden - slab * kWidth);
+  }
+  int64_t width_of(int64_t slab) const {
+    return divide_up(rows_of(slab), kLanes<T>) * kLanes<T>;
+  }
+  int64_t end_of(const GradientSource<T>& source, bool with_bias) const {
+    return source.x == nullptr ? x_begin_ : with_bias ? columns_ : x_end_;
+  }
+
+  void write(const LstmWeightGrads<T>& out, int64_t row, int64_t column, T sum) const {
+    if (column < x_begin_) {
+      out.hh[row * shape_.hidden + column] = sum;
+    } else if (column < x_end_) {
+      out.ih[row * shape_.input + column - x_begin_] = sum;
+    } else {
+      if (out.b_ih != nullptr) out.b_ih[row] = sum;
+      if (out.b_hh != nullptr) out.b_hh[row] = sum;
+    }
+  }
+
+  void add_tile(const GradientTile& tile, const Slice& slice, const GradientSource<T>& source,
+                T* sums) const {
+    constexpr int64_t L = kLanes<T>;
+    const int64_t columns = tile.end - tile.begin;
+    if (columns <= 0) return;
+    // Room for a vector of zeros behind a row, and an odd number of vectors from row to row.
+    const int64_t stride = (divide_up(columns + L, L) | 1) * L;
+    Scratch<T> memory(kStepBlock * (kWidth + stride));
+    T *dz = memory.get(), *panel = dz + kStepBlock * kWidth;
+    GradientSteps<T> steps(slice, source, zeros_.get());
     while (steps.next()) {
-      add_columns<N, Tail>(tile, sums, steps.h, 0, hidden, steps);
-      if (source.x != nullptr)
-        add_columns<N, Tail>(tile, sums, steps.x, hidden, hidden + shape_.input, steps);
-      if (!tile.with_bias) continue;
-      for (int n = 0; n < N; ++n) {
-        Vec<T> sum = {};
-        for (int64_t k = 0; k < steps.count; ++k) {
-          const T* from = steps.dz[k] + tile.offset + n * L;
-          sum += Tail && n == N - 1 ? load_masked(from, tile.tail) : load(from);
+      for (int64_t k = 0; k < steps.count; ++k) {
+        T* to = panel + k * stride - tile.begin;
+        copy_columns(tile, 0, x_begin_, steps.h[k], to);
+        copy_columns(tile, x_begin_, x_end_, steps.x[k], to);
+        if (tile.end > x_end_) to[x_end_] = 1;
+      }
+      for (int64_t slab = tile.first; slab < tile.last; ++slab) {
+        const int64_t rows = rows_of(slab), width = width_of(slab);
+        T* to = sums + slab * columns_ * kWidth + tile.begin * width;
+        for (int64_t k = 0; k < steps.count; ++k)
+          copy_row(dz + k * width, steps.dz[k] + slab * kWidth, rows);
+        switch (width / L) {
+          case 1:
+            multiply_slab<1>(to, columns, panel, stride, dz, steps.count);
+            break;
+          case 2:
+            multiply_slab<2>(to, columns, panel, stride, dz, steps.count);
+            break;
+          case 3:
+            multiply_slab<3>(to, columns, panel, stride, dz, steps.count);
+            break;
+          default:
+            multiply_slab<4>(to, columns, panel, stride, dz, steps.count);
         }
-        store(bias + n * L, load(bias + n * L) + sum);
       }
     }
   }
 
-  // The part of the tile's columns that lies in [low, high): columns of h, or of x.
-  template <int N, bool Tail>
-  void add_columns(const GradientTile& tile, T* sums, const T* const* from, int64_t low,
-                   int64_t high, const GradientSteps<T>& steps) const {
-    constexpr int64_t width = N * kLanes<T>;
-    const int64_t first = tile.begin > low ? tile.begin : low, last = smaller(tile.end, high);
-    if (first >= last) return;
-    for_row_groups(last - first, [&](int64_t r, auto m) {
-      multiply_outer<decltype(m)::value, N, Tail>(sums + (first - tile.begin + r) * width, from,
-                                                  first - low + r, steps.dz, tile.offset, tile.tail,
-                                                  steps.count);
+  template <int N>
+  static void multiply_slab(T* sums, int64_t columns, const T* panel, int64_t stride, const T* dz,
+                            int64_t count) {
+    for_row_groups(columns, [&](int64_t r, auto m) {
+      multiply_outer<decltype(m)::value, N>(sums + r * N * kLanes<T>, panel + r, stride, dz, count);
     });
   }
 
+  // The part of the tile's columns that lies in [low, high), whose values are `from`.
+  static void copy_columns(const GradientTile& tile, int64_t low, int64_t high, const T* from,
+                           T* to) {
+    const int64_t first = tile.begin > low ? tile.begin : low, last = smaller(tile.end, high);
+    if (first < last) copy_row(to + first, from + (first - low), last - first);
+  }
+
   const LstmShape& shape_;
+  const Slicing& slices_;
   const LstmWeightGrads<T>* out_;
-  bool hh_, ih_, bias_;
-  int64_t low_, columns_, slabs_;
+  int64_t x_begin_, x_end_, columns_, slabs_;  // columns of h, then those of x, then that of 1
+  int64_t copies_;                             // arrays of sums of a direction
+  bool own_;
   Parallel parallel_;
-  int64_t parts_, tile_size_;
   Scratch<T> zeros_, sums_;
 };
 
