@@ -14,17 +14,18 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
   // One LSTM layer over a sequence, as lstm/lstm.h has it. `weights`: weight_ih [4H,I],
   // weight_hh [4H,H], optionally bias_ih and bias_hh [4H], for each of D = 1 or 2 directions.
   // Shapes: x [T,B,I], h0 and c0 [D,B,H], lengths int64 [B] on the CPU, y [T,B,D*H],
-  // h_last and c_last [D,B,H]; when `save`, gates [T,B,D,4H] and c [T,B,D,H].
+  // h_last and c_last [D,B,H]; when `save`, gates [T,B,D,4H] and c [T,B,D,H], or, with a `window`
+  // of steps, only c [(T-1)/window,D,B,H].
   m.def(
-      "lstm_forward(Tensor x, Tensor[] weights, Tensor h0, Tensor c0, Tensor? lengths, bool save)"
-      " -> (Tensor y, Tensor h_last, Tensor c_last, Tensor gates, Tensor c)");
+      "lstm_forward(Tensor x, Tensor[] weights, Tensor h0, Tensor c0, Tensor? lengths, bool save,"
+      " int window=0) -> (Tensor y, Tensor h_last, Tensor c_last, Tensor gates, Tensor c)");
 
   // `wanted`: x, h0, c0, weight_ih, weight_hh, bias. When `save`, dz [T,B,D,4H] and d [T,B,D,H],
-  // which the double backward needs.
+  // which the double backward needs. `window`: as in the forward that saved gates and c.
   m.def(
       "lstm_backward(Tensor? grad_y, Tensor? grad_h_last, Tensor? grad_c_last, Tensor x,"
       " Tensor[] weights, Tensor h0, Tensor c0, Tensor? lengths, Tensor y, Tensor gates, Tensor c,"
-      " bool[] wanted, bool save)"
+      " bool[] wanted, bool save, int window=0)"
       " -> (Tensor grad_x, Tensor grad_h0, Tensor grad_c0, Tensor[] grad_weights, Tensor dz,"
       " Tensor d)");
 

@@ -182,7 +182,8 @@ def _why_not(this: _Implementation, device: str, dtype: torch.dtype) -> str | No
 _warned: set[str] = set()
 
 
-def _warn_once(message: str) -> None:
+def warn_once(message: str) -> None:
+    """A RuntimeWarning, the first time that this message comes."""
     if message not in _warned and not torch.compiler.is_compiling():
         _warned.add(message)
         warnings.warn(message, RuntimeWarning, stacklevel=4)
@@ -218,7 +219,7 @@ def resolve(family: str, impl: str | None, device: str, dtype: torch.dtype) -> s
         if reason is None and this.proven:
             return this.name
         if this.library == device and not _LIBRARIES[device].loaded:
-            _warn_once(f"ganlstm_fast runs {family} without its own kernels: {reason}")
+            warn_once(f"ganlstm_fast runs {family} without its own kernels: {reason}")
     raise RuntimeError(f"no implementation of {family} serves {dtype} on {device}")
 
 

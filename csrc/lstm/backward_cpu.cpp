@@ -1,27 +1,21 @@
 // LSTM backward on the CPU: one loop against time for dz, dx and the initial state's gradients,
 // then one product for the weights' gradients.
-#include "../common/scratch.h"
-#include "../common/simd.h"
-// (simd.h comes first: its vector overloads are what cell.h calls.)
-#include "cell.h"
 #include "input_gradient.h"
-#include "lstm.h"
-#include "products.h"
-#include "slices.h"
+#include "saved_steps.h"
 #include "weight_gradient.h"
 
 namespace ganlstm {
 namespace {
 
-// dz and d of row j at step t; e and n come in from the step after it and e leaves for the one
-// before.
+// dz and d of row b at the walk's n-th step, whose time is t; e and n come in from the step after
+// it and e leaves for the one before.
 template <typename T>
-GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const Slice& s, int64_t t, int64_t b,
-                                 T* dz, T* e_state, const T* n_state) {
-  const int64_t hidden = a.shape.hidden, before = s.before(t, b);
-  const T* gates = a.gates + s.at(t, b, 4 * hidden);
-  const T* c = a.c + s.at(t, b, hidden);
-  const T* c_prev = before < 0 ? a.c0 + s.initial(b, hidden) : a.c + s.at(before, b, hidden);
+GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const SavedSteps<T>& saved,
+                                 const Slice& s, int64_t n, int64_t t, int64_t b, T* dz, T* e_state,
+                                 const T* n_state) {
+  const int64_t hidden = a.shape.hidden;
+  const T *gates = saved.gates(s, n, t, b), *c = saved.c(s, n, t, b);
+  const T* c_prev = saved.c_before(s, n, t, b);
   const T* grad_y = a.grad_y == nullptr ? nullptr : a.grad_y + s.at(t, b, hidden);
   T* d_out = a.d == nullptr ? nullptr : a.d + s.at(t, b, hidden);
   for (int64_t unit = 0; unit < hidden; unit += kLanes<T>) {
@@ -52,8 +46,8 @@ struct BackwardState {
 
 template <typename T>
 void backward_slice(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T>& pack,
-                    const T* weights, const StepRows<T>& dz, StepRange range,
-                    const BackwardState<T>& state, T* grad_x) {
+                    const T* weights, const SavedSteps<T>& saved, const StepRows<T>& dz,
+                    StepRange range, const BackwardState<T>& state, T* grad_x) {
   const LstmShape& shape = a.shape;
   Scratch<const T*> dz_rows(s.count);
   Scratch<T*> x_rows(s.count);
@@ -64,17 +58,22 @@ void backward_slice(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T
     zero_after_end(s, a.d, shape.hidden);
   }
 
-  for_each_step(s, false, range, [&](int64_t n, int64_t t, int64_t alive) {
-    for (int64_t j = 0; j < alive; ++j) {
-      const int64_t b = s.row(j);
-      T* row = dz.row(s, n, t, b, 4 * shape.hidden);
-      backward_row(a, s, t, b, row, state.e + j * state.padded, state.n + j * state.padded);
-      dz_rows.get()[j] = row;
-      x_rows.get()[j] = grad_x == nullptr ? nullptr : grad_x + (t * shape.batch + b) * shape.input;
-    }
-    multiply_columns<T>(pack, alive, dz_rows.get(), weights, dz_rows.get(), nullptr, state.n,
-                        state.padded, x_rows.get());
-  });
+  for (StepRange part, left = range; left.begin < left.end; left.begin = part.end) {
+    part = saved.next(s, left);
+    for_each_step(s, false, part, [&](int64_t n, int64_t t, int64_t alive) {
+      for (int64_t j = 0; j < alive; ++j) {
+        const int64_t b = s.row(j);
+        T* row = dz.row(s, n, t, b, 4 * shape.hidden);
+        backward_row(a, saved, s, n, t, b, row, state.e + j * state.padded,
+                     state.n + j * state.padded);
+        dz_rows.get()[j] = row;
+        x_rows.get()[j] =
+            grad_x == nullptr ? nullptr : grad_x + (t * shape.batch + b) * shape.input;
+      }
+      multiply_columns<T>(pack, alive, dz_rows.get(), weights, dz_rows.get(), nullptr, state.n,
+                          state.padded, x_rows.get());
+    });
+  }
 
   if (range.end == shape.steps) {
     store_state(s, state.n, state.padded, a.grad_h0);
@@ -102,6 +101,7 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
     const int64_t window = a.dz != nullptr ? 0 : gradient.wanted() ? gradient.part() : 1;
     Scratch<T> own_dz(window * shape.batch * shape.directions * 4 * shape.hidden);
     const StepRows<T> dz{a.dz != nullptr ? a.dz : own_dz.get(), window};
+    const SavedSteps<T> saved(a, parallel);
     InputGradient<T> grad_x(shape, a.grad_x);
     const int64_t padded = pack.hidden_vectors * kLanes<T>;
     const int64_t state_size = slices.most_rows() * padded;
@@ -110,7 +110,7 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
     auto walk = [&](int64_t task, StepRange range) {
       const Slice s = slices[task];
       T* e = states.get() + task * 2 * state_size;
-      backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), dz, range,
+      backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), saved, dz, range,
                      {padded, e, e + state_size},
                      range.begin == 0 ? grad_x.zeroed(s) : grad_x.of(s.direction));
     };

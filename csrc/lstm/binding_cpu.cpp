@@ -71,6 +71,12 @@ class Layer {
                 gates == 1 ? "(T, B, D, H)" : "(T, B, D, 4H)");
     return t;
   }
+  const Tensor& windows(const Tensor& t, const char* name, int64_t window) const {
+    check_shape(t, name,
+                {(shape_.steps - 1) / window, shape_.directions, shape_.batch, shape_.hidden},
+                "((T - 1) / window, D, B, H)");
+    return t;
+  }
   const Tensor& output(const Tensor& t, const char* name) const {
     check_shape(t, name, {shape_.steps, shape_.batch, shape_.directions * shape_.hidden},
                 "(T, B, D*H)");
@@ -111,14 +117,10 @@ class Layer {
   Tensor empty_state() const { return empty({shape_.directions, shape_.batch, shape_.hidden}); }
   // What one pass saves for the next, from the pool: it comes and goes with each training step.
   Tensor empty_steps(int64_t gates) const {
-    const int64_t width = gates * shape_.hidden, row = shape_.directions * width;
-    const size_t element = dtype() == ScalarType::Double ? sizeof(double) : sizeof(float);
-    const size_t bytes = size_t(shape_.steps * shape_.batch * row) * element;
-    const int64_t sizes[] = {shape_.steps, shape_.batch, shape_.directions, width};
-    if (bytes < kPoolBytes) return empty({sizes[0], sizes[1], sizes[2], sizes[3]});
-    const int64_t strides[] = {shape_.batch * row, row, width, 1};
-    return torch::stable::from_blob(pool_take(bytes), {sizes, 4}, {strides, 4}, x_.device(),
-                                    dtype(), [bytes](void* block) { pool_give(block, bytes); });
+    return pooled({shape_.steps, shape_.batch, shape_.directions, gates * shape_.hidden});
+  }
+  Tensor empty_windows(int64_t window) const {
+    return pooled({(shape_.steps - 1) / window, shape_.directions, shape_.batch, shape_.hidden});
   }
   Tensor empty_output() const {
     return empty({shape_.steps, shape_.batch, shape_.directions * shape_.hidden});
@@ -139,6 +141,17 @@ class Layer {
   }
 
  private:
+  Tensor pooled(std::initializer_list<int64_t> sizes) const {
+    const size_t element = dtype() == ScalarType::Double ? sizeof(double) : sizeof(float);
+    int64_t strides[4], count = 1;
+    for (size_t k = sizes.size(); k-- > 0; count *= sizes.begin()[k]) strides[k] = count;
+    const size_t bytes = size_t(count) * element;
+    if (bytes < kPoolBytes) return empty(sizes);
+    return torch::stable::from_blob(pool_take(bytes), {sizes.begin(), sizes.size()},
+                                    {strides, sizes.size()}, x_.device(), dtype(),
+                                    [bytes](void* block) { pool_give(block, bytes); });
+  }
+
   void set_lengths(const Tensor& lengths) {
     check_device(lengths, "lengths", kCPU);
     check(lengths.scalar_type() == ScalarType::Long, "lengths: expected torch.int64, got ",
@@ -196,12 +209,16 @@ void set_weight_grads(LstmWeightGrads<T> (&to)[2], const std::vector<Tensor>& fr
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x,
                                                            const std::vector<Tensor>& weights,
                                                            const Tensor& h0, const Tensor& c0,
-                                                           const OptionalTensor& lengths,
-                                                           bool save) {
+                                                           const OptionalTensor& lengths, bool save,
+                                                           int64_t window) {
   const Layer layer(x, weights, h0, c0, lengths);
+  check(window >= 0, "window: expected a number of steps or 0, got ", window);
+  const bool whole = save && window == 0;
   const Tensor y = layer.empty_output(), h_last = layer.empty_state(), c_last = layer.empty_state();
-  const Tensor gates = save ? layer.empty_steps(4) : layer.absent();
-  const Tensor c = save ? layer.empty_steps(1) : layer.absent();
+  const Tensor gates = whole ? layer.empty_steps(4) : layer.absent();
+  const Tensor c = whole  ? layer.empty_steps(1)
+                   : save ? layer.empty_windows(window)
+                          : layer.absent();
   dispatch<float, double>(layer.dtype(), "x", [&](auto type) {
     using T = typename decltype(type)::type;
     LstmForward<T> args{};
@@ -213,7 +230,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x,
     args.y = out<T>(y);
     args.h_last = out<T>(h_last);
     args.c_last = out<T>(c_last);
-    args.gates = out<T>(gates, save);
+    args.window = save ? window : 0;
+    args.gates = out<T>(gates, whole);
     args.c = out<T>(c, save);
     lstm_forward(args, torch_threads());
   });
@@ -224,7 +242,8 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, Tensor, Tensor> backward
     const OptionalTensor& grad_y, const OptionalTensor& grad_h_last,
     const OptionalTensor& grad_c_last, const Tensor& x, const std::vector<Tensor>& weights,
     const Tensor& h0, const Tensor& c0, const OptionalTensor& lengths, const Tensor& y,
-    const Tensor& gates, const Tensor& c, const std::vector<bool>& wanted, bool save) {
+    const Tensor& gates, const Tensor& c, const std::vector<bool>& wanted, bool save,
+    int64_t window) {
   const Layer layer(x, weights, h0, c0, lengths);
   check(wanted.size() == 6, "wanted: expected 6 values, got ", wanted.size());
   if (grad_y.has_value()) layer.contiguous(layer.output(*grad_y, "grad_y"), "grad_y");
@@ -233,8 +252,9 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, Tensor, Tensor> backward
   if (grad_c_last.has_value())
     layer.contiguous(layer.state(*grad_c_last, "grad_c_last"), "grad_c_last");
   layer.contiguous(layer.output(y, "y"), "y");
-  layer.contiguous(layer.steps(gates, "gates", 4), "gates");
-  layer.contiguous(layer.steps(c, "c", 1), "c");
+  check(window >= 0, "window: expected a number of steps or 0, got ", window);
+  if (window == 0) layer.contiguous(layer.steps(gates, "gates", 4), "gates");
+  layer.contiguous(window == 0 ? layer.steps(c, "c", 1) : layer.windows(c, "c", window), "c");
 
   const Tensor grad_x = wanted[0] ? layer.empty_input() : layer.absent();
   const Tensor grad_h0 = wanted[1] ? layer.empty_state() : layer.absent();
@@ -254,6 +274,7 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, Tensor, Tensor> backward
     args.h0 = in<T>(h0);
     args.c0 = in<T>(c0);
     args.y = in<T>(y);
+    args.window = window;
     args.gates = in<T>(gates);
     args.c = in<T>(c);
     args.grad_x = out<T>(grad_x, wanted[0]);

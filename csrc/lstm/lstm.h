@@ -5,6 +5,11 @@
 // The equations are in cell.h. Direction 1 reads the sequence backwards. With `lengths`, steps of a
 // sequence from its length on are neither read nor computed: everything that is returned is 0
 // there, and direction 1 starts at the last valid step.
+//
+// With a `window` the forward does not keep gates and c for the backward, which computes them
+// again, that many steps at a time. Its walk goes against each direction; window k is its steps
+// from k * window on, and the forward keeps the c with which each window but the last begins in
+// time.
 #pragma once
 
 #include <cstdint>
@@ -41,14 +46,15 @@ template <typename T>
 struct LstmForward {
   LstmShape shape;
   LstmWeights<T> weights[2];
-  const T* x;   // [T,B,I] input
-  const T* h0;  // [D,B,H] state before the first step
-  const T* c0;  // [D,B,H]
-  T* y;         // [T,B,D*H] out: h_t
-  T* h_last;    // [D,B,H] out: h after the last valid step
-  T* c_last;    // [D,B,H] out: c after the last valid step
-  T* gates;     // [T,B,D,4H] out: activated gates, or null
-  T* c;         // [T,B,D,H] out: c_t, null exactly when gates is
+  const T* x;      // [T,B,I] input
+  const T* h0;     // [D,B,H] state before the first step
+  const T* c0;     // [D,B,H]
+  T* y;            // [T,B,D*H] out: h_t
+  T* h_last;       // [D,B,H] out: h after the last valid step
+  T* c_last;       // [D,B,H] out: c after the last valid step
+  int64_t window;  // 0: none
+  T* gates;        // [T,B,D,4H] out: activated gates, or null; null with a window
+  T* c;            // [T,B,D,H] out: c_t, or null; with a window [(T-1)/window,D,B,H]
 };
 
 template <typename T>
@@ -62,6 +68,7 @@ struct LstmBackward {
   const T* h0;
   const T* c0;
   const T* y;
+  int64_t window;
   const T* gates;
   const T* c;
   T* grad_x;   // [T,B,I] out, or null; likewise below

@@ -72,6 +72,20 @@ struct StepRows {
   }
 };
 
+// A walk of all steps against the direction, cut into windows; the last has what is left.
+struct Windows {
+  int64_t steps, size;
+
+  Windows(const LstmShape& s, int64_t window)
+      : steps(s.steps), size(window == 0 ? s.steps : smaller(window, s.steps)) {}
+  int64_t count() const { return divide_up(steps, size); }
+  // The steps of window k, counted in the order of the direction.
+  StepRange with_direction(int64_t k) const {
+    const int64_t begin = steps - (k + 1) * size;
+    return {begin < 0 ? 0 : begin, steps - k * size};
+  }
+};
+
 struct Slicing {
   const LstmShape& shape;
   int64_t per_direction;

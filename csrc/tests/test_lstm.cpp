@@ -1,6 +1,7 @@
 // The three passes of the LSTM without torch, on the instruction set named on the command line:
 // the forward against a loop in double, the backward against finite differences of that loop, the
-// double backward against finite differences of the backward, and float against double.
+// double backward against finite differences of the backward, float against double, and a backward
+// that computes its gates again against one that has them.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -121,19 +122,22 @@ struct Results {
   Values second_cotangent;  // of <gradient, v> with respect to the cotangent
 };
 
+// With a window, no second order.
 template <typename T>
-Results run(const LstmShape& s, const Values& point, const Values& cotangent, const Values& v) {
+Results run(const LstmShape& s, const Values& point, const Values& cotangent, const Values& v,
+            int64_t window = 0) {
   const Layout layout(s);
   const int64_t rows = s.steps * s.batch * s.directions;
   Arrays<T> in(layout.inputs, point), out(layout.outputs);
   Arrays<T> saved({rows * 4 * s.hidden, rows * s.hidden});
+  if (window > 0) saved.parts[0] = nullptr;
 
   ganlstm::LstmForward<T> forward{};
   forward.shape = s;
   set_weights(forward.weights, s.directions, in);
   forward.x = in[0], forward.h0 = in[1], forward.c0 = in[2];
   forward.y = out[0], forward.h_last = out[1], forward.c_last = out[2];
-  forward.gates = saved[0], forward.c = saved[1];
+  forward.window = window, forward.gates = saved[0], forward.c = saved[1];
   ganlstm::lstm_forward(forward, kReversed);
 
   Arrays<T> direction(layout.outputs, cotangent), grad(layout.inputs);
@@ -145,11 +149,13 @@ Results run(const LstmShape& s, const Values& point, const Values& cotangent, co
   backward.grad_h_last = direction[1];
   backward.grad_c_last = direction[2];
   backward.x = in[0], backward.h0 = in[1], backward.c0 = in[2];
-  backward.y = out[0], backward.gates = saved[0], backward.c = saved[1];
+  backward.y = out[0];
+  backward.window = window, backward.gates = saved[0], backward.c = saved[1];
   backward.grad_x = grad[0], backward.grad_h0 = grad[1], backward.grad_c0 = grad[2];
   set_weights(backward.grad_weights, s.directions, grad);
-  backward.dz = recorded[0], backward.d = recorded[1];
+  if (window == 0) backward.dz = recorded[0], backward.d = recorded[1];
   ganlstm::lstm_backward(backward, kReversed);
+  if (window > 0) return {out.values(), grad.values(), {}, {}};
 
   Arrays<T> tangent(layout.inputs, v), second(layout.inputs), second_cotangent(layout.outputs);
   ganlstm::LstmDoubleBackward<T> twice{};
@@ -217,6 +223,14 @@ void check_shape(const LstmShape& shape, const std::string& name) {
                name + ": double backward in float");
   expect_below(relative_error(single.second_cotangent, exact.second_cotangent), 1e-5,
                name + ": cotangent's gradient in float");
+  for (int64_t window = 1; window <= shape.steps + 1; ++window) {
+    const std::string what = name + ": window of " + std::to_string(window);
+    const Results again = run<double>(shape, point, cotangent, v, window);
+    const Results again_single = run<float>(shape, point, cotangent, v, window);
+    expect_below(relative_error(again.outputs, exact.outputs), 0, what + ", forward");
+    expect_below(relative_error(again.gradient, exact.gradient), 0, what + ", backward");
+    expect_below(relative_error(again_single.gradient, single.gradient), 0, what + " in float");
+  }
 
   const double step = 1e-5;
   // The derivative of `f` in one direction against what a pass says it is.

@@ -20,6 +20,7 @@ def lstm(
     c0: Tensor | None = None,
     *,
     lengths: Tensor | Sequence[int] | None = None,
+    recompute: bool = False,
     impl: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One LSTM layer over a whole sequence, in one or two directions.
@@ -39,6 +40,12 @@ def lstm(
             their outputs and gradients are 0, and the second direction starts at the last valid
             step.
             Lengths on a GPU are not checked, which would synchronise.
+        recompute: keep no gates for the backward, which then computes them again, a few time steps
+            at a time: the same numbers in a fraction of the memory, for the time of one more
+            forward. A backward that is itself recorded (``create_graph=True``) computes them all at
+            once, keeps them, and takes the memory that it takes without. Of the compiled kernels
+            only: where another implementation is to be differentiated, it warns once and keeps
+            everything.
         impl: see :mod:`ganlstm_fast.backends`; None is the default in force.
 
     Returns:
@@ -59,7 +66,7 @@ def lstm(
     c0 = _state("c0", c0, state, x)
     if lengths is not None:
         lengths = check_lengths(lengths, x.size(1), x.size(0))
-    return _run(x, weights, flat, h0, c0, lengths, impl)
+    return _run(x, weights, flat, h0, c0, lengths, recompute, impl)
 
 
 def lstm_cell(
@@ -81,7 +88,7 @@ def lstm_cell(
     check_tensor("h", h, state, like=x)
     check_tensor("c", c, state, like=x)
     _, h_next, c_next = _run(
-        x.unsqueeze(0), [weights], flat, h.unsqueeze(0), c.unsqueeze(0), None, impl
+        x.unsqueeze(0), [weights], flat, h.unsqueeze(0), c.unsqueeze(0), None, False, impl
     )
     return h_next.squeeze(0), c_next.squeeze(0)
 
@@ -93,9 +100,15 @@ def _run(
     h0: Tensor,
     c0: Tensor,
     lengths: Tensor | None,
+    recompute: bool,
     impl: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     name = backends.resolve("lstm", impl, x.device.type, x.dtype)
+    if recompute and name != "cpu" and autograd.records(x, h0, c0, *flat):
+        backends.warn_once(
+            f"ganlstm_fast: recompute=True saves no memory with lstm's {name!r} implementation, "
+            f"which runs for {x.dtype} on {x.device.type}; torch.utils.checkpoint does"
+        )
     if name == "reference":
         return reference.lstm(x, weights, h0, c0, lengths)
     if name == "torch":
@@ -104,7 +117,7 @@ def _run(
         lengths = lengths.cpu()
     contiguous = [w.contiguous() for w in flat]
     return autograd.lstm_forward(
-        x.contiguous(), contiguous, h0.contiguous(), c0.contiguous(), lengths
+        x.contiguous(), contiguous, h0.contiguous(), c0.contiguous(), lengths, recompute
     )
 
 

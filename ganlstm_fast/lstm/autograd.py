@@ -8,6 +8,10 @@ missing.
 
 The operators ``torch.ops.ganlstm_fast.lstm_*`` have these Functions as their Autograd
 implementation, so that ``torch.compile`` and callers of the bare operators get the same gradients.
+
+With a ``window`` the forward keeps neither gates nor cell states but those between windows of so
+many time steps. A backward computes a window again when it gets there; one that is recorded
+computes all steps again at once, since the double backward needs them.
 """
 
 from __future__ import annotations
@@ -23,6 +27,10 @@ from torch.autograd import Function
 from ganlstm_fast import backends
 
 _ops = torch.ops.ganlstm_fast
+
+# Steps: what is kept is then an eighth of c, and what is computed again at a time is small beside
+# it in a long sequence.
+RECOMPUTE_WINDOW = 8
 
 THIRD_ORDER = (
     "ganlstm_fast: the fused LSTM is differentiable twice, and a third derivative was asked for; "
@@ -43,6 +51,24 @@ def _backward_kernel(*arguments: Any) -> tuple[Any, ...]:
 def _double_backward_kernel(*arguments: Any) -> tuple[Any, ...]:
     with torch._C._AutoDispatchBelowAutograd():
         return _ops.lstm_double_backward.default(*arguments)
+
+
+def _all_steps(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    h0: Tensor,
+    c0: Tensor,
+    lengths: Tensor | None,
+    gates: Tensor,
+    c: Tensor,
+    window: int,
+) -> tuple[Tensor, Tensor]:
+    """Gates and cell states of the whole sequence, computed again if a window kept them away."""
+    if window == 0:
+        return gates, c
+    with torch.no_grad():
+        gates, c = _ops.lstm_forward(x, weights, h0, c0, lengths, True)[3:]
+    return gates, c
 
 
 def _fast_apply(function: type[Function]) -> type[Function]:
@@ -112,17 +138,17 @@ def _flat(values: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None
 
 @_fast_apply
 class LSTMFunction(Function):
-    """(x, h0, c0, lengths, *weights) -> y, h_T, c_T and the saved gates and cell states."""
+    """(x, h0, c0, lengths, window, *weights) -> y, h_T, c_T and the saved gates and cell states."""
 
     @staticmethod
     def forward(
-        x: Tensor, h0: Tensor, c0: Tensor, lengths: Tensor | None, *weights: Tensor
+        x: Tensor, h0: Tensor, c0: Tensor, lengths: Tensor | None, window: int, *weights: Tensor
     ) -> tuple[Tensor, ...]:
-        return _forward_kernel(x, weights, h0, c0, lengths, True)
+        return _forward_kernel(x, weights, h0, c0, lengths, True, window)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, h0, c0, lengths, *weights = inputs
+        x, h0, c0, lengths, ctx.window, *weights = inputs
         y, _, _, gates, c = output
         ctx.mark_non_differentiable(gates, c)
         ctx.set_materialize_grads(False)
@@ -134,26 +160,29 @@ class LSTMFunction(Function):
         grad_y, grad_h, grad_c = (_contiguous(g) for g in grads[:3])
         x, h0, c0, lengths, y, gates, c, *weights = ctx.saved_tensors
         if grad_y is None and grad_h is None and grad_c is None:
-            return (None,) * (4 + len(weights))
+            return (None,) * (5 + len(weights))
         needs = _wanted(ctx, ctx.are_tensors)
         per_direction = len(weights) // h0.size(0)
-        wanted = [*needs[:3], *_grouped(needs[4:], per_direction)]
+        wanted = [*needs[:3], *_grouped(needs[5:], per_direction)]
         # y is a function of the inputs, but its share of the second derivative is in the double
         # backward's equations: seen from there it is a constant.
-        saved = (x, h0, c0, lengths, y.detach(), gates, c)
+        inputs = (x, h0, c0, lengths, y.detach())
         if torch.is_grad_enabled():
-            outputs = LSTMBackwardFunction.apply(grad_y, grad_h, grad_c, *saved, wanted, *weights)
+            saved = _all_steps(x, weights, h0, c0, lengths, gates, c, ctx.window)
+            outputs = LSTMBackwardFunction.apply(
+                grad_y, grad_h, grad_c, *inputs, *saved, wanted, *weights
+            )
             grad_x, grad_h0, grad_c0, _, _, *grad_weights = outputs
         else:
             grad_x, grad_h0, grad_c0, grad_weights, _, _ = _backward_kernel(
-                grad_y, grad_h, grad_c, x, weights, *saved[1:], wanted, False
+                grad_y, grad_h, grad_c, x, weights, *inputs[1:], gates, c, wanted, False, ctx.window
             )
         return (
             _absent_if_empty(grad_x, needs[0]),
             _absent_if_empty(grad_h0, needs[1]),
             _absent_if_empty(grad_c0, needs[2]),
-            None,
-            *_flat(grad_weights, needs[4:]),
+            *(None,) * 2,
+            *_flat(grad_weights, needs[5:]),
         )
 
 
@@ -254,21 +283,27 @@ def _double_backward(
     return (*outputs, *weight_outputs)
 
 
-def _records(*tensors: Any) -> bool:
+def records(*tensors: Any) -> bool:
     return torch.is_grad_enabled() and any(
         isinstance(t, Tensor) and t.requires_grad for t in tensors
     )
 
 
 def lstm_forward(
-    x: Tensor, weights: Sequence[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None
+    x: Tensor,
+    weights: Sequence[Tensor],
+    h0: Tensor,
+    c0: Tensor,
+    lengths: Tensor | None,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The fused layer: y, h_T, c_T; recorded only where a gradient can be asked for."""
+    window = RECOMPUTE_WINDOW if recompute else 0
     if torch.compiler.is_compiling():
-        save = _records(x, h0, c0, *weights)
-        return _ops.lstm_forward(x, weights, h0, c0, lengths, save)[:3]
-    if _records(x, h0, c0, *weights):
-        outputs = LSTMFunction.apply(x, h0, c0, lengths, *weights)[:3]
+        save = records(x, h0, c0, *weights)
+        return _ops.lstm_forward(x, weights, h0, c0, lengths, save, window)[:3]
+    if records(x, h0, c0, *weights):
+        outputs = LSTMFunction.apply(x, h0, c0, lengths, window, *weights)[:3]
         # A hook on an output of a node with several is called with None where the loss does not
         # use that output; on an alias it is not called at all.
         y, h, c = (output.view_as(output) for output in outputs)
@@ -283,10 +318,11 @@ def _forward_autograd(
     c0: Tensor,
     lengths: Tensor | None,
     save: bool,
+    window: int = 0,
 ) -> tuple[Tensor, ...]:
-    if _records(x, h0, c0, *weights):
-        return LSTMFunction.apply(x, h0, c0, lengths, *weights)
-    return _forward_kernel(x, weights, h0, c0, lengths, save)
+    if records(x, h0, c0, *weights):
+        return LSTMFunction.apply(x, h0, c0, lengths, window, *weights)
+    return _forward_kernel(x, weights, h0, c0, lengths, save, window)
 
 
 def _backward_autograd(
@@ -295,15 +331,25 @@ def _backward_autograd(
     grad_c: Tensor | None,
     x: Tensor,
     weights: list[Tensor],
-    *rest: Any,
+    h0: Tensor,
+    c0: Tensor,
+    lengths: Tensor | None,
+    y: Tensor,
+    gates: Tensor,
+    c: Tensor,
+    wanted: list[bool],
+    save: bool,
+    window: int = 0,
 ) -> tuple[Any, ...]:
-    *saved, wanted, save = rest
-    if _records(grad_y, grad_h, grad_c, x, *saved, *weights):
+    if records(grad_y, grad_h, grad_c, x, h0, c0, y, gates, c, *weights):
+        saved = _all_steps(x, weights, h0, c0, lengths, gates, c, window)
         grad_x, grad_h0, grad_c0, dz, d, *grad_weights = LSTMBackwardFunction.apply(
-            grad_y, grad_h, grad_c, x, *saved, wanted, *weights
+            grad_y, grad_h, grad_c, x, h0, c0, lengths, y, *saved, wanted, *weights
         )
         return grad_x, grad_h0, grad_c0, grad_weights, dz, d
-    return _backward_kernel(grad_y, grad_h, grad_c, x, weights, *saved, wanted, save)
+    return _backward_kernel(
+        *(grad_y, grad_h, grad_c, x, weights, h0, c0, lengths, y, gates, c, wanted, save, window)
+    )
 
 
 def _double_backward_autograd(
@@ -317,7 +363,7 @@ def _double_backward_autograd(
     *rest: Any,
 ) -> tuple[Any, ...]:
     *saved, wanted = rest
-    if _records(v_x, v_h0, v_c0, *v_weights, grad_c, x, *saved, *weights):
+    if records(v_x, v_h0, v_c0, *v_weights, grad_c, x, *saved, *weights):
         outputs = LSTMDoubleBackwardFunction.apply(
             v_x, v_h0, v_c0, grad_c, x, *saved, wanted, len(weights), *v_weights, *weights
         )
@@ -336,17 +382,31 @@ def _weights_like(
     return _wanted_like(weights, kinds * directions)
 
 
-def _forward_fake(
-    x: Tensor, weights: list[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None, save: bool
-) -> tuple[Tensor, ...]:
+def _steps_like(x: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
+    """gates and c of all steps; dz and d are of the same shapes."""
     directions, batch, hidden = h0.shape
     states = (x.size(0), batch, directions)
+    return x.new_empty(*states, 4 * hidden), x.new_empty(*states, hidden)
+
+
+def _forward_fake(
+    x: Tensor,
+    weights: list[Tensor],
+    h0: Tensor,
+    c0: Tensor,
+    lengths: Tensor | None,
+    save: bool,
+    window: int = 0,
+) -> tuple[Tensor, ...]:
+    directions, batch, hidden = h0.shape
+    gates, c = _steps_like(x, h0)
+    if window > 0:
+        c = h0.new_empty((x.size(0) - 1) // window, *h0.shape)
     return (
         x.new_empty(x.size(0), batch, directions * hidden),
         h0.new_empty(h0.shape),
         c0.new_empty(c0.shape),
-        x.new_empty((*states, 4 * hidden) if save else (0,)),
-        x.new_empty((*states, hidden) if save else (0,)),
+        *_wanted_like((gates, c), (save and window == 0, save)),
     )
 
 
@@ -364,11 +424,12 @@ def _backward_fake(
     c: Tensor,
     wanted: list[bool],
     save: bool,
+    window: int = 0,
 ) -> tuple[Any, ...]:
     return (
         *_wanted_like((x, h0, c0), wanted[:3]),
         _weights_like(weights, h0.size(0), wanted[3:]),
-        *_wanted_like((gates, c), (save, save)),
+        *_wanted_like(_steps_like(x, h0), (save, save)),
     )
 
 

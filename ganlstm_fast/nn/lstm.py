@@ -34,17 +34,27 @@ class FastLSTM(nn.LSTM):
     :func:`ganlstm_fast.explain` tells what runs. A third derivative raises ``RuntimeError``.
 
     Args:
+        recompute: save memory for the time of one more forward, see :func:`ganlstm_fast.lstm`.
         impl: the implementation, see :mod:`ganlstm_fast.backends`; None is the default in force.
         others: as for ``torch.nn.LSTM``.
     """
 
-    def __init__(self, *args: Any, impl: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, recompute: bool = False, impl: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
+        if recompute and self.proj_size > 0:
+            raise ValueError("recompute: expected False with proj_size > 0, which has no kernel")
+        self.recompute = recompute
         self.impl = impl
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.setdefault("impl", None)
+        self.__dict__.setdefault("recompute", False)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (", recompute=True" if self.recompute else "")
 
     def forward(  # type: ignore[override]
         self,
@@ -128,7 +138,12 @@ class FastLSTM(nn.LSTM):
         for layer in range(self.num_layers):
             rows = slice(layer * directions, (layer + 1) * directions)
             weights = [self._weights(layer, direction) for direction in range(directions)]
-            x, h, c = lstm(x, weights, h0[rows], c0[rows], lengths=lengths, impl=self.impl)
+            x, h, c = lstm(
+                *(x, weights, h0[rows], c0[rows]),
+                lengths=lengths,
+                recompute=self.recompute,
+                impl=self.impl,
+            )
             last_h.append(h)
             last_c.append(c)
             if self.dropout and self.training and layer < self.num_layers - 1:

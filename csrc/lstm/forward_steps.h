@@ -1,0 +1,133 @@
+// The forward's time loop, for the forward itself and for a backward that computes gates again.
+#pragma once
+
+#include "../common/scratch.h"
+#include "../common/simd.h"
+// (simd.h comes first: its vector overloads are what cell.h calls.)
+#include "cell.h"
+#include "lstm.h"
+#include "products.h"
+#include "slices.h"
+
+namespace ganlstm {
+namespace {
+
+// The weights of all directions, packed for the loop; nothing unless `used`.
+template <typename T>
+class ForwardWeights {
+ public:
+  ForwardWeights(const LstmShape& shape, const LstmWeights<T>* weights, bool used,
+                 const Parallel& parallel)
+      : pack_(shape),
+        weights_(used ? shape.directions * pack_.weight_size() : 0),
+        bias_(used ? shape.directions * pack_.bias_size() : 0) {
+    if (!used) return;
+    auto task = [&](int64_t index) {
+      const int64_t direction = index / pack_.blocks;
+      pack_.pack(shape, weights[direction], index % pack_.blocks,
+                 weights_.get() + direction * pack_.weight_size(),
+                 bias_.get() + direction * pack_.bias_size());
+    };
+    for_each_pack(parallel, shape.directions * pack_.weight_size(), shape.directions * pack_.blocks,
+                  task);
+  }
+
+  int64_t blocks() const { return pack_.blocks; }
+  int64_t padded() const { return pack_.blocks * kLanes<T>; }  // H in whole vectors
+  const T* hh(int64_t direction, int64_t block) const {
+    return weights_.get() + direction * pack_.weight_size() + pack_.hh(block);
+  }
+  const T* ih(int64_t direction, int64_t block) const {
+    return weights_.get() + direction * pack_.weight_size() + pack_.ih(block);
+  }
+  const T* bias(int64_t direction, int64_t block) const {
+    return bias_.get() + direction * pack_.bias_size() + block * pack_.width;
+  }
+
+ private:
+  GatePack<T> pack_;
+  Scratch<T> weights_, bias_;
+};
+
+template <typename T>
+struct ForwardLoop {
+  const LstmShape& shape;
+  const ForwardWeights<T>& weights;
+  const T* x;         // [T,B,I]
+  const T* h0;        // [D,B,H]
+  const T* y;         // [T,B,D*H] where the steps before are read
+  T* h;               // the same array out, or null where all its steps are there already
+  StepRows<T> gates;  // out, or null
+  StepRows<T> c;      // out, null exactly when gates is
+};
+
+template <typename T>
+struct ForwardRows {
+  const T** x;
+  const T** h_before;
+  T** h;
+  T** gates;
+  T** c;
+};
+
+template <int M, typename T>
+GANLSTM_INLINE void forward_block(const ForwardLoop<T>& a, int64_t direction, int64_t block,
+                                  const ForwardRows<T>& row, int64_t r, T* c_state) {
+  const int64_t hidden = a.shape.hidden, unit = block * kLanes<T>, valid = hidden - unit;
+  const int64_t padded = a.weights.padded();
+  const T* bias = a.weights.bias(direction, block);
+  Vec<T> z[M][kColumns];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < kColumns; ++n) z[m][n] = load(bias + n * kLanes<T>);
+  multiply(z, row.h_before + r, hidden, a.weights.hh(direction, block));
+  multiply(z, row.x + r, a.shape.input, a.weights.ih(direction, block));
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    T* state = c_state + (r + m) * padded + unit;
+    Vec<T> c, h;
+    const Gates<Vec<T>> gates =
+        cell_forward(Gates<Vec<T>>{z[m][0], z[m][1], z[m][2], z[m][3]}, load(state), c, h);
+    store(state, c);
+    if (a.h != nullptr) store_n(row.h[r + m] + unit, h, valid);
+    if (a.gates.data != nullptr) {
+      T* to = row.gates[r + m] + unit;
+      store_n(to, gates.i, valid);
+      store_n(to + hidden, gates.f, valid);
+      store_n(to + 2 * hidden, gates.g, valid);
+      store_n(to + 3 * hidden, gates.o, valid);
+      store_n(row.c[r + m] + unit, c, valid);
+    }
+  }
+}
+
+// Steps of a slice in the order of its direction. c_state: [rows,padded] c before them, then after.
+template <typename T>
+void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, T* c_state) {
+  const LstmShape& shape = a.shape;
+  Scratch<const T*> inputs(2 * s.count);
+  Scratch<T*> outputs(3 * s.count);
+  const ForwardRows<T> row{inputs.get(), inputs.get() + s.count, outputs.get(),
+                           outputs.get() + s.count, outputs.get() + 2 * s.count};
+  for_each_step(s, true, range, [&](int64_t m, int64_t t, int64_t alive) {
+    const int64_t n = shape.steps - 1 - m;
+    for (int64_t j = 0; j < alive; ++j) {
+      const int64_t b = s.row(j), before = s.before(t, b);
+      row.x[j] = a.x + (t * shape.batch + b) * shape.input;
+      row.h_before[j] =
+          before < 0 ? a.h0 + s.initial(b, shape.hidden) : a.y + s.at(before, b, shape.hidden);
+      if (a.h != nullptr) row.h[j] = a.h + s.at(t, b, shape.hidden);
+      if (a.gates.data == nullptr) continue;
+      row.gates[j] = a.gates.row(s, n, t, b, 4 * shape.hidden);
+      row.c[j] = a.c.row(s, n, t, b, shape.hidden);
+    }
+    for (int64_t block = 0; block < a.weights.blocks(); ++block)
+      for_row_groups(alive, [&](int64_t r, auto count) {
+        forward_block<decltype(count)::value>(a, s.direction, block, row, r, c_state);
+      });
+  });
+}
+
+}  // namespace
+}  // namespace ganlstm

@@ -1,0 +1,75 @@
+// Where a backward finds the gates and cell states of each step: as the forward saved them, or,
+// with a window, computed again just before it reads them.
+#pragma once
+
+#include "forward_steps.h"
+
+namespace ganlstm {
+namespace {
+
+template <typename T>
+class SavedSteps {
+ public:
+  SavedSteps(const LstmBackward<T>& a, const Parallel& parallel)
+      : a_(a),
+        windows_(a.shape, a.window),
+        window_(a.window == 0 ? 0 : windows_.size),
+        state_size_(a.shape.directions * a.shape.batch * a.shape.hidden),
+        weights_(a.shape, a.weights, window_ > 0, parallel),
+        new_gates_(window_ * 4 * state_size_),
+        new_c_(window_ * state_size_),
+        gates_{window_ > 0 ? new_gates_.get() : a.gates, window_},
+        c_{window_ > 0 ? new_c_.get() : a.c, window_} {}
+
+  // The first steps of a range of the slice's walk, which can now be read, up to the range's or the
+  // window's end. A range begins where the one before it ended.
+  StepRange next(const Slice& s, StepRange range) const {
+    if (window_ == 0) return range;
+    const int64_t k = range.begin / window_;
+    if (range.begin % window_ == 0) {
+      const ForwardLoop<T> loop{a_.shape,
+                                weights_,
+                                a_.x,
+                                a_.h0,
+                                a_.y,
+                                nullptr,
+                                {new_gates_.get(), window_},
+                                {new_c_.get(), window_}};
+      Scratch<T> c_state(s.count * weights_.padded());
+      load_state(s, c_at_window(k), c_state.get(), weights_.padded());
+      forward_steps(loop, s, windows_.with_direction(k), c_state.get());
+    }
+    return {range.begin, smaller((k + 1) * window_, range.end)};
+  }
+
+  // Of row b at the walk's n-th step, whose time is t.
+  const T* gates(const Slice& s, int64_t n, int64_t t, int64_t b) const {
+    return gates_.row(s, n, t, b, 4 * a_.shape.hidden);
+  }
+  const T* c(const Slice& s, int64_t n, int64_t t, int64_t b) const {
+    return c_.row(s, n, t, b, a_.shape.hidden);
+  }
+  const T* c_before(const Slice& s, int64_t n, int64_t t, int64_t b) const {
+    const int64_t before = s.before(t, b), initial = s.initial(b, a_.shape.hidden);
+    if (before < 0) return a_.c0 + initial;
+    if (window_ > 0 && (n + 1) % window_ == 0) return c_at_window(n / window_) + initial;
+    return c_.row(s, n + 1, before, b, a_.shape.hidden);
+  }
+
+ private:
+  // [D,B,H] c before the first step, in the order of the direction, of window k.
+  const T* c_at_window(int64_t k) const {
+    return k + 1 == windows_.count() ? a_.c0 : a_.c + k * state_size_;
+  }
+
+  const LstmBackward<T>& a_;
+  Windows windows_;
+  int64_t window_;  // 0: all steps were saved
+  int64_t state_size_;
+  ForwardWeights<T> weights_;
+  Scratch<T> new_gates_, new_c_;
+  StepRows<const T> gates_, c_;
+};
+
+}  // namespace
+}  // namespace ganlstm
