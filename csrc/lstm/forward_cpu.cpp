@@ -1,5 +1,6 @@
 // LSTM forward on the CPU: input and recurrent products, gates and state in one time loop.
 #include "forward_steps.h"
+#include "hidden_split.h"
 
 namespace ganlstm {
 namespace {
@@ -34,6 +35,8 @@ void run_forward(const LstmForward<T>& a, const Parallel& parallel) {
   if (a.shape.batch == 0) return;
   const ForwardWeights<T> weights(a.shape, a.weights, true, parallel);
   const Slicing slices(a.shape, parallel);
+  const int64_t members = split_members(a.shape, weights.blocks(), slices, parallel);
+  if (members > 1 && a.window == 0) return forward_split(a, weights, members, parallel);
   auto slice_task = [&](int64_t task) { forward_slice(a, slices[task], weights); };
   for_each_task(parallel, slices.tasks(), slice_task);
 }

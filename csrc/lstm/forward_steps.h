@@ -65,6 +65,7 @@ template <typename T>
 struct ForwardRows {
   const T** x;
   const T** h_before;
+  const T** z;  // [blocks][gates of a block] what x and the bias contribute; null: from x
   T** h;
   T** gates;
   T** c;
@@ -78,11 +79,13 @@ GANLSTM_INLINE void forward_block(const ForwardLoop<T>& a, int64_t direction, in
   const T* bias = a.weights.bias(direction, block);
   Vec<T> z[M][kColumns];
 #pragma GCC unroll 8
-  for (int m = 0; m < M; ++m)
+  for (int m = 0; m < M; ++m) {
+    const T* from = row.z == nullptr ? bias : row.z[r + m] + block * kColumns * kLanes<T>;
 #pragma GCC unroll 4
-    for (int n = 0; n < kColumns; ++n) z[m][n] = load(bias + n * kLanes<T>);
+    for (int n = 0; n < kColumns; ++n) z[m][n] = load(from + n * kLanes<T>);
+  }
   multiply(z, row.h_before + r, hidden, a.weights.hh(direction, block));
-  multiply(z, row.x + r, a.shape.input, a.weights.ih(direction, block));
+  if (row.z == nullptr) multiply(z, row.x + r, a.shape.input, a.weights.ih(direction, block));
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
     T* state = c_state + (r + m) * padded + unit;
@@ -102,14 +105,21 @@ GANLSTM_INLINE void forward_block(const ForwardLoop<T>& a, int64_t direction, in
   }
 }
 
-// Steps of a slice in the order of its direction. c_state: [rows,padded] c before them, then after.
-template <typename T>
-void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, T* c_state) {
+// Steps of a slice in the order of its direction, of the hidden units in `blocks`; after_step() is
+// called after each. c_state: [rows,padded] c before them, then after. inputs: [steps of
+// range,B,blocks,gates of a block] what x and the bias contribute, or null.
+template <typename T, typename F>
+void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, T* c_state,
+                   StepRange blocks, const T* inputs, F after_step) {
   const LstmShape& shape = a.shape;
-  Scratch<const T*> inputs(2 * s.count);
+  Scratch<const T*> sources(3 * s.count);
   Scratch<T*> outputs(3 * s.count);
-  const ForwardRows<T> row{inputs.get(), inputs.get() + s.count, outputs.get(),
-                           outputs.get() + s.count, outputs.get() + 2 * s.count};
+  const ForwardRows<T> row{sources.get(),
+                           sources.get() + s.count,
+                           inputs == nullptr ? nullptr : sources.get() + 2 * s.count,
+                           outputs.get(),
+                           outputs.get() + s.count,
+                           outputs.get() + 2 * s.count};
   for_each_step(s, true, range, [&](int64_t m, int64_t t, int64_t alive) {
     const int64_t n = shape.steps - 1 - m;
     for (int64_t j = 0; j < alive; ++j) {
@@ -117,16 +127,24 @@ void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, T* 
       row.x[j] = a.x + (t * shape.batch + b) * shape.input;
       row.h_before[j] =
           before < 0 ? a.h0 + s.initial(b, shape.hidden) : a.y + s.at(before, b, shape.hidden);
+      if (row.z != nullptr)
+        row.z[j] = inputs + ((m - range.begin) * shape.batch + b) * kColumns * a.weights.padded();
       if (a.h != nullptr) row.h[j] = a.h + s.at(t, b, shape.hidden);
       if (a.gates.data == nullptr) continue;
       row.gates[j] = a.gates.row(s, n, t, b, 4 * shape.hidden);
       row.c[j] = a.c.row(s, n, t, b, shape.hidden);
     }
-    for (int64_t block = 0; block < a.weights.blocks(); ++block)
+    for (int64_t block = blocks.begin; block < blocks.end; ++block)
       for_row_groups(alive, [&](int64_t r, auto count) {
         forward_block<decltype(count)::value>(a, s.direction, block, row, r, c_state);
       });
+    after_step();
   });
+}
+
+template <typename T>
+void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, T* c_state) {
+  forward_steps<T>(a, s, range, c_state, {0, a.weights.blocks()}, nullptr, [] {});
 }
 
 }  // namespace

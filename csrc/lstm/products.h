@@ -12,6 +12,26 @@ namespace {
 // the same hidden units, so that the gates can be applied before anything is stored.
 constexpr int kColumns = 4;
 
+// Few rows have too few sums to keep the multipliers busy: then steps of k, in turn, have sums of
+// their own.
+template <int M>
+constexpr int kTurns = M == 1 ? kRows / 2 + 1 : M == 2 && kRows > 4 ? 2 : 1;
+
+// sums[m][n] += rows[m][k] * packed[k][n]
+template <int M, int N, typename T>
+GANLSTM_INLINE void multiply_step(Vec<T> (&sums)[M][N], const T* const (&row)[M], int64_t k,
+                                  const T* packed) {
+  Vec<T> w[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) w[n] = load(packed + (k * N + n) * kLanes<T>);
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    const Vec<T> a = fill<Vec<T>>(row[m][k]);
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) sums[m][n] += a * w[n];
+  }
+}
+
 // sums[m][n] += sum over k of rows[m][k] * packed[k][n]
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply(Vec<T> (&sums)[M][N], const T* const* rows, int64_t depth,
@@ -19,17 +39,23 @@ GANLSTM_INLINE void multiply(Vec<T> (&sums)[M][N], const T* const* rows, int64_t
   const T* row[M];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) row[m] = rows[m];
-  for (int64_t k = 0; k < depth; ++k) {
-    Vec<T> w[N];
+  int64_t k = 0;
+  if constexpr (kTurns<M> > 1) {
+    Vec<T> more[kTurns<M> - 1][M][N] = {};
+    for (; k + kTurns<M> <= depth; k += kTurns<M>) {
+      multiply_step(sums, row, k, packed);
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) w[n] = load(packed + (k * N + n) * kLanes<T>);
-#pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) {
-      const Vec<T> a = fill<Vec<T>>(row[m][k]);
-#pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) sums[m][n] += a * w[n];
+      for (int turn = 1; turn < kTurns<M>; ++turn)
+        multiply_step(more[turn - 1], row, k + turn, packed);
     }
+#pragma GCC unroll 4
+    for (int turn = 1; turn < kTurns<M>; ++turn)
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sums[m][n] += more[turn - 1][m][n];
   }
+  for (; k < depth; ++k) multiply_step(sums, row, k, packed);
 }
 
 // Calls f(first, count) for groups of rows, count an integral constant of at most kRows.

@@ -1,0 +1,113 @@
+"""The LSTM's forward on fewer rows than threads, where threads share the hidden units."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+
+import pytest
+import torch
+from conftest import needs_cpu_kernels
+from lstm_cases import Case
+from numerics import assert_close_to_reference
+
+from ganlstm_fast import FastLSTM
+
+pytestmark = needs_cpu_kernels
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize(
+    ("B", "I", "H", "D", "threads", "lengths"),
+    [
+        (1, 9, 128, 1, 2, None),
+        (1, 9, 131, 1, 4, None),
+        (1, 3, 128, 2, 5, [33]),
+        (2, 5, 128, 1, 4, [20, 70]),
+        (3, 1, 128, 2, 12, [70, 1, 41]),
+    ],
+)
+def test_equals_reference_to_second_order(
+    B: int,
+    I: int,  # noqa: E741
+    H: int,
+    D: int,
+    threads: int,
+    lengths: Sequence[int] | None,
+) -> None:
+    case = Case(70, B, I, H, D=D, lengths=lengths)
+    torch.set_num_threads(threads)
+    got, again = case.run("cpu", torch.float32), case.run("cpu", torch.float32)
+    truth, rival = case.run("reference"), case.run("torch", torch.float32)
+    for order in ("outputs", "first", "second"):
+        assert_close_to_reference(
+            getattr(got, order), getattr(truth, order), getattr(rival, order), order
+        )
+        for a, b in zip(getattr(got, order), getattr(again, order), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_calls_from_several_threads_at_once() -> None:
+    torch.set_num_threads(2)
+    lstm, x = FastLSTM(8, 160), torch.randn(60, 1, 8)
+    with torch.no_grad():
+        expected = lstm(x)[0]
+        results: list[torch.Tensor] = []
+
+        def call() -> None:
+            with torch.no_grad():
+                for _ in range(5):
+                    results.append(lstm(x)[0])
+
+        callers = [threading.Thread(target=call) for _ in range(3)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join(timeout=120)
+    assert len(results) == 15
+    assert all(torch.equal(result, expected) for result in results)
+
+
+PROGRAM = """
+import os, torch
+from ganlstm_fast import FastLSTM
+torch.manual_seed(0)
+torch.set_num_threads(4)
+lstm, x = FastLSTM(8, 256), torch.randn(60, 1, 8)
+with torch.no_grad():
+    y = lstm(x)[0]
+    print(float(y.double().abs().sum()), flush=True)
+    if os.environ.get("FORK"):
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)
+            same = torch.allclose(lstm(x)[0], y, rtol=1e-5, atol=1e-6)
+            os._exit(0 if same else 1)
+        assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize("extra", [{}, {"OMP_THREAD_LIMIT": "1"}, {"FORK": "1"}])
+def test_ends_with_fewer_threads_than_asked_for(extra: dict[str, str]) -> None:
+    run = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, **more},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+        ).stdout
+        for more in ({}, extra)
+    ]
+    assert run[0] == run[1]
