@@ -22,12 +22,21 @@ def check_tensor(
 ) -> None:
     """Check that ``value`` is a floating-point tensor of a shape, dtype and device.
 
-    ``shape`` has None where any size will do; ``expected`` words the shape in the message.
+    ``shape`` has None where any size will do; ``expected`` words the shape in the message. ``like``
+    is of a floating dtype.
 
     Raises:
         TypeError: not a tensor, or not of a floating dtype.
         ValueError: another shape, dtype or device.
     """
+    if (
+        like is not None
+        and isinstance(value, Tensor)
+        and value.shape == shape
+        and value.dtype == like.dtype
+        and value.device == like.device
+    ):
+        return  # at each call and for each tensor: the checks in detail are for the message
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {describe(value)}")
     if not value.is_floating_point():

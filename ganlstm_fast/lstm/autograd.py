@@ -16,7 +16,6 @@ computes all steps again at once, since the double backward needs them.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,10 +70,14 @@ def _all_steps(
     return gates, c
 
 
-def _fast_apply(function: type[Function]) -> type[Function]:
-    """Give ``forward`` its signature once: ``Function.apply`` asks for it at each call."""
-    function.forward.__signature__ = inspect.signature(function.forward)
-    return function
+class _Function(Function):
+    """A Function without default arguments, which ``apply`` would look for at each call."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*args)
+        return super(Function, cls).apply(*args)
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -136,8 +139,7 @@ def _flat(values: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None
     return [value if need else None for value, need in zip(values, needs, strict=True)]
 
 
-@_fast_apply
-class LSTMFunction(Function):
+class LSTMFunction(_Function):
     """(x, h0, c0, lengths, window, *weights) -> y, h_T, c_T and the saved gates and cell states."""
 
     @staticmethod
@@ -186,8 +188,7 @@ class LSTMFunction(Function):
         )
 
 
-@_fast_apply
-class LSTMBackwardFunction(Function):
+class LSTMBackwardFunction(_Function):
     """(grad_y, grad_h_T, grad_c_T, x, h0, c0, lengths, y, gates, c, wanted, *weights) -> gradients.
 
     Returns grad_x, grad_h0, grad_c0, dz, d, *grad_weights; what is not wanted is empty.
@@ -247,8 +248,7 @@ class LSTMBackwardFunction(Function):
         )
 
 
-@_fast_apply
-class LSTMDoubleBackwardFunction(Function):
+class LSTMDoubleBackwardFunction(_Function):
     """Second-order gradients as a node of the graph, so that a third order meets an error."""
 
     @staticmethod

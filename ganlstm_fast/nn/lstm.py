@@ -136,10 +136,13 @@ class FastLSTM(nn.LSTM):
         x, h0, c0 = _autocast(x, *hx)
         last_h, last_c = [], []
         for layer in range(self.num_layers):
-            rows = slice(layer * directions, (layer + 1) * directions)
+            h, c = h0, c0
+            if self.num_layers > 1:
+                rows = slice(layer * directions, (layer + 1) * directions)
+                h, c = h0[rows], c0[rows]
             weights = [self._weights(layer, direction) for direction in range(directions)]
             x, h, c = lstm(
-                *(x, weights, h0[rows], c0[rows]),
+                *(x, weights, h, c),
                 lengths=lengths,
                 recompute=self.recompute,
                 impl=self.impl,
