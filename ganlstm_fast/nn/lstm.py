@@ -11,6 +11,7 @@ from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast.lstm import lstm, lstm_cell
+from ganlstm_fast.nn.dynamo import let_dynamo_trace
 from ganlstm_fast.validation import check_lengths
 
 State = tuple[Tensor, Tensor]
@@ -171,6 +172,9 @@ class FastLSTM(nn.LSTM):
         suffix = f"_l{layer}{'_reverse' if direction else ''}"
         names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()))
         return _autocast(*(getattr(self, name + suffix) for name in names))
+
+
+let_dynamo_trace(FastLSTM)
 
 
 class FastLSTMCell(nn.LSTMCell):
