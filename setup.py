@@ -62,13 +62,13 @@ OBJECTS = Path("build", "objects")
 
 # A CPU kernel is compiled once for each, with the key as GANLSTM_ISA; which one runs is chosen when
 # it runs. CMakeLists.txt has the same table.
+AVX512 = ["-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma"]
+AVX512.append("-mprefer-vector-width=512")
 ISA_FLAGS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
-    "avx512": [
-        *("-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw", "-mavx2", "-mfma"),
-        "-mprefer-vector-width=512",
-    ],
+    "avx512": AVX512,
+    "avx512bf16": [*AVX512, "-mavx512bf16", "-DGANLSTM_BFLOAT16"],  # for bfloat16 only
 }
 CXX_FLAGS = ["-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra"]
 # Not -ffast-math: NaN and infinity must come out as they went in.

@@ -5,7 +5,8 @@
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
-  // The instruction set that the CPU kernels run on: "baseline", "avx2" or "avx512".
+  // The instruction set that the CPU kernels run on: "baseline", "avx2", "avx512" or
+  // "avx512bf16".
   m.def("cpu_isa() -> str");
 
   // Frees the memory that is held for the next call (common/pool.h).

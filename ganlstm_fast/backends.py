@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ IMPLS = ("auto", "reference", "torch", "cpu", "cuda", "triton")
 ENV_IMPL = "GANLSTM_FAST_IMPL"
 ENV_CACHE_MIB = "GANLSTM_FAST_CACHE_MIB"
 ENV_CPU_ISA = "GANLSTM_FAST_CPU_ISA"
-CPU_ISAS = ("baseline", "avx2", "avx512")
+CPU_ISAS = ("baseline", "avx2", "avx512", "avx512bf16")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Implementation:
     proven: bool = True
 
 
-_FLOATS = (torch.float32, torch.float64)
+_FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 
 # In the order in which ``auto`` tries them.
 _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
@@ -167,15 +167,19 @@ def use_impl(impl: str, family: str | None = None) -> Iterator[None]:
         _choice = before
 
 
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def _why_not(this: _Implementation, device: str, dtype: torch.dtype) -> str | None:
     """The reason why ``this`` cannot serve a call, or None."""
     if this.devices is not None and device not in this.devices:
-        return f"runs on {' and '.join(this.devices)}, not on {device}"
+        return f"runs on {_listed(this.devices)}, not on {device}"
     if this.library is not None and not _LIBRARIES[this.library].loaded:
         return _LIBRARIES[this.library].reason
     if this.dtypes is not None and dtype not in this.dtypes:
-        names = " and ".join(str(d).removeprefix("torch.") for d in this.dtypes)
-        return f"takes {names}, not {str(dtype).removeprefix('torch.')}"
+        *names, last = (str(d).removeprefix("torch.") for d in (*this.dtypes, dtype))
+        return f"takes {_listed(names)}, not {last}"
     return None
 
 

@@ -20,7 +20,8 @@ from ganlstm_fast.backends import resolve
 def test_auto_takes_the_kernels_for_what_they_serve() -> None:
     assert resolve("lstm", None, "cpu", torch.float32) == "cpu"
     assert resolve("lstm", "auto", "cpu", torch.float64) == "cpu"
-    assert resolve("lstm", None, "cpu", torch.bfloat16) == "torch"
+    assert resolve("lstm", None, "cpu", torch.bfloat16) == "cpu"
+    assert resolve("lstm", None, "cpu", torch.float16) == "torch"
     assert resolve("lstm", None, "cuda", torch.float32) == "torch"
     assert resolve("spectral_norm", None, "cpu", torch.float32) == "reference"
 
@@ -54,8 +55,10 @@ def test_what_cannot_be_served_raises() -> None:
 
 @needs_cpu_kernels
 def test_a_dtype_without_kernel_raises_when_named() -> None:
-    with pytest.raises(RuntimeError, match="takes float32 and float64, not bfloat16"):
-        resolve("lstm", "cpu", "cpu", torch.bfloat16)
+    message = "takes float32, float64 and bfloat16, not float16"
+    with pytest.raises(RuntimeError, match=message):
+        resolve("lstm", "cpu", "cpu", torch.float16)
+    assert message in explain(dtype=torch.float16)
 
 
 def test_missing_kernels_warn_once_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +113,7 @@ def test_environment_variable(value: str, expected: str) -> None:
     ("name", "message"),
     [
         ("GANLSTM_FAST_IMPL", "GANLSTM_FAST_IMPL: expected one of auto, reference"),
-        ("GANLSTM_FAST_CPU_ISA", "GANLSTM_FAST_CPU_ISA: expected one of baseline, avx2, avx512"),
+        ("GANLSTM_FAST_CPU_ISA", "GANLSTM_FAST_CPU_ISA: expected one of baseline, avx2, avx512,"),
         ("GANLSTM_FAST_CACHE_MIB", "GANLSTM_FAST_CACHE_MIB: expected a number of MiB"),
     ],
 )

@@ -15,11 +15,12 @@ import torch
 from conftest import needs_cpu_kernels
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numerics import relative_error, tolerance
+from numerics import assert_close_to_reference, relative_error, tolerance
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.utils import parametrizations
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.utils._pytree import tree_leaves
 
 from ganlstm_fast import FastLSTM, FastLSTMCell, explain, use_impl
 
@@ -230,7 +231,12 @@ def test_low_precision(dtype: torch.dtype) -> None:
     ours, torchs = FastLSTM(3, 4, dtype=dtype), nn.LSTM(3, 4, dtype=dtype)
     torchs.load_state_dict(ours.state_dict())
     x = torch.randn(5, 2, 3).to(dtype)
-    torch.testing.assert_close(ours(x)[0], torchs(x)[0])
+    got, rival = ours(x)[0], torchs(x)[0]
+    assert_close_to_reference(got, torchs.double()(x.double())[0], rival)
+    (grad,) = torch.autograd.grad(got.sum(), ours.weight_hh_l0, create_graph=True)
+    (second,) = torch.autograd.grad(grad.square().sum(), ours.weight_ih_l0)
+    assert grad.dtype == second.dtype == dtype
+    assert torch.isfinite(second).all()
 
 
 def test_autocast() -> None:
@@ -241,9 +247,28 @@ def test_autocast() -> None:
         y, (h, c) = ours(x)
         z, (g, d) = torchs(x)
     assert [t.dtype for t in (y, h, c)] == [t.dtype for t in (z, g, d)] == [torch.bfloat16] * 3
-    torch.testing.assert_close(y, z)
+    assert_close_to_reference(y, torchs.double()(x.double())[0], z)
     y.float().sum().backward()
     assert ours.weight_ih_l0.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("state", [None, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("packed", [False, True], ids=["cell", "packed"])
+def test_autocast_of_a_cell_and_of_a_packed_sequence(
+    packed: bool, dtype: torch.dtype, state: torch.dtype | None
+) -> None:
+    pair = (FastLSTM(3, 4), nn.LSTM(3, 4)) if packed else (FastLSTMCell(3, 4), nn.LSTMCell(3, 4))
+    shape = (1, 2, 4) if packed else (2, 4)
+    hx = None if state is None else (torch.randn(shape).to(state), torch.randn(shape).to(state))
+    x = pack_padded_sequence(torch.randn(5, 2, 3), [5, 3]) if packed else torch.randn(2, 3)
+    x = x.to(dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, torchs = (
+            [t.dtype for t in tree_leaves(module(x, hx)) if t is not None and t.is_floating_point()]
+            for module in pair
+        )
+    assert ours == torchs
 
 
 def test_meta_device_and_fake_tensors() -> None:

@@ -8,6 +8,7 @@
 // A dtype that is not listed raises "x: expected torch.float32 or torch.float64, got torch.int64".
 #pragma once
 
+#include "bfloat16.h"
 #include "check.h"
 
 #if defined(USE_CUDA)
@@ -31,6 +32,10 @@ struct DtypeOf<float> {
 template <>
 struct DtypeOf<double> {
   static constexpr ScalarType value = ScalarType::Double;
+};
+template <>
+struct DtypeOf<BFloat16> {
+  static constexpr ScalarType value = ScalarType::BFloat16;
 };
 #if defined(USE_CUDA)
 template <>

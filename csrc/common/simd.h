@@ -14,6 +14,7 @@
 #endif
 
 #include "activations.h"
+#include "bfloat16.h"
 
 #ifndef GANLSTM_ISA
 #define GANLSTM_ISA baseline
@@ -56,12 +57,17 @@ template <>
 struct VecOf<double> {
   using type = VecD;
 };
+template <>
+struct VecOf<BFloat16> {
+  using type = VecF;
+};
+// What T is computed in.
 template <typename T>
 using Vec = typename VecOf<T>::type;
 
 // Elements in a vector.
 template <typename T>
-constexpr int64_t kLanes = GANLSTM_VECTOR_BYTES / int64_t(sizeof(T));
+constexpr int64_t kLanes = GANLSTM_VECTOR_BYTES / int64_t(sizeof(Compute<T>));
 
 GANLSTM_INLINE constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 GANLSTM_INLINE constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -138,7 +144,88 @@ GANLSTM_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
 
 template <typename V, typename S>
 GANLSTM_INLINE V fill(S value) {
-  return value - V{};  // (adding 0 would turn -0 into 0, so it could not be folded into a broadcast)
+  return value -
+         V{};  // (adding 0 would turn -0 into 0, so it could not be folded into a broadcast)
+}
+
+// Products: a vector of sums takes kDepth<T> elements for each lane, which lie side by side.
+template <typename T>
+struct FactorsOf {
+  using type = Vec<T>;
+};
+#if defined(GANLSTM_BFLOAT16)
+typedef uint16_t Bits16 __attribute__((vector_size(GANLSTM_VECTOR_BYTES / 2)));
+template <>
+struct FactorsOf<BFloat16> {
+  using type = IntF;  // pairs
+};
+template <typename T>
+constexpr int64_t kDepth = std::is_same_v<T, BFloat16> ? 2 : 1;
+
+// The first n elements, each in the lower half of its lane.
+GANLSTM_INLINE IntF load_bits(const BFloat16* p, int64_t n) {
+  Bits16 bits;
+  if (n >= kLanes<BFloat16>)
+    memcpy(&bits, p, sizeof(bits));
+  else
+    bits = (Bits16)_mm256_maskz_loadu_epi16(__mmask16((1u << n) - 1), p);
+  return __builtin_convertvector(bits, IntF);
+}
+GANLSTM_INLINE VecF load_masked(const BFloat16* p, int64_t n) {
+  return (VecF)(load_bits(p, n) << 16);
+}
+GANLSTM_INLINE VecF load(const BFloat16* p) { return load_masked(p, kLanes<BFloat16>); }
+GANLSTM_INLINE void store(BFloat16* p, VecF v) {
+  const __m256bh rounded = _mm512_cvtneps_pbh((__m512)v);
+  memcpy(p, &rounded, sizeof(rounded));
+}
+GANLSTM_INLINE void store_masked(BFloat16* p, VecF v, int64_t n) {
+  _mm256_mask_storeu_epi16(p, __mmask16((1u << n) - 1), (__m256i)_mm512_cvtneps_pbh((__m512)v));
+}
+
+// The instruction takes denormals for zeros.
+GANLSTM_INLINE VecF multiply_add(VecF sum, IntF a, IntF b) {
+  return (VecF)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+GANLSTM_INLINE IntF load_factors(const BFloat16* p) {
+  IntF v;
+  memcpy(&v, p, sizeof(v));
+  return v;
+}
+GANLSTM_INLINE IntF fill_factors(const BFloat16* p, int64_t n) {
+  int32_t pair = 0;
+  memcpy(&pair, p, size_t(n) * sizeof(BFloat16));
+  return pair - IntF{};
+}
+GANLSTM_INLINE void store_factors(BFloat16* to, const BFloat16* const* rows, int64_t offset,
+                                  int64_t n) {
+  IntF pairs = load_bits(rows[0] + offset, n);
+  if (rows[1] != nullptr) pairs |= load_bits(rows[1] + offset, n) << 16;
+  memcpy(to, &pairs, sizeof(pairs));
+}
+#else
+template <typename T>
+constexpr int64_t kDepth = 1;
+#endif
+template <typename T>
+using Factors = typename FactorsOf<T>::type;
+
+GANLSTM_INLINE VecF multiply_add(VecF sum, VecF a, VecF b) { return sum + a * b; }
+GANLSTM_INLINE VecD multiply_add(VecD sum, VecD a, VecD b) { return sum + a * b; }
+template <typename T>
+GANLSTM_INLINE Vec<T> load_factors(const T* p) {
+  return load(p);
+}
+// The first n elements of the kDepth, and zeros, the same in all lanes.
+template <typename T>
+GANLSTM_INLINE Vec<T> fill_factors(const T* p, int64_t) {
+  return fill<Vec<T>>(*p);
+}
+// The first n elements from `offset` on of each of kDepth rows, filled up with zeros. Rows after
+// the first may be null, for zeros.
+template <typename T>
+GANLSTM_INLINE void store_factors(T* to, const T* const* rows, int64_t offset, int64_t n) {
+  store(to, load_n(rows[0] + offset, n));
 }
 
 // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2; exp(r) - 1 by its Taylor polynomial,

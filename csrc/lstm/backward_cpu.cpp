@@ -1,6 +1,7 @@
 // LSTM backward on the CPU: one loop against time for dz, dx and the initial state's gradients,
 // then one product for the weights' gradients.
 #include "input_gradient.h"
+#include "instruction_sets.h"
 #include "saved_steps.h"
 #include "weight_gradient.h"
 
@@ -11,13 +12,13 @@ namespace {
 // it and e leaves for the one before.
 template <typename T>
 GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const SavedSteps<T>& saved,
-                                 const Slice& s, int64_t n, int64_t t, int64_t b, T* dz, T* e_state,
-                                 const T* n_state) {
+                                 const Slice& s, int64_t n, int64_t t, int64_t b, T* dz,
+                                 Compute<T>* e_state, const Compute<T>* n_state) {
   const int64_t hidden = a.shape.hidden;
-  const T *gates = saved.gates(s, n, t, b), *c = saved.c(s, n, t, b);
-  const T* c_prev = saved.c_before(s, n, t, b);
+  const Compute<T>*gates = saved.gates(s, n, t, b), *c = saved.c(s, n, t, b);
+  const Compute<T>* c_prev = saved.c_before(s, n, t, b);
   const T* grad_y = a.grad_y == nullptr ? nullptr : a.grad_y + s.at(t, b, hidden);
-  T* d_out = a.d == nullptr ? nullptr : a.d + s.at(t, b, hidden);
+  Compute<T>* d_out = a.d == nullptr ? nullptr : a.d + s.at(t, b, hidden);
   for (int64_t unit = 0; unit < hidden; unit += kLanes<T>) {
     const int64_t valid = hidden - unit;
     const Gates<Vec<T>> g{load_n(gates + unit, valid), load_n(gates + hidden + unit, valid),
@@ -40,8 +41,8 @@ GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const SavedSteps<T>& 
 template <typename T>
 struct BackwardState {
   int64_t padded;  // of H, for each row
-  T* e;            // [rows,padded]
-  T* n;            // [rows,padded]
+  Compute<T>* e;   // [rows,padded]
+  Compute<T>* n;   // [rows,padded]
 };
 
 template <typename T>
@@ -105,11 +106,11 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
     InputGradient<T> grad_x(shape, a.grad_x);
     const int64_t padded = pack.hidden_vectors * kLanes<T>;
     const int64_t state_size = slices.most_rows() * padded;
-    Scratch<T> states(slices.tasks() * 2 * state_size);
+    Scratch<Compute<T>> states(slices.tasks() * 2 * state_size);
 
     auto walk = [&](int64_t task, StepRange range) {
       const Slice s = slices[task];
-      T* e = states.get() + task * 2 * state_size;
+      Compute<T>* e = states.get() + task * 2 * state_size;
       backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), saved, dz, range,
                      {padded, e, e + state_size},
                      range.begin == 0 ? grad_x.zeroed(s) : grad_x.of(s.direction));
@@ -124,12 +125,5 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
 
 }  // namespace
 
-namespace GANLSTM_ISA {
-void lstm_backward(const LstmBackward<float>& args, const Parallel& parallel) {
-  run_backward(args, parallel);
-}
-void lstm_backward(const LstmBackward<double>& args, const Parallel& parallel) {
-  run_backward(args, parallel);
-}
-}  // namespace GANLSTM_ISA
+GANLSTM_DEFINE(lstm_backward, LstmBackward, run_backward)
 }  // namespace ganlstm

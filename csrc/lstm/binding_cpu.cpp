@@ -61,6 +61,10 @@ class Layer {
   const LstmShape& shape() const { return shape_; }
   int64_t per_direction() const { return per_direction_; }
   ScalarType dtype() const { return x_.scalar_type(); }
+  // Of the gates and states that one pass saves for the next.
+  ScalarType saved_dtype() const {
+    return dtype() == ScalarType::BFloat16 ? ScalarType::Float : dtype();
+  }
 
   const Tensor& state(const Tensor& t, const char* name) const {
     check_shape(t, name, {shape_.directions, shape_.batch, shape_.hidden}, "(D, B, H)");
@@ -104,23 +108,34 @@ class Layer {
     return t;
   }
 
+  // As `contiguous`, for gates and states that another pass saved.
+  void saved(const Tensor& t, const char* name) const {
+    check(t.scalar_type() == saved_dtype(), name, ": expected ", dtype_name(saved_dtype()),
+          ", which is saved for x of ", dtype_name(dtype()), ", got ", dtype_name(t.scalar_type()));
+    check_device(t, name, kCPU);
+    check(t.is_contiguous(), name, ": expected a contiguous tensor");
+  }
+
   void check_weights(const std::vector<Tensor>& weights, const char* name) const {
     for (size_t k = 0; k < weights.size(); ++k)
       contiguous(weight(weights[k], name, int64_t(k) % per_direction_), name);
   }
 
-  Tensor empty(std::initializer_list<int64_t> sizes) const {
+  Tensor empty(std::initializer_list<int64_t> sizes) const { return empty(sizes, dtype()); }
+  Tensor empty(std::initializer_list<int64_t> sizes, ScalarType dtype) const {
     return torch::stable::new_empty(
-        x_, torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()));
+        x_, torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()), dtype);
   }
   Tensor absent() const { return empty({0}); }
   Tensor empty_state() const { return empty({shape_.directions, shape_.batch, shape_.hidden}); }
   // What one pass saves for the next, from the pool: it comes and goes with each training step.
-  Tensor empty_steps(int64_t gates) const {
-    return pooled({shape_.steps, shape_.batch, shape_.directions, gates * shape_.hidden});
+  Tensor empty_steps(int64_t gates, ScalarType dtype, bool wanted) const {
+    if (!wanted) return empty({0}, dtype);
+    return pooled({shape_.steps, shape_.batch, shape_.directions, gates * shape_.hidden}, dtype);
   }
   Tensor empty_windows(int64_t window) const {
-    return pooled({(shape_.steps - 1) / window, shape_.directions, shape_.batch, shape_.hidden});
+    return pooled({(shape_.steps - 1) / window, shape_.directions, shape_.batch, shape_.hidden},
+                  saved_dtype());
   }
   Tensor empty_output() const {
     return empty({shape_.steps, shape_.batch, shape_.directions * shape_.hidden});
@@ -141,14 +156,14 @@ class Layer {
   }
 
  private:
-  Tensor pooled(std::initializer_list<int64_t> sizes) const {
-    const size_t element = dtype() == ScalarType::Double ? sizeof(double) : sizeof(float);
+  Tensor pooled(std::initializer_list<int64_t> sizes, ScalarType dtype) const {
+    const size_t element = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
     int64_t strides[4], count = 1;
     for (size_t k = sizes.size(); k-- > 0; count *= sizes.begin()[k]) strides[k] = count;
     const size_t bytes = size_t(count) * element;
-    if (bytes < kPoolBytes) return empty(sizes);
+    if (bytes < kPoolBytes) return empty(sizes, dtype);
     return torch::stable::from_blob(pool_take(bytes), {sizes.begin(), sizes.size()},
-                                    {strides, sizes.size()}, x_.device(), dtype(),
+                                    {strides, sizes.size()}, x_.device(), dtype,
                                     [bytes](void* block) { pool_give(block, bytes); });
   }
 
@@ -178,15 +193,15 @@ class Layer {
 
 template <typename T>
 const T* in(const Tensor& t) {
-  return t.const_data_ptr<T>();
+  return static_cast<const T*>(t.const_data_ptr());
 }
 template <typename T>
 const T* in(const OptionalTensor& t) {
-  return t.has_value() ? t->const_data_ptr<T>() : nullptr;
+  return t.has_value() ? in<T>(*t) : nullptr;
 }
 template <typename T>
 T* out(const Tensor& t, bool wanted = true) {
-  return wanted ? t.mutable_data_ptr<T>() : nullptr;
+  return wanted ? static_cast<T*>(t.mutable_data_ptr()) : nullptr;
 }
 
 template <typename T, typename Tensors>
@@ -215,11 +230,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x,
   check(window >= 0, "window: expected a number of steps or 0, got ", window);
   const bool whole = save && window == 0;
   const Tensor y = layer.empty_output(), h_last = layer.empty_state(), c_last = layer.empty_state();
-  const Tensor gates = whole ? layer.empty_steps(4) : layer.absent();
-  const Tensor c = whole  ? layer.empty_steps(1)
-                   : save ? layer.empty_windows(window)
-                          : layer.absent();
-  dispatch<float, double>(layer.dtype(), "x", [&](auto type) {
+  const Tensor gates = layer.empty_steps(4, layer.saved_dtype(), whole);
+  const Tensor c = save && !whole ? layer.empty_windows(window)
+                                  : layer.empty_steps(1, layer.saved_dtype(), whole);
+  dispatch<float, double, BFloat16>(layer.dtype(), "x", [&](auto type) {
     using T = typename decltype(type)::type;
     LstmForward<T> args{};
     args.shape = layer.shape();
@@ -231,8 +245,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x,
     args.h_last = out<T>(h_last);
     args.c_last = out<T>(c_last);
     args.window = save ? window : 0;
-    args.gates = out<T>(gates, whole);
-    args.c = out<T>(c, save);
+    args.gates = out<Compute<T>>(gates, whole);
+    args.c = out<Compute<T>>(c, save);
     lstm_forward(args, torch_threads());
   });
   return {y, h_last, c_last, gates, c};
@@ -253,16 +267,16 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, Tensor, Tensor> backward
     layer.contiguous(layer.state(*grad_c_last, "grad_c_last"), "grad_c_last");
   layer.contiguous(layer.output(y, "y"), "y");
   check(window >= 0, "window: expected a number of steps or 0, got ", window);
-  if (window == 0) layer.contiguous(layer.steps(gates, "gates", 4), "gates");
-  layer.contiguous(window == 0 ? layer.steps(c, "c", 1) : layer.windows(c, "c", window), "c");
+  if (window == 0) layer.saved(layer.steps(gates, "gates", 4), "gates");
+  layer.saved(window == 0 ? layer.steps(c, "c", 1) : layer.windows(c, "c", window), "c");
 
   const Tensor grad_x = wanted[0] ? layer.empty_input() : layer.absent();
   const Tensor grad_h0 = wanted[1] ? layer.empty_state() : layer.absent();
   const Tensor grad_c0 = wanted[2] ? layer.empty_state() : layer.absent();
   const auto grad_weights = layer.empty_weights(wanted[3], wanted[4], wanted[5]);
-  const Tensor dz = save ? layer.empty_steps(4) : layer.absent();
-  const Tensor d = save ? layer.empty_steps(1) : layer.absent();
-  dispatch<float, double>(layer.dtype(), "x", [&](auto type) {
+  const Tensor dz = layer.empty_steps(4, layer.dtype(), save);
+  const Tensor d = layer.empty_steps(1, layer.saved_dtype(), save);
+  dispatch<float, double, BFloat16>(layer.dtype(), "x", [&](auto type) {
     using T = typename decltype(type)::type;
     LstmBackward<T> args{};
     args.shape = layer.shape();
@@ -275,15 +289,15 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, Tensor, Tensor> backward
     args.c0 = in<T>(c0);
     args.y = in<T>(y);
     args.window = window;
-    args.gates = in<T>(gates);
-    args.c = in<T>(c);
+    args.gates = in<Compute<T>>(gates);
+    args.c = in<Compute<T>>(c);
     args.grad_x = out<T>(grad_x, wanted[0]);
     args.grad_h0 = out<T>(grad_h0, wanted[1]);
     args.grad_c0 = out<T>(grad_c0, wanted[2]);
     set_weight_grads(args.grad_weights, grad_weights, layer.per_direction(), wanted[3], wanted[4],
                      wanted[5]);
     args.dz = out<T>(dz, save);
-    args.d = out<T>(d, save);
+    args.d = out<Compute<T>>(d, save);
     lstm_backward(args, torch_threads());
   });
   return {grad_x, grad_h0, grad_c0, grad_weights, dz, d};
@@ -309,10 +323,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
   if (grad_c_last.has_value())
     layer.contiguous(layer.state(*grad_c_last, "grad_c_last"), "grad_c_last");
   layer.contiguous(layer.output(y, "y"), "y");
-  layer.contiguous(layer.steps(gates, "gates", 4), "gates");
-  layer.contiguous(layer.steps(c, "c", 1), "c");
+  layer.saved(layer.steps(gates, "gates", 4), "gates");
+  layer.saved(layer.steps(c, "c", 1), "c");
   layer.contiguous(layer.steps(dz, "dz", 4), "dz");
-  layer.contiguous(layer.steps(d, "d", 1), "d");
+  layer.saved(layer.steps(d, "d", 1), "d");
 
   // The pass needs the tangent of h, which is the gradient of grad_y, whoever wants it.
   const Tensor g_grad_y = layer.empty_output();
@@ -322,7 +336,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
   const Tensor g_h0 = wanted[4] ? layer.empty_state() : layer.absent();
   const Tensor g_c0 = wanted[5] ? layer.empty_state() : layer.absent();
   const auto g_weights = layer.empty_weights(wanted[6], wanted[7], wanted[8]);
-  dispatch<float, double>(layer.dtype(), "x", [&](auto type) {
+  dispatch<float, double, BFloat16>(layer.dtype(), "x", [&](auto type) {
     using T = typename decltype(type)::type;
     LstmDoubleBackward<T> args{};
     args.shape = layer.shape();
@@ -336,10 +350,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
     args.h0 = in<T>(h0);
     args.c0 = in<T>(c0);
     args.y = in<T>(y);
-    args.gates = in<T>(gates);
-    args.c = in<T>(c);
+    args.gates = in<Compute<T>>(gates);
+    args.c = in<Compute<T>>(c);
     args.dz = in<T>(dz);
-    args.d = in<T>(d);
+    args.d = in<Compute<T>>(d);
     args.g_grad_y = out<T>(g_grad_y);
     args.g_grad_h_last = out<T>(g_grad_h_last, wanted[1]);
     args.g_grad_c_last = out<T>(g_grad_c_last, wanted[2]);

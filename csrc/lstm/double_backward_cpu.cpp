@@ -5,6 +5,7 @@
 // (simd.h comes first: its vector overloads are what cell.h calls.)
 #include "cell.h"
 #include "input_gradient.h"
+#include "instruction_sets.h"
 #include "lstm.h"
 #include "products.h"
 #include "slices.h"
@@ -27,8 +28,9 @@ struct Cotangents {
 
 template <typename T>
 struct TangentBuffers {
-  T* gates;  // [T,B,D,4H] tangents of the gates, then dz_
-  T* c;      // [T,B,D,H] tangents of c_t
+  Compute<T>* gates;  // [T,B,D,4H] tangents of the gates
+  Compute<T>* c;      // [T,B,D,H] tangents of c_t
+  StepRows<T> dz_;    // of rows of 4H: may be in the place of the gates' tangents
 };
 
 template <typename T>
@@ -43,21 +45,29 @@ template <typename T>
 struct Packs {
   GatePack<T> gates;
   ColumnPack<T> columns;
-  const T* gate_weights;    // of the weights, for each direction
-  const T* gate_v_weights;  // of their cotangents, or null
-  const T* gate_v_bias;     // cotangents of the biases: zeros where there are none
+  const T* gate_weights;          // of the weights, for each direction
+  const T* gate_v_weights;        // of their cotangents, or null
+  const Compute<T>* gate_v_bias;  // cotangents of the biases: zeros where there are none
   const T* column_weights;
   const T* column_v_weights;  // or null
+};
+
+template <typename T>
+struct InitialStates {
+  const Compute<T>* c0;    // [D,B,H]
+  const Compute<T>* v_c0;  // [D,B,H]
+  const T* zeros;          // [H]
 };
 
 // One row's gates, states and tangents at step t and the step before it.
 template <typename T>
 struct RowPointers {
-  const T *gates, *c, *c_prev, *c_prev_;
-  T *gates_, *c_, *h_;
+  const Compute<T>*gates, *c, *c_prev, *c_prev_;
+  Compute<T>*gates_, *c_;
+  T* h_;
 
   RowPointers(const LstmDoubleBackward<T>& a, const Slice& s, const TangentBuffers<T>& tangent,
-              int64_t t, int64_t b, const T* zeros) {
+              int64_t t, int64_t b, const InitialStates<T>& initial) {
     const int64_t hidden = a.shape.hidden, before = s.before(t, b), now = s.at(t, b, hidden);
     gates = a.gates + 4 * now;
     c = a.c + now;
@@ -68,8 +78,8 @@ struct RowPointers {
       c_prev = a.c + s.at(before, b, hidden);
       c_prev_ = tangent.c + s.at(before, b, hidden);
     } else {
-      c_prev = a.c0 + s.initial(b, hidden);
-      c_prev_ = a.v_c0 == nullptr ? zeros : a.v_c0 + s.initial(b, hidden);
+      c_prev = initial.c0 + s.initial(b, hidden);
+      c_prev_ = initial.v_c0 + s.initial(b, hidden);
     }
   }
 };
@@ -95,7 +105,7 @@ GANLSTM_INLINE void tangent_block(const LstmDoubleBackward<T>& a, const Packs<T>
                                   int64_t r) {
   const int64_t hidden = a.shape.hidden, input = a.shape.input;
   const int64_t unit = block * kLanes<T>, valid = hidden - unit;
-  const T* bias = packs.gate_v_bias + block * packs.gates.width;
+  const Compute<T>* bias = packs.gate_v_bias + block * packs.gates.width;
   Vec<T> z[M][kColumns];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
@@ -123,7 +133,7 @@ struct SliceState {
   Scratch<RowPointers<T>> rows;
   Scratch<const T*> pointers;
   Scratch<T*> g_x;
-  const T* zeros;  // [H]
+  InitialStates<T> initial;
 };
 
 template <typename T>
@@ -139,12 +149,12 @@ void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j), before = s.before(t, b);
       const int64_t x = (t * shape.batch + b) * shape.input;
-      state.rows.get()[j] = RowPointers<T>(a, s, tangent, t, b, state.zeros);
+      state.rows.get()[j] = RowPointers<T>(a, s, tangent, t, b, state.initial);
       if (before >= 0) {
         rows.h_[j] = a.g_grad_y + s.at(before, b, hidden);
         rows.h[j] = a.y + s.at(before, b, hidden);
       } else {
-        rows.h_[j] = a.v_h0 == nullptr ? state.zeros : a.v_h0 + s.initial(b, hidden);
+        rows.h_[j] = a.v_h0 == nullptr ? state.initial.zeros : a.v_h0 + s.initial(b, hidden);
         rows.h[j] = a.h0 + s.initial(b, hidden);
       }
       rows.x_[j] = a.v_x == nullptr ? nullptr : a.v_x + x;
@@ -161,11 +171,11 @@ void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs
 
 template <typename T>
 void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs<T>& packs,
-                      const TangentBuffers<T>& tangent, const SliceState<T>& state,
-                      StepRange range, T* carried, T* g_x) {
+                      const TangentBuffers<T>& tangent, const SliceState<T>& state, StepRange range,
+                      Compute<T>* carried, T* g_x) {
   const LstmShape& shape = a.shape;
   const int64_t hidden = shape.hidden, padded = packs.columns.hidden_vectors * kLanes<T>;
-  T *e = carried, *e_ = e + s.count * padded, *d_ = e_ + s.count * padded;
+  Compute<T>*e = carried, *e_ = e + s.count * padded, *d_ = e_ + s.count * padded;
   if (range.begin == 0) {
     load_state<T>(s, a.grad_c_last, e, padded);
     load_state<T>(s, nullptr, e_, padded);
@@ -173,11 +183,12 @@ void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Pack
   }
   const T **dz_rows_ = state.pointers.get(), **dz_rows = dz_rows_ + s.count;
 
-  for_each_step(s, false, range, [&](int64_t, int64_t t, int64_t alive) {
+  for_each_step(s, false, range, [&](int64_t n, int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j);
-      const RowPointers<T> p(a, s, tangent, t, b, state.zeros);
-      const T* d = a.d + s.at(t, b, hidden);
+      const RowPointers<T> p(a, s, tangent, t, b, state.initial);
+      T* row = tangent.dz_.row(s, n, t, b, 4 * hidden);
+      const Compute<T>* d = a.d + s.at(t, b, hidden);
       for (int64_t unit = 0; unit < hidden; unit += kLanes<T>) {
         const int64_t valid = hidden - unit, at = j * padded + unit;
         Vec<T> e_now = load(e + at), e_now_ = load(e_ + at);
@@ -188,9 +199,9 @@ void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Pack
             load(d_ + at), e_now, e_now_);
         store(e + at, e_now);
         store(e_ + at, e_now_);
-        store_gates(p.gates_ + unit, hidden, dz_, valid);
+        store_gates(row + unit, hidden, dz_, valid);
       }
-      dz_rows_[j] = p.gates_;
+      dz_rows_[j] = row;
       dz_rows[j] = a.dz + s.at(t, b, 4 * hidden);
       state.g_x.get()[j] = g_x == nullptr ? nullptr : g_x + (t * shape.batch + b) * shape.input;
     }
@@ -206,13 +217,22 @@ template <typename T>
 void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& parallel) {
   const LstmShape& shape = a.shape;
   const int64_t D = shape.directions, states = shape.steps * shape.batch * D;
-  Scratch<T> tangent_memory(states * 5 * shape.hidden);
-  const TangentBuffers<T> tangent{tangent_memory.get(),
-                                  tangent_memory.get() + states * 4 * shape.hidden};
-  Scratch<T> zeros(shape.hidden);
-  memset(zeros.get(), 0, size_t(shape.hidden) * sizeof(T));
   const Slicing slices(shape, parallel);
   const WeightGradient<T> gradient(shape, a.g_weights, slices, parallel);
+  Scratch<Compute<T>> tangent_memory(states * 5 * shape.hidden);
+  TangentBuffers<T> tangent{
+      tangent_memory.get(), tangent_memory.get() + states * 4 * shape.hidden, {nullptr, 0}};
+  Scratch<T> own_dz_(0);
+  if constexpr (std::is_same_v<T, Compute<T>>) {
+    tangent.dz_.data = tangent.gates;
+  } else {
+    tangent.dz_.window = gradient.wanted() ? gradient.part() : 1;
+    own_dz_.resize(tangent.dz_.window * shape.batch * D * 4 * shape.hidden);
+    tangent.dz_.data = own_dz_.get();
+  }
+  Scratch<T> zeros(shape.hidden);
+  memset(zeros.get(), 0, size_t(shape.hidden) * sizeof(T));
+  const ComputeState<T> c0(shape, a.c0), v_c0(shape, a.v_c0);
   if (shape.batch > 0) {
     const GatePack<T> gates(shape);
     const ColumnPack<T> columns(shape, a.g_x != nullptr);
@@ -223,8 +243,8 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
       matrices |= came.hh || came.ih;
     }
     const int64_t gate_size = gates.weight_size(), column_size = columns.size();
-    Scratch<T> gate_weights(D * gate_size), gate_bias(D * gates.bias_size());
-    Scratch<T> gate_v_weights(cotangents ? D * gate_size : 0), gate_v_bias(D * gates.bias_size());
+    Scratch<T> gate_weights(D * gate_size), gate_v_weights(cotangents ? D * gate_size : 0);
+    Scratch<Compute<T>> gate_bias(D * gates.bias_size()), gate_v_bias(D * gates.bias_size());
     Scratch<T> column_weights(D * column_size), column_v_weights(matrices ? D * column_size : 0);
     const int64_t of_gates = D * gates.blocks, of_columns = D * columns.blocks();
     auto pack_task = [&](int64_t task) {
@@ -249,7 +269,7 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
     InputGradient<T> g_x(shape, a.g_x);
     const int64_t padded = columns.hidden_vectors * kLanes<T>;
     const int64_t carried_size = 3 * slices.most_rows() * padded;
-    Scratch<T> carried(slices.tasks() * carried_size);
+    Scratch<Compute<T>> carried(slices.tasks() * carried_size);
     auto walk = [&](int64_t task, StepRange range) {
       const Slice s = slices[task];
       const int64_t d = s.direction;
@@ -260,14 +280,16 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
                            gate_v_bias.get() + d * gates.bias_size(),
                            column_weights.get() + d * column_size,
                            matrices ? column_v_weights.get() + d * column_size : nullptr};
-      const SliceState<T> state{Scratch<RowPointers<T>>(s.count), Scratch<const T*>(4 * s.count),
-                                Scratch<T*>(s.count), zeros.get()};
+      const SliceState<T> state{Scratch<RowPointers<T>>(s.count),
+                                Scratch<const T*>(4 * s.count),
+                                Scratch<T*>(s.count),
+                                {c0.get(), v_c0.get(), zeros.get()}};
       if (range.begin == 0) tangent_forward(a, s, packs, tangent, state);
       tangent_backward(a, s, packs, tangent, state, range, carried.get() + task * carried_size,
                        range.begin == 0 ? g_x.zeroed(s) : g_x.of(d));
     };
     gradient.walk_and_add(walk, [&](StepRange range, auto add) {
-      add({{tangent.gates, 0}, a.y, a.h0, a.x, range}, true);
+      add({{tangent.dz_.data, tangent.dz_.window}, a.y, a.h0, a.x, range}, true);
       add({{a.dz, 0}, a.g_grad_y, a.v_h0, a.v_x, range}, false);
     });
     g_x.add_directions(parallel);
@@ -277,12 +299,5 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
 
 }  // namespace
 
-namespace GANLSTM_ISA {
-void lstm_double_backward(const LstmDoubleBackward<float>& args, const Parallel& parallel) {
-  run_double_backward(args, parallel);
-}
-void lstm_double_backward(const LstmDoubleBackward<double>& args, const Parallel& parallel) {
-  run_double_backward(args, parallel);
-}
-}  // namespace GANLSTM_ISA
+GANLSTM_DEFINE(lstm_double_backward, LstmDoubleBackward, run_double_backward)
 }  // namespace ganlstm

@@ -1,6 +1,7 @@
 // LSTM forward on the CPU: input and recurrent products, gates and state in one time loop.
 #include "forward_steps.h"
 #include "hidden_split.h"
+#include "instruction_sets.h"
 
 namespace ganlstm {
 namespace {
@@ -10,7 +11,7 @@ void forward_slice(const LstmForward<T>& a, const Slice& s, const ForwardWeights
   const LstmShape& shape = a.shape;
   const int64_t hidden = shape.hidden, padded = weights.padded();
   const bool keep_c = a.c != nullptr && a.window > 0;
-  Scratch<T> c_state(s.count * padded);
+  Scratch<Compute<T>> c_state(s.count * padded);
   load_state(s, a.c0, c_state.get(), padded);
   zero_after_end(s, a.y, hidden);
   zero_after_end(s, a.gates, 4 * hidden);
@@ -43,12 +44,5 @@ void run_forward(const LstmForward<T>& a, const Parallel& parallel) {
 
 }  // namespace
 
-namespace GANLSTM_ISA {
-void lstm_forward(const LstmForward<float>& args, const Parallel& parallel) {
-  run_forward(args, parallel);
-}
-void lstm_forward(const LstmForward<double>& args, const Parallel& parallel) {
-  run_forward(args, parallel);
-}
-}  // namespace GANLSTM_ISA
+GANLSTM_DEFINE(lstm_forward, LstmForward, run_forward)
 }  // namespace ganlstm

@@ -40,47 +40,51 @@ class ForwardWeights {
   const T* ih(int64_t direction, int64_t block) const {
     return weights_.get() + direction * pack_.weight_size() + pack_.ih(block);
   }
-  const T* bias(int64_t direction, int64_t block) const {
+  const Compute<T>* bias(int64_t direction, int64_t block) const {
     return bias_.get() + direction * pack_.bias_size() + block * pack_.width;
   }
 
  private:
   GatePack<T> pack_;
-  Scratch<T> weights_, bias_;
+  Scratch<T> weights_;
+  Scratch<Compute<T>> bias_;
 };
 
 template <typename T>
 struct ForwardLoop {
   const LstmShape& shape;
   const ForwardWeights<T>& weights;
-  const T* x;         // [T,B,I]
-  const T* h0;        // [D,B,H]
-  const T* y;         // [T,B,D*H] where the steps before are read
-  T* h;               // the same array out, or null where all its steps are there already
-  StepRows<T> gates;  // out, or null
-  StepRows<T> c;      // out, null exactly when gates is
+  const T* x;                  // [T,B,I]
+  const T* h0;                 // [D,B,H]
+  const T* y;                  // [T,B,D*H] where the steps before are read
+  T* h;                        // the same array out, or null where all its steps are there already
+  StepRows<Compute<T>> gates;  // out, or null
+  StepRows<Compute<T>> c;      // out, null exactly when gates is
 };
 
 template <typename T>
 struct ForwardRows {
   const T** x;
   const T** h_before;
-  const T** z;  // [blocks][gates of a block] what x and the bias contribute; null: from x
   T** h;
-  T** gates;
-  T** c;
+  const Compute<T>** z;  // [blocks][gates of a block] what x and the bias contribute; null: from x
+  Compute<T>** gates;
+  Compute<T>** c;
 };
 
+// Not inlined: the constants of the gates, kept in registers around the products, would push the
+// sums out of them.
 template <int M, typename T>
-GANLSTM_INLINE void forward_block(const ForwardLoop<T>& a, int64_t direction, int64_t block,
-                                  const ForwardRows<T>& row, int64_t r, T* c_state) {
+__attribute__((noinline)) void forward_block(const ForwardLoop<T>& a, int64_t direction,
+                                             int64_t block, const ForwardRows<T>& row, int64_t r,
+                                             Compute<T>* c_state) {
   const int64_t hidden = a.shape.hidden, unit = block * kLanes<T>, valid = hidden - unit;
   const int64_t padded = a.weights.padded();
-  const T* bias = a.weights.bias(direction, block);
+  const Compute<T>* bias = a.weights.bias(direction, block);
   Vec<T> z[M][kColumns];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
-    const T* from = row.z == nullptr ? bias : row.z[r + m] + block * kColumns * kLanes<T>;
+    const Compute<T>* from = row.z == nullptr ? bias : row.z[r + m] + block * kColumns * kLanes<T>;
 #pragma GCC unroll 4
     for (int n = 0; n < kColumns; ++n) z[m][n] = load(from + n * kLanes<T>);
   }
@@ -88,14 +92,14 @@ GANLSTM_INLINE void forward_block(const ForwardLoop<T>& a, int64_t direction, in
   if (row.z == nullptr) multiply(z, row.x + r, a.shape.input, a.weights.ih(direction, block));
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
-    T* state = c_state + (r + m) * padded + unit;
+    Compute<T>* state = c_state + (r + m) * padded + unit;
     Vec<T> c, h;
     const Gates<Vec<T>> gates =
         cell_forward(Gates<Vec<T>>{z[m][0], z[m][1], z[m][2], z[m][3]}, load(state), c, h);
     store(state, c);
     if (a.h != nullptr) store_n(row.h[r + m] + unit, h, valid);
     if (a.gates.data != nullptr) {
-      T* to = row.gates[r + m] + unit;
+      Compute<T>* to = row.gates[r + m] + unit;
       store_n(to, gates.i, valid);
       store_n(to + hidden, gates.f, valid);
       store_n(to + 2 * hidden, gates.g, valid);
@@ -109,17 +113,15 @@ GANLSTM_INLINE void forward_block(const ForwardLoop<T>& a, int64_t direction, in
 // called after each. c_state: [rows,padded] c before them, then after. inputs: [steps of
 // range,B,blocks,gates of a block] what x and the bias contribute, or null.
 template <typename T, typename F>
-void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, T* c_state,
-                   StepRange blocks, const T* inputs, F after_step) {
+void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, Compute<T>* c_state,
+                   StepRange blocks, const Compute<T>* inputs, F after_step) {
   const LstmShape& shape = a.shape;
-  Scratch<const T*> sources(3 * s.count);
-  Scratch<T*> outputs(3 * s.count);
-  const ForwardRows<T> row{sources.get(),
-                           sources.get() + s.count,
-                           inputs == nullptr ? nullptr : sources.get() + 2 * s.count,
-                           outputs.get(),
-                           outputs.get() + s.count,
-                           outputs.get() + 2 * s.count};
+  Scratch<const T*> sources(2 * s.count);
+  Scratch<T*> outputs(s.count);
+  Scratch<const Compute<T>*> products(inputs == nullptr ? 0 : s.count);
+  Scratch<Compute<T>*> saved(2 * s.count);
+  const ForwardRows<T> row{sources.get(), sources.get() + s.count, outputs.get(), products.get(),
+                           saved.get(),   saved.get() + s.count};
   for_each_step(s, true, range, [&](int64_t m, int64_t t, int64_t alive) {
     const int64_t n = shape.steps - 1 - m;
     for (int64_t j = 0; j < alive; ++j) {
@@ -143,7 +145,7 @@ void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, T* 
 }
 
 template <typename T>
-void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, T* c_state) {
+void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, Compute<T>* c_state) {
   forward_steps<T>(a, s, range, c_state, {0, a.weights.blocks()}, nullptr, [] {});
 }
 

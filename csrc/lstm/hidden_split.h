@@ -26,7 +26,7 @@ inline int64_t split_members(const LstmShape& s, int64_t blocks, const Slicing& 
 // z[step][row][block of gates] = x W^T + b for steps of a walk and the member's blocks.
 template <typename T>
 void project_inputs(const ForwardLoop<T>& a, const Slice& s, StepRange range, StepRange blocks,
-                    T* z) {
+                    Compute<T>* z) {
   constexpr int64_t width = kColumns * kLanes<T>;
   const int64_t stride = a.weights.blocks() * width, batch = a.shape.batch;
   const int64_t rows = (range.end - range.begin) * batch;
@@ -34,7 +34,8 @@ void project_inputs(const ForwardLoop<T>& a, const Slice& s, StepRange range, St
   for (int64_t block = blocks.begin; block < blocks.end; ++block)
     for_row_groups(rows, [&](int64_t r, auto count) {
       constexpr int M = decltype(count)::value;
-      const T *x[M], *bias = a.weights.bias(s.direction, block);
+      const T* x[M];
+      const Compute<T>* bias = a.weights.bias(s.direction, block);
       Vec<T> sums[M][kColumns];
       for (int m = 0; m < M; ++m) {
         const int64_t n = range.begin + (r + m) / batch, b = (r + m) % batch;
@@ -57,12 +58,10 @@ void forward_split(const LstmForward<T>& a, const ForwardWeights<T>& weights, in
   const LstmShape& shape = a.shape;
   const int64_t hidden = shape.hidden, padded = weights.padded(), state = shape.batch * padded;
   const int64_t chunk = smaller(divide_up(kSplitSteps, shape.batch), shape.steps);
-  Scratch<T> c_state(shape.directions * state);
-  Scratch<T> z(shape.directions * chunk * 4 * state);
+  Scratch<Compute<T>> c_state(shape.directions * state);
+  Scratch<Compute<T>> z(shape.directions * chunk * 4 * state);
   const ForwardLoop<T> loop{shape, weights, a.x, a.h0, a.y, a.y, {a.gates, 0}, {a.c, 0}};
-  const auto slice = [&](int64_t direction) {
-    return Slice{&shape, direction, 0, 1, shape.batch};
-  };
+  const auto slice = [&](int64_t direction) { return Slice{&shape, direction, 0, 1, shape.batch}; };
   for (int64_t d = 0; d < shape.directions; ++d) {
     load_state(slice(d), a.c0, c_state.get() + d * state, padded);
     zero_after_end(slice(d), a.y, hidden);
@@ -77,7 +76,7 @@ void forward_split(const LstmForward<T>& a, const ForwardWeights<T>& weights, in
                            weights.blocks() * (member + 1) / team.size()};
     int64_t turn = 0;
     for (int64_t d = 0; d < shape.directions; ++d) {
-      T* inputs = z.get() + d * chunk * 4 * state;
+      Compute<T>* inputs = z.get() + d * chunk * 4 * state;
       for (int64_t begin = 0; begin < shape.steps; begin += chunk) {
         const StepRange range{begin, smaller(begin + chunk, shape.steps)};
         project_inputs(loop, slice(d), range, blocks, inputs);

@@ -40,7 +40,8 @@ class InputGradient {
     auto add = [&](int64_t task) {
       const int64_t end = smaller((task + 1) * block, size_);
       const T* from = second_.get();
-      for (int64_t i = task * block; i < end; ++i) first_[i] += from[i];
+      for (int64_t i = task * block; i < end; ++i)
+        first_[i] = narrow<T>(widen(first_[i]) + widen(from[i]));
     };
     for_each_task(parallel, divide_up(size_, block), add);
   }

@@ -6,34 +6,33 @@
 #include <cstring>
 #include <numeric>
 
-#define GANLSTM_DECLARE(isa)                                                     \
-  namespace isa {                                                                \
-  void lstm_forward(const LstmForward<float>&, const Parallel&);                 \
-  void lstm_forward(const LstmForward<double>&, const Parallel&);                \
-  void lstm_backward(const LstmBackward<float>&, const Parallel&);               \
-  void lstm_backward(const LstmBackward<double>&, const Parallel&);              \
-  void lstm_double_backward(const LstmDoubleBackward<float>&, const Parallel&);  \
-  void lstm_double_backward(const LstmDoubleBackward<double>&, const Parallel&); \
-  }
+#include "instruction_sets.h"
+#include "widened.h"
 
 namespace ganlstm {
 
-GANLSTM_DECLARE(baseline)
+GANLSTM_DECLARE(baseline, float)
+GANLSTM_DECLARE(baseline, double)
 #if defined(__x86_64__)
-GANLSTM_DECLARE(avx2)
-GANLSTM_DECLARE(avx512)
+GANLSTM_DECLARE(avx2, float)
+GANLSTM_DECLARE(avx2, double)
+GANLSTM_DECLARE(avx512, float)
+GANLSTM_DECLARE(avx512, double)
+GANLSTM_DECLARE(avx512bf16, BFloat16)
 #endif
 
 namespace {
 
-enum class Isa { baseline, avx2, avx512 };
+// Each has what those before it have.
+enum class Isa { baseline, avx2, avx512, avx512bf16 };
+constexpr const char* kNames[] = {"baseline", "avx2", "avx512", "avx512bf16"};
 
 Isa best_isa() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-    return Isa::avx512;
+    return __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512;
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
 #endif
   return Isa::baseline;
@@ -42,23 +41,17 @@ Isa best_isa() {
 Isa chosen_isa() {
   static const Isa chosen = [] {
     const char* name = std::getenv("GANLSTM_FAST_CPU_ISA");
-    Isa wanted = Isa::avx512;
-    if (name != nullptr && std::strcmp(name, "baseline") == 0) wanted = Isa::baseline;
-    if (name != nullptr && std::strcmp(name, "avx2") == 0) wanted = Isa::avx2;
-    return std::min(wanted, best_isa());
+    int wanted = int(Isa::avx512bf16);
+    for (int k = 0; name != nullptr && k < wanted; ++k)
+      if (std::strcmp(name, kNames[k]) == 0) wanted = k;
+    return std::min(Isa(wanted), best_isa());
   }();
   return chosen;
 }
 
 }  // namespace
 
-const char* cpu_isa() {
-  switch (chosen_isa()) {
-    case Isa::avx512: return "avx512";
-    case Isa::avx2: return "avx2";
-    default: return "baseline";
-  }
-}
+const char* cpu_isa() { return kNames[int(chosen_isa())]; }
 
 void order_by_length(const int64_t* lengths, int64_t batch, int64_t* order) {
   std::iota(order, order + batch, int64_t(0));
@@ -70,21 +63,32 @@ void order_by_length(const int64_t* lengths, int64_t batch, int64_t* order) {
 #define GANLSTM_DISPATCH(function, Args)                         \
   void function(const Args& args, const Parallel& parallel) {    \
     switch (chosen_isa()) {                                      \
+      case Isa::avx512bf16:                                      \
       case Isa::avx512: return avx512::function(args, parallel); \
       case Isa::avx2: return avx2::function(args, parallel);     \
       default: return baseline::function(args, parallel);        \
     }                                                            \
   }
+#define GANLSTM_DISPATCH_BFLOAT16(function, Args)                                     \
+  void function(const Args& args, const Parallel& parallel) {                         \
+    if (chosen_isa() == Isa::avx512bf16) return avx512bf16::function(args, parallel); \
+    widened::function(args, parallel);                                                \
+  }
 #else
 #define GANLSTM_DISPATCH(function, Args) \
   void function(const Args& args, const Parallel& parallel) { baseline::function(args, parallel); }
+#define GANLSTM_DISPATCH_BFLOAT16(function, Args) \
+  void function(const Args& args, const Parallel& parallel) { widened::function(args, parallel); }
 #endif
 
 GANLSTM_DISPATCH(lstm_forward, LstmForward<float>)
 GANLSTM_DISPATCH(lstm_forward, LstmForward<double>)
+GANLSTM_DISPATCH_BFLOAT16(lstm_forward, LstmForward<BFloat16>)
 GANLSTM_DISPATCH(lstm_backward, LstmBackward<float>)
 GANLSTM_DISPATCH(lstm_backward, LstmBackward<double>)
+GANLSTM_DISPATCH_BFLOAT16(lstm_backward, LstmBackward<BFloat16>)
 GANLSTM_DISPATCH(lstm_double_backward, LstmDoubleBackward<float>)
 GANLSTM_DISPATCH(lstm_double_backward, LstmDoubleBackward<double>)
+GANLSTM_DISPATCH_BFLOAT16(lstm_double_backward, LstmDoubleBackward<BFloat16>)
 
 }  // namespace ganlstm

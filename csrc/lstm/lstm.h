@@ -1,6 +1,8 @@
 // The shape contract of the LSTM's three passes: one layer over a whole sequence, in one or two
-// directions, in float or double. Every array is dense and row-major; T steps, B batch, I input,
-// H hidden, D directions. Gates are in the order i, f, g, o.
+// directions, in float, double or bfloat16. Every array is dense and row-major; T steps, B batch,
+// I input, H hidden, D directions. Gates are in the order i, f, g, o. For bfloat16, gates, cell
+// states and sums are float inside, and so is what one pass saves for the next, except dz, which
+// only feeds products.
 //
 // The equations are in cell.h. Direction 1 reads the sequence backwards. With `lengths`, steps of a
 // sequence from its length on are neither read nor computed: everything that is returned is 0
@@ -14,6 +16,7 @@
 
 #include <cstdint>
 
+#include "../common/bfloat16.h"
 #include "../common/parallel.h"
 
 namespace ganlstm {
@@ -46,15 +49,15 @@ template <typename T>
 struct LstmForward {
   LstmShape shape;
   LstmWeights<T> weights[2];
-  const T* x;      // [T,B,I] input
-  const T* h0;     // [D,B,H] state before the first step
-  const T* c0;     // [D,B,H]
-  T* y;            // [T,B,D*H] out: h_t
-  T* h_last;       // [D,B,H] out: h after the last valid step
-  T* c_last;       // [D,B,H] out: c after the last valid step
-  int64_t window;  // 0: none
-  T* gates;        // [T,B,D,4H] out: activated gates, or null; null with a window
-  T* c;            // [T,B,D,H] out: c_t, or null; with a window [(T-1)/window,D,B,H]
+  const T* x;         // [T,B,I] input
+  const T* h0;        // [D,B,H] state before the first step
+  const T* c0;        // [D,B,H]
+  T* y;               // [T,B,D*H] out: h_t
+  T* h_last;          // [D,B,H] out: h after the last valid step
+  T* c_last;          // [D,B,H] out: c after the last valid step
+  int64_t window;     // 0: none
+  Compute<T>* gates;  // [T,B,D,4H] out: activated gates, or null; null with a window
+  Compute<T>* c;      // [T,B,D,H] out: c_t, or null; with a window [(T-1)/window,D,B,H]
 };
 
 template <typename T>
@@ -69,14 +72,14 @@ struct LstmBackward {
   const T* c0;
   const T* y;
   int64_t window;
-  const T* gates;
-  const T* c;
+  const Compute<T>* gates;
+  const Compute<T>* c;
   T* grad_x;   // [T,B,I] out, or null; likewise below
   T* grad_h0;  // [D,B,H]
   T* grad_c0;  // [D,B,H]
   LstmWeightGrads<T> grad_weights[2];
-  T* dz;  // [T,B,D,4H] out: gradient of the pre-activations, or null
-  T* d;   // [T,B,D,H] out: gradient that reached h_t, or null; what the double backward needs
+  T* dz;          // [T,B,D,4H] out: gradient of the pre-activations, or null
+  Compute<T>* d;  // [T,B,D,H] out: gradient that reached h_t, or null; for the double backward
 };
 
 // The Hessian of the layer applied to a direction v: `v_*` are the cotangents of the backward's
@@ -94,10 +97,10 @@ struct LstmDoubleBackward {
   const T* h0;
   const T* c0;
   const T* y;
-  const T* gates;
-  const T* c;
+  const Compute<T>* gates;
+  const Compute<T>* c;
   const T* dz;
-  const T* d;
+  const Compute<T>* d;
   T* g_grad_y;       // [T,B,D*H] out: also the tangent of h_t that the pass itself needs
   T* g_grad_h_last;  // [D,B,H] out, or null; likewise below
   T* g_grad_c_last;  // [D,B,H]
@@ -113,13 +116,17 @@ void order_by_length(const int64_t* lengths, int64_t batch, int64_t* order);
 // Each runs on the widest instruction set that this processor has.
 void lstm_forward(const LstmForward<float>&, const Parallel&);
 void lstm_forward(const LstmForward<double>&, const Parallel&);
+void lstm_forward(const LstmForward<BFloat16>&, const Parallel&);
 void lstm_backward(const LstmBackward<float>&, const Parallel&);
 void lstm_backward(const LstmBackward<double>&, const Parallel&);
+void lstm_backward(const LstmBackward<BFloat16>&, const Parallel&);
 void lstm_double_backward(const LstmDoubleBackward<float>&, const Parallel&);
 void lstm_double_backward(const LstmDoubleBackward<double>&, const Parallel&);
+void lstm_double_backward(const LstmDoubleBackward<BFloat16>&, const Parallel&);
 
-// The instruction set in use: "baseline", "avx2" or "avx512". GANLSTM_FAST_CPU_ISA names a lower
-// one than the processor's best, for tests; it is read once.
+// The instruction set in use: "baseline", "avx2", "avx512", or "avx512bf16", which is avx512 with
+// products in bfloat16. GANLSTM_FAST_CPU_ISA names a lower one than the processor's best, for
+// tests; it is read once.
 const char* cpu_isa();
 
 }  // namespace ganlstm

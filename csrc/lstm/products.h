@@ -15,24 +15,26 @@ constexpr int kColumns = 4;
 // Few rows have too few sums to keep the multipliers busy: then steps of k, in turn, have sums of
 // their own.
 template <int M>
-constexpr int kTurns = M == 1 ? kRows / 2 + 1 : M == 2 && kRows > 4 ? 2 : 1;
+constexpr int kTurns = M == 1                ? kRows / 2 + 1
+                       : M == 2 && kRows > 4 ? 2
+                                             : 1;
 
-// sums[m][n] += rows[m][k] * packed[k][n]
+// sums[m][n] += rows[m][k] * packed[k][n] for kDepth<T> values of k, or the first `valid` of them.
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_step(Vec<T> (&sums)[M][N], const T* const (&row)[M], int64_t k,
-                                  const T* packed) {
-  Vec<T> w[N];
+                                  const T* packed, int64_t valid = kDepth<T>) {
+  Factors<T> w[N];
 #pragma GCC unroll 4
-  for (int n = 0; n < N; ++n) w[n] = load(packed + (k * N + n) * kLanes<T>);
+  for (int n = 0; n < N; ++n) w[n] = load_factors(packed + (k * N + n * kDepth<T>)*kLanes<T>);
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
-    const Vec<T> a = fill<Vec<T>>(row[m][k]);
+    const Factors<T> a = fill_factors(row[m] + k, valid);
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[m][n] += a * w[n];
+    for (int n = 0; n < N; ++n) sums[m][n] = multiply_add(sums[m][n], a, w[n]);
   }
 }
 
-// sums[m][n] += sum over k of rows[m][k] * packed[k][n]
+// sums[m][n] += sum over k of rows[m][k] * packed[k][n], kDepth<T> values of k side by side.
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply(Vec<T> (&sums)[M][N], const T* const* rows, int64_t depth,
                              const T* packed) {
@@ -42,11 +44,11 @@ GANLSTM_INLINE void multiply(Vec<T> (&sums)[M][N], const T* const* rows, int64_t
   int64_t k = 0;
   if constexpr (kTurns<M> > 1) {
     Vec<T> more[kTurns<M> - 1][M][N] = {};
-    for (; k + kTurns<M> <= depth; k += kTurns<M>) {
+    for (; k + kTurns<M> * kDepth<T> <= depth; k += kTurns<M> * kDepth<T>) {
       multiply_step(sums, row, k, packed);
 #pragma GCC unroll 4
       for (int turn = 1; turn < kTurns<M>; ++turn)
-        multiply_step(more[turn - 1], row, k + turn, packed);
+        multiply_step(more[turn - 1], row, k + turn * kDepth<T>, packed);
     }
 #pragma GCC unroll 4
     for (int turn = 1; turn < kTurns<M>; ++turn)
@@ -55,7 +57,16 @@ GANLSTM_INLINE void multiply(Vec<T> (&sums)[M][N], const T* const* rows, int64_t
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) sums[m][n] += more[turn - 1][m][n];
   }
-  for (; k < depth; ++k) multiply_step(sums, row, k, packed);
+  for (; k + kDepth<T> <= depth; k += kDepth<T>) multiply_step(sums, row, k, packed);
+  static_assert(kDepth<T> <= 2);  // so that at most one element is left
+  if constexpr (kDepth<T> > 1)
+    if (k < depth) multiply_step(sums, row, k, packed, 1);
+}
+
+// Elements of a row of `depth` in a pack.
+template <typename T>
+constexpr int64_t padded_depth(int64_t depth) {
+  return divide_up(depth, kDepth<T>) * kDepth<T>;
 }
 
 // Calls f(first, count) for groups of rows, count an integral constant of at most kRows.
@@ -82,29 +93,33 @@ GANLSTM_INLINE void for_row_groups(int64_t rows, F f) {
 }
 
 // Forward products: x W^T and h R^T, gate by gate. The hidden units come in blocks of a vector;
-// a block is [depth][gate][lane], first the H rows of R^T, then the I rows of W^T.
+// a block is [depth][gate][lane], first the H rows of R^T, then the I rows of W^T, each kDepth<T>
+// of these rows side by side.
 template <typename T>
 struct GatePack {
   static constexpr int64_t width = kColumns * kLanes<T>;
   int64_t blocks, depth, recurrent;
 
   explicit GatePack(const LstmShape& s)
-      : blocks(divide_up(s.hidden, kLanes<T>)), depth(s.hidden + s.input), recurrent(s.hidden) {}
+      : blocks(divide_up(s.hidden, kLanes<T>)),
+        depth(padded_depth<T>(s.hidden) + padded_depth<T>(s.input)),
+        recurrent(padded_depth<T>(s.hidden)) {}
 
   int64_t weight_size() const { return blocks * depth * width; }
   int64_t bias_size() const { return blocks * width; }
   int64_t hh(int64_t block) const { return block * depth * width; }
   int64_t ih(int64_t block) const { return hh(block) + recurrent * width; }
 
-  void pack(const LstmShape& s, const LstmWeights<T>& w, int64_t block, T* weights, T* bias) const {
-    pack_matrix(s.hidden, w.hh, recurrent, block, weights + hh(block));
-    pack_matrix(s.hidden, w.ih, depth - recurrent, block, weights + ih(block));
+  void pack(const LstmShape& s, const LstmWeights<T>& w, int64_t block, T* weights,
+            Compute<T>* bias) const {
+    pack_matrix(s.hidden, w.hh, s.hidden, block, weights + hh(block));
+    pack_matrix(s.hidden, w.ih, s.input, block, weights + ih(block));
     for (int64_t gate = 0; gate < kColumns; ++gate)
       for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
         const int64_t unit = block * kLanes<T> + lane, row = gate * s.hidden + unit;
-        T sum = 0;
-        if (unit < s.hidden && w.b_ih != nullptr) sum += w.b_ih[row];
-        if (unit < s.hidden && w.b_hh != nullptr) sum += w.b_hh[row];
+        Compute<T> sum = 0;
+        if (unit < s.hidden && w.b_ih != nullptr) sum += widen(w.b_ih[row]);
+        if (unit < s.hidden && w.b_hh != nullptr) sum += widen(w.b_hh[row]);
         bias[block * width + gate * kLanes<T> + lane] = sum;
       }
   }
@@ -115,16 +130,22 @@ struct GatePack {
     for (int64_t gate = 0; gate < kColumns; ++gate)
       for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
         const int64_t unit = block * kLanes<T> + lane;
-        T* to = out + gate * kLanes<T> + lane;
+        T* to = out + (gate * kLanes<T> + lane) * kDepth<T>;
         const T* from = w + (gate * hidden + unit) * columns;
-        for (int64_t k = 0; k < columns; ++k) to[k * width] = unit < hidden ? from[k] : T(0);
+        for (int64_t k = 0; k < columns; k += kDepth<T>) {
+          T values[kDepth<T>] = {};
+          const int64_t valid = smaller(kDepth<T>, columns - k);
+          if (unit < hidden) memcpy(values, from + k, size_t(valid) * sizeof(T));
+          memcpy(to + k * width, values, sizeof(values));
+        }
       }
   }
 };
 
 // Backward products: dz R and dz W side by side. The output columns come in vectors, first those of
 // R (H columns, the last vector filled up with zeros), then those of W (I columns); a block holds
-// kColumns vectors, the last one fewer, as [4H][vector][lane].
+// kColumns vectors, the last one fewer, as [4H][vector][lane], each kDepth<T> of the 4H side by
+// side.
 template <typename T>
 struct ColumnPack {
   int64_t depth, hidden, input, hidden_vectors, vectors;
@@ -150,10 +171,14 @@ struct ColumnPack {
       const int64_t columns = of_hidden ? hidden : input;
       const int64_t column = (of_hidden ? vector : vector - hidden_vectors) * kLanes<T>;
       const int64_t valid = smaller(kLanes<T>, columns - column);
-      for (int64_t k = 0; k < depth; ++k) {
-        T* to = out + (k * count + n) * kLanes<T>;
-        Vec<T> v = from == nullptr ? Vec<T>{} : load_n(from + k * columns + column, valid);
-        store(to, v);
+      for (int64_t k = 0; k < depth; k += kDepth<T>) {
+        T* to = out + (k * count + n * kDepth<T>)*kLanes<T>;
+        if (from == nullptr) {
+          memset(to, 0, size_t(kLanes<T> * kDepth<T>) * sizeof(T));
+        } else {
+          const T* const rows[] = {from + k * columns, from + (k + 1) * columns};
+          store_factors(to, rows, column, valid);
+        }
       }
     }
   }
@@ -165,8 +190,8 @@ struct ColumnPack {
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_columns_block(const ColumnPack<T>& pack, int64_t first_vector,
                                            const T* const* a, const T* packed_a, const T* const* b,
-                                           const T* packed_b, T* state, int64_t state_stride,
-                                           T* const* outputs) {
+                                           const T* packed_b, Compute<T>* state,
+                                           int64_t state_stride, T* const* outputs) {
   Vec<T> sums[M][N] = {};
   multiply(sums, a, pack.depth, packed_a);
   if (packed_b != nullptr) multiply(sums, b, pack.depth, packed_b);
@@ -186,15 +211,15 @@ GANLSTM_INLINE void multiply_columns_block(const ColumnPack<T>& pack, int64_t fi
 
 template <typename T>
 void multiply_columns(const ColumnPack<T>& pack, int64_t rows, const T* const* a, const T* weights,
-                      const T* const* b, const T* v_weights, T* state, int64_t state_stride,
-                      T* const* outputs) {
+                      const T* const* b, const T* v_weights, Compute<T>* state,
+                      int64_t state_stride, T* const* outputs) {
   for (int64_t block = 0; block < pack.blocks(); ++block) {
     const int64_t first = block * kColumns, count = smaller(kColumns, pack.vectors - first);
     const T* packed_a = weights + pack.offset(block);
     const T* packed_b = v_weights == nullptr ? nullptr : v_weights + pack.offset(block);
     for_row_groups(rows, [&](int64_t r, auto m) {
       constexpr int M = decltype(m)::value;
-      T* to = state + r * state_stride;
+      Compute<T>* to = state + r * state_stride;
       switch (count) {
         case 1:
           return multiply_columns_block<M, 1>(pack, first, a + r, packed_a, b + r, packed_b, to,

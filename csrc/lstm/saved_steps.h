@@ -18,6 +18,7 @@ class SavedSteps {
         weights_(a.shape, a.weights, window_ > 0, parallel),
         new_gates_(window_ * 4 * state_size_),
         new_c_(window_ * state_size_),
+        c0_(a.shape, a.c0),
         gates_{window_ > 0 ? new_gates_.get() : a.gates, window_},
         c_{window_ > 0 ? new_c_.get() : a.c, window_} {}
 
@@ -35,7 +36,7 @@ class SavedSteps {
                                 nullptr,
                                 {new_gates_.get(), window_},
                                 {new_c_.get(), window_}};
-      Scratch<T> c_state(s.count * weights_.padded());
+      Scratch<Compute<T>> c_state(s.count * weights_.padded());
       load_state(s, c_at_window(k), c_state.get(), weights_.padded());
       forward_steps(loop, s, windows_.with_direction(k), c_state.get());
     }
@@ -43,23 +44,23 @@ class SavedSteps {
   }
 
   // Of row b at the walk's n-th step, whose time is t.
-  const T* gates(const Slice& s, int64_t n, int64_t t, int64_t b) const {
+  const Compute<T>* gates(const Slice& s, int64_t n, int64_t t, int64_t b) const {
     return gates_.row(s, n, t, b, 4 * a_.shape.hidden);
   }
-  const T* c(const Slice& s, int64_t n, int64_t t, int64_t b) const {
+  const Compute<T>* c(const Slice& s, int64_t n, int64_t t, int64_t b) const {
     return c_.row(s, n, t, b, a_.shape.hidden);
   }
-  const T* c_before(const Slice& s, int64_t n, int64_t t, int64_t b) const {
+  const Compute<T>* c_before(const Slice& s, int64_t n, int64_t t, int64_t b) const {
     const int64_t before = s.before(t, b), initial = s.initial(b, a_.shape.hidden);
-    if (before < 0) return a_.c0 + initial;
+    if (before < 0) return c0_.get() + initial;
     if (window_ > 0 && (n + 1) % window_ == 0) return c_at_window(n / window_) + initial;
     return c_.row(s, n + 1, before, b, a_.shape.hidden);
   }
 
  private:
   // [D,B,H] c before the first step, in the order of the direction, of window k.
-  const T* c_at_window(int64_t k) const {
-    return k + 1 == windows_.count() ? a_.c0 : a_.c + k * state_size_;
+  const Compute<T>* c_at_window(int64_t k) const {
+    return k + 1 == windows_.count() ? c0_.get() : a_.c + k * state_size_;
   }
 
   const LstmBackward<T>& a_;
@@ -67,8 +68,9 @@ class SavedSteps {
   int64_t window_;  // 0: all steps were saved
   int64_t state_size_;
   ForwardWeights<T> weights_;
-  Scratch<T> new_gates_, new_c_;
-  StepRows<const T> gates_, c_;
+  Scratch<Compute<T>> new_gates_, new_c_;
+  ComputeState<T> c0_;
+  StepRows<const Compute<T>> gates_, c_;
 };
 
 }  // namespace

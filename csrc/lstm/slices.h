@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "../common/scratch.h"
 #include "../common/simd.h"
 #include "lstm.h"
 
@@ -102,8 +103,8 @@ struct Slicing {
   int64_t tasks() const { return per_direction * shape.directions; }
   // Whether all threads have work, and none has much more than the others.
   bool is_even(const Parallel& parallel) const {
-    return serial || (tasks() >= parallel.threads &&
-                      8 * per_direction * most_rows() <= 9 * shape.batch);
+    return serial ||
+           (tasks() >= parallel.threads && 8 * per_direction * most_rows() <= 9 * shape.batch);
   }
   int64_t most_rows() const { return divide_up(shape.batch, per_direction); }
 
@@ -138,33 +139,59 @@ void zero_after_end(const Slice& s, T* array, int64_t width) {
 }
 
 // state[j][padded] <- from[row(j)][width], or zeros; and back.
-template <typename T>
-void load_state(const Slice& s, const T* from, T* state, int64_t padded) {
+template <typename From, typename State>
+void load_state(const Slice& s, const From* from, State* state, int64_t padded) {
   const int64_t width = s.shape->hidden;
-  memset(state, 0, size_t(s.count * padded) * sizeof(T));
+  memset(state, 0, size_t(s.count * padded) * sizeof(State));
   if (from == nullptr) return;
   for (int64_t j = 0; j < s.count; ++j)
-    memcpy(state + j * padded, from + s.initial(s.row(j), width), size_t(width) * sizeof(T));
+    convert(state + j * padded, from + s.initial(s.row(j), width), width);
 }
 
-template <typename T>
-void store_state(const Slice& s, const T* state, int64_t padded, T* to) {
+template <typename State, typename To>
+void store_state(const Slice& s, const State* state, int64_t padded, To* to) {
   if (to == nullptr) return;
   const int64_t width = s.shape->hidden;
   for (int64_t j = 0; j < s.count; ++j)
-    memcpy(to + s.initial(s.row(j), width), state + j * padded, size_t(width) * sizeof(T));
+    convert(to + s.initial(s.row(j), width), state + j * padded, width);
 }
 
 // to[row] <- the last valid step of a [T,B,D,H] array.
-template <typename T>
-void store_last(const Slice& s, const T* array, T* to) {
+template <typename From, typename To>
+void store_last(const Slice& s, const From* array, To* to) {
   if (to == nullptr) return;
   const int64_t width = s.shape->hidden;
   for (int64_t j = 0; j < s.count; ++j) {
     const int64_t b = s.row(j);
-    memcpy(to + s.initial(b, width), array + s.at(s.last(b), b, width), size_t(width) * sizeof(T));
+    convert(to + s.initial(b, width), array + s.at(s.last(b), b, width), width);
   }
 }
+
+// A [D,B,H] state, or zeros for a null one, in the type that is computed in.
+template <typename T>
+class ComputeState {
+ public:
+  ComputeState(const LstmShape& s, const T* state)
+      : state_(state), copy_(is_same && state != nullptr ? 0 : size(s)) {
+    if (state == nullptr)
+      memset(copy_.get(), 0, size_t(size(s)) * sizeof(Compute<T>));
+    else if constexpr (!is_same)
+      convert(copy_.get(), state, size(s));
+  }
+
+  const Compute<T>* get() const {
+    if constexpr (is_same)
+      if (state_ != nullptr) return state_;
+    return copy_.get();
+  }
+
+ private:
+  static constexpr bool is_same = std::is_same_v<T, Compute<T>>;
+  static int64_t size(const LstmShape& s) { return s.directions * s.batch * s.hidden; }
+
+  const T* state_;
+  Scratch<Compute<T>> copy_;
+};
 
 }  // namespace
 }  // namespace ganlstm

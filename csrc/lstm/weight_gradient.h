@@ -24,59 +24,63 @@ struct GradientSource {
 // Steps that are copied side by side before they are multiplied: the rows of dz and of the columns
 // come from arrays whose strides are large powers of two, so that in place they would share a few
 // sets of the first-level cache.
-constexpr int64_t kStepBlock = 64;
+template <typename T>
+constexpr int64_t kStepBlock = 64 * kDepth<T>;
 
-// sums[m][n] += sum over k of columns[k * stride + m] * dz[k][n]
-// The block's sum begins at zero and is added once: a single running sum over all T*B steps would
-// lose several bits in float32.
+// sums[m][n] += sum over k of columns[k * stride + m] * dz[k][n], kDepth<T> values of k side by
+// side. The block's sum begins at zero and is added once: a single running sum over all T*B steps
+// would lose several bits in float32.
 template <int M, int N, typename T>
-GANLSTM_INLINE void multiply_outer(T* sums, const T* columns, int64_t stride, const T* dz,
+GANLSTM_INLINE void multiply_outer(Compute<T>* sums, const T* columns, int64_t stride, const T* dz,
                                    int64_t count) {
-  constexpr int64_t L = kLanes<T>;
+  constexpr int64_t L = kLanes<T>, D = kDepth<T>;
   Vec<T> sum[M][N] = {};
-  for (int64_t k = 0; k < count; ++k, columns += stride, dz += N * L) {
-    Vec<T> w[N];
+  for (int64_t k = 0; k < count; k += D, columns += D * stride, dz += D * N * L) {
+    Factors<T> w[N];
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) w[n] = load(dz + n * L);
+    for (int n = 0; n < N; ++n) w[n] = load_factors(dz + n * D * L);
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
-      const Vec<T> a = fill<Vec<T>>(columns[m]);
+      const Factors<T> a = fill_factors(columns + m * D, D);
 #pragma GCC unroll 4
-      for (int n = 0; n < N; ++n) sum[m][n] += a * w[n];
+      for (int n = 0; n < N; ++n) sum[m][n] = multiply_add(sum[m][n], a, w[n]);
     }
   }
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
     for (int n = 0; n < N; ++n) {
-      T* to = sums + (m * N + n) * L;
+      Compute<T>* to = sums + (m * N + n) * L;
       store(to, load(to) + sum[m][n]);
     }
 }
 
-// to[0, count) <- from[0, count), and up to a vector of zeros behind it.
+// to[0, count) <- elements from `offset` on of each of kDepth<T> rows, side by side, and up to a
+// vector of zeros behind them.
 template <typename T>
-GANLSTM_INLINE void copy_row(T* to, const T* from, int64_t count) {
-  for (int64_t i = 0; i < count; i += kLanes<T>) store(to + i, load_n(from + i, count - i));
+GANLSTM_INLINE void copy_rows(T* to, const T* const* rows, int64_t offset, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes<T>)
+    store_factors(to + i * kDepth<T>, rows, offset + i, count - i);
 }
 
-// Pointers to the next kStepBlock valid (step, row) pairs of a source.
+// Pointers to the next kStepBlock valid (step, row) pairs of a source, filled up with null ones to
+// a multiple of kDepth.
 template <typename T>
 struct GradientSteps {
   const Slice& slice;
   const GradientSource<T>& source;
   const T* zeros;  // [H]
   int64_t n, j = 0, count = 0;
-  const T* dz[kStepBlock];
-  const T* h[kStepBlock];
-  const T* x[kStepBlock];
+  const T* dz[kStepBlock<T>];
+  const T* h[kStepBlock<T>];
+  const T* x[kStepBlock<T>];
 
   GradientSteps(const Slice& slice, const GradientSource<T>& source, const T* zeros)
       : slice(slice), source(source), zeros(zeros), n(source.range.begin) {}
 
   bool next() {
     const LstmShape& shape = *slice.shape;
-    for (count = 0; slice.count > 0 && n < source.range.end && count < kStepBlock;) {
+    for (count = 0; slice.count > 0 && n < source.range.end && count < kStepBlock<T>;) {
       const int64_t t = slice.direction == 0 ? shape.steps - 1 - n : n, b = slice.row(j);
       if (t < slice.length(b)) {
         const int64_t before = slice.before(t, b);
@@ -93,6 +97,7 @@ struct GradientSteps {
         ++n;
       }
     }
+    for (int64_t k = count; k % kDepth<T> != 0; ++k) dz[k] = h[k] = x[k] = nullptr;
     return count > 0;
   }
 };
@@ -133,13 +138,13 @@ class WeightGradient {
         parallel_(slices.serial ? Parallel{1, nullptr} : parallel),
         zeros_(shape.hidden),
         sums_(0) {
-    const int64_t bytes = slices.tasks() * size() * int64_t(sizeof(T));
+    const int64_t bytes = slices.tasks() * size() * int64_t(sizeof(Compute<T>));
     own_ = slices.is_even(parallel) && bytes <= kOwnSumsBytes;
     if (!own_) copies_ = 1;
     memset(zeros_.get(), 0, size_t(shape.hidden) * sizeof(T));
     if (wanted()) {
       sums_.resize(copies_ * shape.directions * size());
-      memset(sums_.get(), 0, size_t(copies_ * shape.directions * size()) * sizeof(T));
+      memset(sums_.get(), 0, size_t(copies_ * shape.directions * size()) * sizeof(Compute<T>));
     }
   }
 
@@ -190,16 +195,16 @@ class WeightGradient {
     auto task = [&](int64_t index) {
       const int64_t direction = index / slabs_, slab = index % slabs_;
       const int64_t width = width_of(slab), valid = rows_of(slab);
-      T* to = sums(direction, 0) + slab * columns_ * kWidth;
+      Compute<T>* to = sums(direction, 0) + slab * columns_ * kWidth;
       for (int64_t copy = 1; copy < copies_; ++copy) {
-        const T* from = sums(direction, copy) + slab * columns_ * kWidth;
+        const Compute<T>* from = sums(direction, copy) + slab * columns_ * kWidth;
         for (int64_t i = 0; i < columns_ * width; i += kLanes<T>)
           store(to + i, load(to + i) + load(from + i));
       }
       const LstmWeightGrads<T>& out = out_[direction];
       for (int64_t gate = 0; gate < valid; ++gate)
         for (int64_t column = 0; column < columns_; ++column)
-          write(out, slab * kWidth + gate, column, to[column * width + gate]);
+          write(out, slab * kWidth + gate, column, narrow<T>(to[column * width + gate]));
     };
     for_each_task(parallel_, slabs_ * shape_.directions, task);
   }
@@ -211,7 +216,7 @@ class WeightGradient {
   void add(const Slice& slice, int64_t part, const GradientSource<T>& source,
            bool with_bias) const {
     if (!wanted()) return;
-    const int64_t group = kSumsBytes / (columns_ * kWidth * int64_t(sizeof(T))) + 1;
+    const int64_t group = kSumsBytes / (columns_ * kWidth * int64_t(sizeof(Compute<T>))) + 1;
     for (int64_t first = 0; first < slabs_; first += group)
       add_tile({first, smaller(first + group, slabs_), 0, end_of(source, with_bias)}, slice, source,
                sums(slice.direction, part));
@@ -233,15 +238,11 @@ class WeightGradient {
 
   // Of a direction: [slab][column][gate row], only the last slab may have fewer vectors.
   int64_t size() const { return slabs_ * columns_ * kWidth; }
-  T* sums(int64_t direction, int64_t part) const {
+  Compute<T>* sums(int64_t direction, int64_t part) const {
     return sums_.get() + (direction * copies_ + part) * size();
   }
-  int64_t rows_of(int64_t slab) const {
-    return smaller(kWidth, 4 * shape_.hidden - slab * kWidth);
-  }
-  int64_t width_of(int64_t slab) const {
-    return divide_up(rows_of(slab), kLanes<T>) * kLanes<T>;
-  }
+  int64_t rows_of(int64_t slab) const { return smaller(kWidth, 4 * shape_.hidden - slab * kWidth); }
+  int64_t width_of(int64_t slab) const { return divide_up(rows_of(slab), kLanes<T>) * kLanes<T>; }
   int64_t end_of(const GradientSource<T>& source, bool with_bias) const {
     return source.x == nullptr ? x_begin_ : with_bias ? columns_ : x_end_;
   }
@@ -258,57 +259,52 @@ class WeightGradient {
   }
 
   void add_tile(const GradientTile& tile, const Slice& slice, const GradientSource<T>& source,
-                T* sums) const {
-    constexpr int64_t L = kLanes<T>;
+                Compute<T>* sums) const {
+    constexpr int64_t L = kLanes<T>, D = kDepth<T>;
     const int64_t columns = tile.end - tile.begin;
     if (columns <= 0) return;
     // Room for a vector of zeros behind a row, and an odd number of vectors from row to row.
     const int64_t stride = (divide_up(columns + L, L) | 1) * L;
-    Scratch<T> memory(kStepBlock * (kWidth + stride));
-    T *dz = memory.get(), *panel = dz + kStepBlock * kWidth;
+    Scratch<T> memory(kStepBlock<T> * (kWidth + stride));
+    T *dz = memory.get(), *panel = dz + kStepBlock<T> * kWidth;
     GradientSteps<T> steps(slice, source, zeros_.get());
     while (steps.next()) {
-      for (int64_t k = 0; k < steps.count; ++k) {
-        T* to = panel + k * stride - tile.begin;
-        copy_columns(tile, 0, x_begin_, steps.h[k], to);
-        copy_columns(tile, x_begin_, x_end_, steps.x[k], to);
-        if (tile.end > x_end_) to[x_end_] = 1;
+      for (int64_t k = 0; k < steps.count; k += D) {
+        T* to = panel + k * stride - tile.begin * D;
+        copy_columns(tile, 0, x_begin_, steps.h + k, to);
+        copy_columns(tile, x_begin_, x_end_, steps.x + k, to);
+        if (tile.end > x_end_)
+          for (int64_t i = 0; i < D; ++i) to[x_end_ * D + i] = narrow<T>(1);
       }
       for (int64_t slab = tile.first; slab < tile.last; ++slab) {
         const int64_t rows = rows_of(slab), width = width_of(slab);
-        T* to = sums + slab * columns_ * kWidth + tile.begin * width;
-        for (int64_t k = 0; k < steps.count; ++k)
-          copy_row(dz + k * width, steps.dz[k] + slab * kWidth, rows);
+        Compute<T>* to = sums + slab * columns_ * kWidth + tile.begin * width;
+        for (int64_t k = 0; k < steps.count; k += D)
+          copy_rows(dz + k * width, steps.dz + k, slab * kWidth, rows);
         switch (width / L) {
-          case 1:
-            multiply_slab<1>(to, columns, panel, stride, dz, steps.count);
-            break;
-          case 2:
-            multiply_slab<2>(to, columns, panel, stride, dz, steps.count);
-            break;
-          case 3:
-            multiply_slab<3>(to, columns, panel, stride, dz, steps.count);
-            break;
-          default:
-            multiply_slab<4>(to, columns, panel, stride, dz, steps.count);
+          case 1: multiply_slab<1>(to, columns, panel, stride, dz, steps.count); break;
+          case 2: multiply_slab<2>(to, columns, panel, stride, dz, steps.count); break;
+          case 3: multiply_slab<3>(to, columns, panel, stride, dz, steps.count); break;
+          default: multiply_slab<4>(to, columns, panel, stride, dz, steps.count);
         }
       }
     }
   }
 
   template <int N>
-  static void multiply_slab(T* sums, int64_t columns, const T* panel, int64_t stride, const T* dz,
-                            int64_t count) {
+  static void multiply_slab(Compute<T>* sums, int64_t columns, const T* panel, int64_t stride,
+                            const T* dz, int64_t count) {
     for_row_groups(columns, [&](int64_t r, auto m) {
-      multiply_outer<decltype(m)::value, N>(sums + r * N * kLanes<T>, panel + r, stride, dz, count);
+      multiply_outer<decltype(m)::value, N>(sums + r * N * kLanes<T>, panel + r * kDepth<T>, stride,
+                                            dz, count);
     });
   }
 
   // The part of the tile's columns that lies in [low, high), whose values are `from`.
-  static void copy_columns(const GradientTile& tile, int64_t low, int64_t high, const T* from,
-                           T* to) {
+  static void copy_columns(const GradientTile& tile, int64_t low, int64_t high,
+                           const T* const* from, T* to) {
     const int64_t first = tile.begin > low ? tile.begin : low, last = smaller(tile.end, high);
-    if (first < last) copy_row(to + first, from + (first - low), last - first);
+    if (first < last) copy_rows(to + first * kDepth<T>, from, first - low, last - first);
   }
 
   const LstmShape& shape_;
@@ -318,7 +314,8 @@ class WeightGradient {
   int64_t copies_;                             // arrays of sums of a direction
   bool own_;
   Parallel parallel_;
-  Scratch<T> zeros_, sums_;
+  Scratch<T> zeros_;
+  Scratch<Compute<T>> sums_;
 };
 
 }  // namespace

@@ -1,7 +1,7 @@
 // The three passes of the LSTM without torch, on the instruction set named on the command line:
 // the forward against a loop in double, the backward against finite differences of that loop, the
-// double backward against finite differences of the backward, float against double, and a backward
-// that computes its gates again against one that has them.
+// double backward against finite differences of the backward, float and bfloat16 against double,
+// and a backward that computes its gates again against one that has them.
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -14,6 +14,7 @@
 
 namespace {
 
+using ganlstm::BFloat16;
 using ganlstm::LstmShape;
 using Values = std::vector<double>;
 
@@ -46,8 +47,8 @@ struct Layout {
 // Consecutive arrays in T, cut from one vector of doubles, or full of NaN for a pass to write.
 template <typename T>
 struct Arrays {
-  Arrays(const std::vector<int64_t>& sizes, const Values& values)
-      : data(values.begin(), values.end()) {
+  Arrays(const std::vector<int64_t>& sizes, const Values& values) {
+    for (double value : values) data.push_back(ganlstm::narrow<T>(ganlstm::Compute<T>(value)));
     int64_t at = 0;
     for (int64_t size : sizes) {
       parts.push_back(data.data() + at);
@@ -59,7 +60,11 @@ struct Arrays {
   Arrays(const Arrays&) = delete;
 
   T* operator[](size_t k) { return parts[k]; }
-  Values values() const { return Values(data.begin(), data.end()); }
+  Values values() const {
+    Values result;
+    for (T value : data) result.push_back(ganlstm::widen(value));
+    return result;
+  }
 
   std::vector<T> data;
   std::vector<T*> parts;
@@ -129,7 +134,7 @@ Results run(const LstmShape& s, const Values& point, const Values& cotangent, co
   const Layout layout(s);
   const int64_t rows = s.steps * s.batch * s.directions;
   Arrays<T> in(layout.inputs, point), out(layout.outputs);
-  Arrays<T> saved({rows * 4 * s.hidden, rows * s.hidden});
+  Arrays<ganlstm::Compute<T>> saved({rows * 4 * s.hidden, rows * s.hidden});
   if (window > 0) saved.parts[0] = nullptr;
 
   ganlstm::LstmForward<T> forward{};
@@ -141,7 +146,8 @@ Results run(const LstmShape& s, const Values& point, const Values& cotangent, co
   ganlstm::lstm_forward(forward, kReversed);
 
   Arrays<T> direction(layout.outputs, cotangent), grad(layout.inputs);
-  Arrays<T> recorded({rows * 4 * s.hidden, rows * s.hidden});
+  Arrays<T> dz({rows * 4 * s.hidden});
+  Arrays<ganlstm::Compute<T>> d({rows * s.hidden});
   ganlstm::LstmBackward<T> backward{};
   backward.shape = s;
   set_weights(backward.weights, s.directions, in);
@@ -153,7 +159,7 @@ Results run(const LstmShape& s, const Values& point, const Values& cotangent, co
   backward.window = window, backward.gates = saved[0], backward.c = saved[1];
   backward.grad_x = grad[0], backward.grad_h0 = grad[1], backward.grad_c0 = grad[2];
   set_weights(backward.grad_weights, s.directions, grad);
-  if (window == 0) backward.dz = recorded[0], backward.d = recorded[1];
+  if (window == 0) backward.dz = dz[0], backward.d = d[0];
   ganlstm::lstm_backward(backward, kReversed);
   if (window > 0) return {out.values(), grad.values(), {}, {}};
 
@@ -166,7 +172,7 @@ Results run(const LstmShape& s, const Values& point, const Values& cotangent, co
   twice.grad_c_last = direction[2];
   twice.x = in[0], twice.h0 = in[1], twice.c0 = in[2];
   twice.y = out[0], twice.gates = saved[0], twice.c = saved[1];
-  twice.dz = recorded[0], twice.d = recorded[1];
+  twice.dz = dz[0], twice.d = d[0];
   twice.g_grad_y = second_cotangent[0];
   twice.g_grad_h_last = second_cotangent[1];
   twice.g_grad_c_last = second_cotangent[2];
@@ -206,8 +212,9 @@ void check_shape(const LstmShape& shape, const std::string& name) {
   std::normal_distribution<double> normal(0, 0.5);
   auto draw = [&](const std::vector<int64_t>& sizes) {
     Values values(Layout::total(sizes));
-    // Rounded to float, so that the passes in float start from the same point.
-    for (double& value : values) value = static_cast<float>(normal(generator));
+    // Rounded, so that the passes start from the same point whatever they compute in.
+    for (double& value : values)
+      value = ganlstm::widen(ganlstm::narrow<BFloat16>(float(normal(generator))));
     return values;
   };
   const Values point = draw(layout.inputs), cotangent = draw(layout.outputs);
@@ -223,6 +230,16 @@ void check_shape(const LstmShape& shape, const std::string& name) {
                name + ": double backward in float");
   expect_below(relative_error(single.second_cotangent, exact.second_cotangent), 1e-5,
                name + ": cotangent's gradient in float");
+  const Results brief = run<BFloat16>(shape, point, cotangent, v);
+  const double rounding = 1.0 / 256;  // of one result to bfloat16, at most
+  expect_below(relative_error(brief.outputs, exact.outputs), rounding,
+               name + ": forward in bfloat16");
+  expect_below(relative_error(brief.gradient, exact.gradient), 1.5 * rounding,
+               name + ": backward in bfloat16");
+  expect_below(relative_error(brief.second, exact.second), 1.5 * rounding,
+               name + ": double backward in bfloat16");
+  expect_below(relative_error(brief.second_cotangent, exact.second_cotangent), 1.5 * rounding,
+               name + ": cotangent's gradient in bfloat16");
   for (int64_t window = 1; window <= shape.steps + 1; ++window) {
     const std::string what = name + ": window of " + std::to_string(window);
     const Results again = run<double>(shape, point, cotangent, v, window);
@@ -230,6 +247,11 @@ void check_shape(const LstmShape& shape, const std::string& name) {
     expect_below(relative_error(again.outputs, exact.outputs), 0, what + ", forward");
     expect_below(relative_error(again.gradient, exact.gradient), 0, what + ", backward");
     expect_below(relative_error(again_single.gradient, single.gradient), 0, what + " in float");
+    const Results again_brief = run<BFloat16>(shape, point, cotangent, v, window);
+    // Float copies lack the rounding of h between steps when they compute gates again.
+    const bool native = std::strcmp(ganlstm::cpu_isa(), "avx512bf16") == 0;
+    expect_below(relative_error(again_brief.gradient, brief.gradient), native ? 0 : rounding,
+                 what + " in bfloat16");
   }
 
   const double step = 1e-5;
@@ -256,6 +278,79 @@ void check_shape(const LstmShape& shape, const std::string& name) {
       "double backward, cotangent");
 }
 
+float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+void check_bfloat16() {
+  struct Rounding {
+    uint32_t from;
+    uint16_t to;
+    const char* what;
+  };
+  for (const Rounding& r : {
+           Rounding{0x3f800000, 0x3f80, "one"},
+           {0x3f807fff, 0x3f80, "below half"},
+           {0x3f808000, 0x3f80, "a tie, to even below"},
+           {0x3f818000, 0x3f82, "a tie, to even above"},
+           {0x3f808001, 0x3f81, "above half"},
+           {0xbf818000, 0xbf82, "a negative tie"},
+           {0x3fffffff, 0x4000, "to the next power of two"},
+           {0x80000000, 0x8000, "negative zero"},
+           {0x00000001, 0x0000, "the least denormal"},
+           {0x00018000, 0x0002, "a denormal tie"},
+           {0x007fffff, 0x0080, "a denormal to a normal"},
+           {0x7f7f7fff, 0x7f7f, "the largest"},
+           {0x7f7fffff, 0x7f80, "overflow"},
+           {0x7f800000, 0x7f80, "infinity"},
+           {0xff800000, 0xff80, "negative infinity"},
+           {0x7fc00000, 0x7fc0, "NaN"},
+           {0x7f800001, 0x7fc0, "NaN with its bits in the lower half"},
+           {0xffffffff, 0xffff, "NaN of all bits"},
+       }) {
+    const uint16_t got = ganlstm::narrow<BFloat16>(float_of(r.from)).bits;
+    if (got == r.to) continue;
+    std::printf("FAILED bfloat16 of %s: %04x, expected %04x\n", r.what, got, r.to);
+    ++failures;
+  }
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    const float value = ganlstm::widen(BFloat16{uint16_t(bits)});
+    const bool nan = (bits & 0x7fff) > 0x7f80;
+    const uint16_t back = ganlstm::narrow<BFloat16>(value).bits;
+    if (std::isnan(value) == nan && (back == bits || (nan && back == (bits | 0x40)))) continue;
+    std::printf("FAILED bfloat16 %04x: comes back as %04x\n", bits, back);
+    ++failures;
+  }
+}
+
+// Without products what is left is the same in float, so the outputs are its roundings to the bit.
+void check_bfloat16_outputs() {
+  const LstmShape shape{1, 16, 3, 45, 1, nullptr, nullptr};
+  const Layout layout(shape);
+  Values point(Layout::total(layout.inputs), 0.0);
+  std::mt19937 generator(7);
+  std::normal_distribution<double> normal(0, 2);
+  const int64_t c0 = layout.inputs[0] + layout.inputs[1];
+  const int64_t bias = Layout::total(layout.inputs) - 2 * 4 * shape.hidden;
+  for (int64_t k = c0; k < int64_t(point.size()); ++k)
+    if (k < c0 + layout.inputs[2] || k >= bias)
+      point[k] = ganlstm::widen(ganlstm::narrow<BFloat16>(float(normal(generator))));
+  point[c0] = std::numeric_limits<double>::quiet_NaN();
+  point[c0 + 1] = std::numeric_limits<double>::infinity();
+  point[c0 + 2] = -std::numeric_limits<double>::infinity();
+  const Values zeros(Layout::total(layout.outputs), 0.0);
+  const Values single = run<float>(shape, point, zeros, point).outputs;
+  const Values got = run<BFloat16>(shape, point, zeros, point).outputs;
+  for (size_t k = 0; k < got.size(); ++k) {
+    const double expected = ganlstm::widen(ganlstm::narrow<BFloat16>(float(single[k])));
+    if (got[k] == expected || (std::isnan(got[k]) && std::isnan(expected))) continue;
+    std::printf("FAILED output %d in bfloat16: %.9g, expected %.9g\n", int(k), got[k], expected);
+    ++failures;
+  }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -271,6 +366,8 @@ int main(int argc, char** argv) {
   check_shape({6, 7, 3, 10, 2, lengths.data(), order.data()}, "lengths");
   check_shape({3, 2, 5, 33, 1, nullptr, nullptr}, "ragged hidden size");
   check_shape({1, 1, 1, 1, 1, nullptr, nullptr}, "all sizes 1");
+  check_bfloat16();
+  check_bfloat16_outputs();
   if (failures == 0) std::printf("passed on %s\n", ganlstm::cpu_isa());
   return failures == 0 ? 0 : 1;
 }

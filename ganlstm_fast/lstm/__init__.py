@@ -30,7 +30,8 @@ def lstm(
     ``torch.nn.LSTM``, see :func:`ganlstm_fast.lstm.reference.lstm`.
 
     Args:
-        x: (T, B, I), T >= 1; float32 or float64 for the compiled kernels, any floating dtype else.
+        x: (T, B, I), T >= 1; float32, float64 or bfloat16 for the compiled kernels, any floating
+            dtype else. bfloat16 is summed in float32.
         weights: for each of the D = 1 or 2 directions ``(weight_ih, weight_hh)`` or ``(weight_ih,
             weight_hh, bias_ih, bias_hh)`` of shapes (4H, I), (4H, H), (4H,), (4H,). The second
             direction reads the sequence backwards.

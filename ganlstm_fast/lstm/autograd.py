@@ -382,11 +382,17 @@ def _weights_like(
     return _wanted_like(weights, kinds * directions)
 
 
-def _steps_like(x: Tensor, h0: Tensor) -> tuple[Tensor, Tensor]:
-    """gates and c of all steps; dz and d are of the same shapes."""
+def _saved_dtype(x: Tensor) -> torch.dtype:
+    """Of the gates and states that one pass saves for the next."""
+    return torch.float32 if x.dtype == torch.bfloat16 else x.dtype
+
+
+def _steps_like(x: Tensor, h0: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """gates, in a dtype, and c of all steps; dz and d are of the same shapes."""
     directions, batch, hidden = h0.shape
     states = (x.size(0), batch, directions)
-    return x.new_empty(*states, 4 * hidden), x.new_empty(*states, hidden)
+    c = x.new_empty(*states, hidden, dtype=_saved_dtype(x))
+    return x.new_empty(*states, 4 * hidden, dtype=dtype), c
 
 
 def _forward_fake(
@@ -399,9 +405,9 @@ def _forward_fake(
     window: int = 0,
 ) -> tuple[Tensor, ...]:
     directions, batch, hidden = h0.shape
-    gates, c = _steps_like(x, h0)
+    gates, c = _steps_like(x, h0, _saved_dtype(x))
     if window > 0:
-        c = h0.new_empty((x.size(0) - 1) // window, *h0.shape)
+        c = c.new_empty((x.size(0) - 1) // window, *h0.shape)
     return (
         x.new_empty(x.size(0), batch, directions * hidden),
         h0.new_empty(h0.shape),
@@ -429,7 +435,7 @@ def _backward_fake(
     return (
         *_wanted_like((x, h0, c0), wanted[:3]),
         _weights_like(weights, h0.size(0), wanted[3:]),
-        *_wanted_like(_steps_like(x, h0), (save, save)),
+        *_wanted_like(_steps_like(x, h0, x.dtype), (save, save)),
     )
 
 

@@ -26,6 +26,14 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
 
 
+def _in_dtype_of(c0: Tensor, results: Sequence[Tensor]) -> Sequence[Tensor]:
+    """What a cell or a packed sequence returns under autocast on the CPU.
+
+    There torch casts only what enters the products of these two, and the state keeps its dtype.
+    """
+    return results if c0.device.type != "cpu" else [t.to(c0.dtype) for t in results]
+
+
 class FastLSTM(nn.LSTM):
     """``torch.nn.LSTM`` on fused kernels: first and second order gradients, lengths in the kernel.
 
@@ -117,7 +125,7 @@ class FastLSTM(nn.LSTM):
             hx = self.permute_hidden(hx, sorted_indices)
         self.check_forward_args(data, hx, batch_sizes)
         padded, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
-        y, h, c = self._stack(padded, hx, lengths)
+        y, h, c = _in_dtype_of(hx[1], self._stack(padded, hx, lengths))
         output = pack_padded_sequence(y, lengths)._replace(
             sorted_indices=sorted_indices, unsorted_indices=unsorted_indices
         )
@@ -214,6 +222,6 @@ class FastLSTMCell(nn.LSTMCell):
         weights = [self.weight_ih, self.weight_hh]
         if self.bias:
             weights += [self.bias_ih, self.bias_hh]
-        x, h, c = _autocast(x, h, c)
-        h, c = lstm_cell(x, _autocast(*weights), h, c, impl=self.impl)
+        x, h, c0 = _autocast(x, h, c)
+        h, c = _in_dtype_of(c, lstm_cell(x, _autocast(*weights), h, c0, impl=self.impl))
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))
