@@ -27,6 +27,7 @@ def _threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     ("B", "I", "H", "D", "threads", "lengths"),
     [
@@ -44,11 +45,12 @@ def test_equals_reference_to_second_order(
     D: int,
     threads: int,
     lengths: Sequence[int] | None,
+    dtype: torch.dtype,
 ) -> None:
-    case = Case(70, B, I, H, D=D, lengths=lengths)
+    case = Case(70, B, I, H, D=D, lengths=lengths).rounded(dtype)
     torch.set_num_threads(threads)
-    got, again = case.run("cpu", torch.float32), case.run("cpu", torch.float32)
-    truth, rival = case.run("reference"), case.run("torch", torch.float32)
+    got, again = case.run("cpu", dtype), case.run("cpu", dtype)
+    truth, rival = case.run("reference"), case.run("torch", dtype)
     for order in ("outputs", "first", "second"):
         assert_close_to_reference(
             getattr(got, order), getattr(truth, order), getattr(rival, order), order

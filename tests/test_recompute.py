@@ -14,7 +14,7 @@ import pytest
 import torch
 from conftest import needs_cpu_kernels
 from lstm_cases import Case
-from numerics import assert_close_to_reference
+from numerics import assert_close_to_reference, relative_error
 from torch import Tensor
 
 from ganlstm_fast import FastLSTM, backends, gradient_penalty, lstm, use_impl
@@ -75,6 +75,18 @@ def window(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
 @pytest.mark.parametrize("window", [1, 2, 3, 7, 8, 100], indirect=True)
 def test_same_bits(name: str, dtype: torch.dtype) -> None:
     assert_same_bits(run(CASES[name], dtype, True), run(CASES[name], dtype, False))
+
+
+@pytest.mark.usefixtures("poison", "window")
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("window", [1, 3, 8], indirect=True)
+def test_bfloat16(name: str) -> None:
+    """The same bits where h is the rounded one in both; float copies of the arrays are not."""
+    again, kept = (run(CASES[name], torch.bfloat16, recompute) for recompute in (True, False))
+    if backends.cpu_isa() == "avx512bf16":
+        assert_same_bits(again, kept)
+    for a, b in zip(again, kept, strict=True):
+        assert relative_error(a, b) < torch.finfo(torch.bfloat16).eps
 
 
 @pytest.mark.usefixtures("poison", "window")
