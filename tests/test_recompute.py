@@ -1,4 +1,4 @@
-"""recompute=True: the same bits in less memory, right to second order."""
+"""recompute=True: the same numbers in less memory, right to second order."""
 
 from __future__ import annotations
 
@@ -99,6 +99,23 @@ def test_same_bits_on_any_number_of_threads(threads: int) -> None:
         assert_same_bits(run(MANY, torch.float32, True), run(MANY, torch.float32, False))
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("poison", "window")
+@pytest.mark.parametrize("window", [7, 8], indirect=True)
+@pytest.mark.parametrize(("B", "lengths"), [(1, None), (2, [50, 17])])
+def test_fewer_rows_than_threads(B: int, lengths: list[int] | None) -> None:
+    """Threads share the hidden units of a forward, which sums in another order than slices do."""
+    case = Case(50, B, 5, 131, D=2, lengths=lengths)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4 * B)
+        got, plain = (run(case, torch.float32, recompute) for recompute in (True, False))
+    finally:
+        torch.set_num_threads(before)
+    assert_same_bits(got[:3], plain[:3])
+    truth, rival = case.run("reference"), case.run("torch", torch.float32)
+    assert_close_to_reference(got[3:], truth.first, rival.first)
 
 
 @pytest.mark.usefixtures("poison", "window")

@@ -10,22 +10,15 @@ template <typename T>
 void forward_slice(const LstmForward<T>& a, const Slice& s, const ForwardWeights<T>& weights) {
   const LstmShape& shape = a.shape;
   const int64_t hidden = shape.hidden, padded = weights.padded();
-  const bool keep_c = a.c != nullptr && a.window > 0;
+  const ForwardLoop<T> loop = forward_loop(a, weights);
   Scratch<Compute<T>> c_state(s.count * padded);
   load_state(s, a.c0, c_state.get(), padded);
   zero_after_end(s, a.y, hidden);
   zero_after_end(s, a.gates, 4 * hidden);
-  if (!keep_c) zero_after_end(s, a.c, hidden);
+  zero_after_end(s, loop.c.data, hidden);
 
-  const ForwardLoop<T> loop{shape, weights, a.x,          a.h0,
-                            a.y,   a.y,     {a.gates, 0}, {keep_c ? nullptr : a.c, 0}};
-  const Windows windows(shape, a.window);
-  const int64_t last = windows.count() - 1;
-  for (int64_t k = last; k >= 0; --k) {
-    if (keep_c && k < last)
-      store_state(s, c_state.get(), padded, a.c + k * shape.directions * shape.batch * hidden);
-    forward_steps(loop, s, windows.with_direction(k), c_state.get());
-  }
+  for_each_window(a, s, {0, shape.steps}, {0, weights.blocks()}, c_state.get(), padded,
+                  [&](StepRange part) { forward_steps(loop, s, part, c_state.get()); });
 
   store_last(s, a.y, a.h_last);
   store_state(s, c_state.get(), padded, a.c_last);
@@ -37,7 +30,7 @@ void run_forward(const LstmForward<T>& a, const Parallel& parallel) {
   const ForwardWeights<T> weights(a.shape, a.weights, true, parallel);
   const Slicing slices(a.shape, parallel);
   const int64_t members = split_members(a.shape, weights.blocks(), slices, parallel);
-  if (members > 1 && a.window == 0) return forward_split(a, weights, members, parallel);
+  if (members > 1) return forward_split(a, weights, members, parallel);
   auto slice_task = [&](int64_t task) { forward_slice(a, slices[task], weights); };
   for_each_task(parallel, slices.tasks(), slice_task);
 }

@@ -62,6 +62,30 @@ struct ForwardLoop {
   StepRows<Compute<T>> c;      // out, null exactly when gates is
 };
 
+// Of a forward. With a window its c is kept by for_each_window.
+template <typename T>
+ForwardLoop<T> forward_loop(const LstmForward<T>& a, const ForwardWeights<T>& weights) {
+  return {a.shape, weights, a.x, a.h0, a.y, a.y, {a.gates, 0}, {a.window > 0 ? nullptr : a.c, 0}};
+}
+
+// Calls f(part) for the parts of a range of steps, in the order of the direction, that lie in one
+// window each, after keeping the c with which a window begins: of the hidden units in `blocks`.
+template <typename T, typename F>
+void for_each_window(const LstmForward<T>& a, const Slice& s, StepRange range, StepRange blocks,
+                     const Compute<T>* c_state, int64_t padded, F f) {
+  const int64_t hidden = a.shape.hidden, size = a.shape.directions * a.shape.batch * hidden;
+  const StepRange units{blocks.begin * kLanes<T>, smaller(blocks.end * kLanes<T>, hidden)};
+  const Windows windows(a.shape, a.window);
+  for (StepRange part = range; part.begin < range.end; part.begin = part.end) {
+    const int64_t k = windows.of(part.begin);
+    const StepRange window = windows.with_direction(k);
+    if (part.begin == window.begin && k + 1 < windows.count())
+      store_state(s, c_state, padded, a.c + k * size, units);
+    part.end = smaller(window.end, range.end);
+    f(part);
+  }
+}
+
 template <typename T>
 struct ForwardRows {
   const T** x;

@@ -60,13 +60,13 @@ void forward_split(const LstmForward<T>& a, const ForwardWeights<T>& weights, in
   const int64_t chunk = smaller(divide_up(kSplitSteps, shape.batch), shape.steps);
   Scratch<Compute<T>> c_state(shape.directions * state);
   Scratch<Compute<T>> z(shape.directions * chunk * 4 * state);
-  const ForwardLoop<T> loop{shape, weights, a.x, a.h0, a.y, a.y, {a.gates, 0}, {a.c, 0}};
+  const ForwardLoop<T> loop = forward_loop(a, weights);
   const auto slice = [&](int64_t direction) { return Slice{&shape, direction, 0, 1, shape.batch}; };
   for (int64_t d = 0; d < shape.directions; ++d) {
     load_state(slice(d), a.c0, c_state.get() + d * state, padded);
     zero_after_end(slice(d), a.y, hidden);
     zero_after_end(slice(d), a.gates, 4 * hidden);
-    zero_after_end(slice(d), a.c, hidden);
+    zero_after_end(slice(d), loop.c.data, hidden);
   }
   Team team(members);
   for_each_task(parallel, members, [&](int64_t) {
@@ -80,8 +80,11 @@ void forward_split(const LstmForward<T>& a, const ForwardWeights<T>& weights, in
       for (int64_t begin = 0; begin < shape.steps; begin += chunk) {
         const StepRange range{begin, smaller(begin + chunk, shape.steps)};
         project_inputs(loop, slice(d), range, blocks, inputs);
-        forward_steps(loop, slice(d), range, c_state.get() + d * state, blocks, inputs,
-                      [&] { team.wait(member, ++turn); });
+        Compute<T>* c = c_state.get() + d * state;
+        for_each_window(a, slice(d), range, blocks, c, padded, [&](StepRange part) {
+          forward_steps(loop, slice(d), part, c, blocks, inputs + (part.begin - begin) * 4 * state,
+                        [&] { team.wait(member, ++turn); });
+        });
       }
     }
   });

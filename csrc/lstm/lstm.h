@@ -10,8 +10,8 @@
 //
 // With a `window` the forward does not keep gates and c for the backward, which computes them
 // again, that many steps at a time. Its walk goes against each direction; window k is its steps
-// from k * window on, and the forward keeps the c with which each window but the last begins in
-// time.
+// from k * window on, and the forward keeps the c before the first of them in the direction's own
+// order. The last window begins with c0.
 #pragma once
 
 #include <cstdint>

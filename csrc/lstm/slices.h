@@ -80,6 +80,8 @@ struct Windows {
   Windows(const LstmShape& s, int64_t window)
       : steps(s.steps), size(window == 0 ? s.steps : smaller(window, s.steps)) {}
   int64_t count() const { return divide_up(steps, size); }
+  // The window of a step, which is counted in the order of the direction.
+  int64_t of(int64_t step) const { return (steps - 1 - step) / size; }
   // The steps of window k, counted in the order of the direction.
   StepRange with_direction(int64_t k) const {
     const int64_t begin = steps - (k + 1) * size;
@@ -148,12 +150,18 @@ void load_state(const Slice& s, const From* from, State* state, int64_t padded) 
     convert(state + j * padded, from + s.initial(s.row(j), width), width);
 }
 
+// Of some hidden units only.
+template <typename State, typename To>
+void store_state(const Slice& s, const State* state, int64_t padded, To* to, StepRange units) {
+  if (to == nullptr) return;
+  for (int64_t j = 0; j < s.count; ++j)
+    convert(to + s.initial(s.row(j), s.shape->hidden) + units.begin,
+            state + j * padded + units.begin, units.end - units.begin);
+}
+
 template <typename State, typename To>
 void store_state(const Slice& s, const State* state, int64_t padded, To* to) {
-  if (to == nullptr) return;
-  const int64_t width = s.shape->hidden;
-  for (int64_t j = 0; j < s.count; ++j)
-    convert(to + s.initial(s.row(j), width), state + j * padded, width);
+  store_state(s, state, padded, to, {0, s.shape->hidden});
 }
 
 // to[row] <- the last valid step of a [T,B,D,H] array.
