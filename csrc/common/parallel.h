@@ -22,8 +22,10 @@ static inline void for_each_task(const Parallel& parallel, int64_t tasks, F&& f)
     for (int64_t index = 0; index < tasks; ++index) f(index);
     return;
   }
-  parallel.run(tasks, [](int64_t index, void* data) { (*static_cast<std::remove_reference_t<F>*>(data))(index); },
-               &f);
+  parallel.run(
+      tasks,
+      [](int64_t index, void* data) { (*static_cast<std::remove_reference_t<F>*>(data))(index); },
+      &f);
 }
 
 }  // namespace ganlstm

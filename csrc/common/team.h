@@ -30,8 +30,8 @@ class Team {
     int64_t seen = state_.load(std::memory_order_acquire);
     do {
       if (seen >= kClosed) return -1;
-    } while (!state_.compare_exchange_weak(seen, close_if_full(seen + 1),
-                                           std::memory_order_acq_rel));
+    } while (
+        !state_.compare_exchange_weak(seen, close_if_full(seen + 1), std::memory_order_acq_rel));
     const auto deadline = std::chrono::steady_clock::now() + kPatience;
     for (int64_t now = state_.load(); now < kClosed; now = state_.load()) {
       pause();

@@ -23,24 +23,39 @@ constexpr int kTurns = M == 1                ? kRows / 2 + 1
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_step(Vec<T> (&sums)[M][N], const T* const (&row)[M], int64_t k,
                                   const T* packed, int64_t valid = kDepth<T>) {
-  Factors<T> w[N];
-#pragma GCC unroll 4
-  for (int n = 0; n < N; ++n) w[n] = load_factors(packed + (k * N + n * kDepth<T>)*kLanes<T>);
+  // All values of the rows and one vector of weights at a time: with kRows rows, the registers have
+  // no place for all of both.
+  Factors<T> a[M];
 #pragma GCC unroll 8
-  for (int m = 0; m < M; ++m) {
-    const Factors<T> a = fill_factors(row[m] + k, valid);
+  for (int m = 0; m < M; ++m) a[m] = fill_factors(row[m] + k, valid);
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[m][n] = multiply_add(sums[m][n], a, w[n]);
+  for (int n = 0; n < N; ++n) {
+    const Factors<T> w = load_factors(packed + (k * N + n * kDepth<T>)*kLanes<T>);
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) sums[m][n] = multiply_add(sums[m][n], a[m], w);
   }
 }
 
-// sums[m][n] += sum over k of rows[m][k] * packed[k][n], kDepth<T> values of k side by side.
+// With 16 registers the sums stay in them only in a function of their own: inlined, they share them
+// with the constants of the caller's loop.
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define GANLSTM_APART GANLSTM_INLINE
+#else
+#define GANLSTM_APART __attribute__((noinline))
+#endif
+
+// to[m][n] += sum over k of rows[m][k] * packed[k][n], kDepth<T> values of k side by side.
 template <int M, int N, typename T>
-GANLSTM_INLINE void multiply(Vec<T> (&sums)[M][N], const T* const* rows, int64_t depth,
-                             const T* packed) {
+GANLSTM_APART void multiply(Vec<T> (&to)[M][N], const T* const* rows, int64_t depth,
+                            const T* packed) {
   const T* row[M];
+  Vec<T> sums[M][N];
 #pragma GCC unroll 8
-  for (int m = 0; m < M; ++m) row[m] = rows[m];
+  for (int m = 0; m < M; ++m) {
+    row[m] = rows[m];
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) sums[m][n] = to[m][n];
+  }
   int64_t k = 0;
   if constexpr (kTurns<M> > 1) {
     Vec<T> more[kTurns<M> - 1][M][N] = {};
@@ -61,6 +76,10 @@ GANLSTM_INLINE void multiply(Vec<T> (&sums)[M][N], const T* const* rows, int64_t
   static_assert(kDepth<T> <= 2);  // so that at most one element is left
   if constexpr (kDepth<T> > 1)
     if (k < depth) multiply_step(sums, row, k, packed, 1);
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) to[m][n] = sums[m][n];
 }
 
 // Elements of a row of `depth` in a pack.
