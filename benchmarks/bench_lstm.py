@@ -1,124 +1,169 @@
-"""FastLSTM against nn.LSTM: inference, training, and the critic step of a WGAN-GP.
+"""FastLSTM against nn.LSTM: whole sequences, sequences of different lengths, step by step.
 
-``forward``: y, h_T and c_T without a graph. ``forward+backward``: the gradients of x and of the
-weights for a given cotangent of y. ``WGAN-GP step``: scores from a linear head over the mean of y,
-their gradient in x with ``create_graph``, the penalty of its norms, and the gradients of the
-penalty in the weights.
+``lstm_work.py`` has the steps and the contenders.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
-from cases import LSTM_SHAPES, LSTMShape
-from harness import Answer, Call, Contender, Race, Unsupported, Work
+from cases import LSTM_BFLOAT16, LSTM_LAYERS, LSTM_PACKED, LSTM_SHAPES, LSTM_STREAMING, LSTMShape
+from harness import Answer, Call, Contender, Race, Work
+from lstm_work import (
+    STEPS,
+    Layer,
+    bfloat16_work,
+    build,
+    draw,
+    lstm_work,
+    multiply_adds,
+    onednn,
+)
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import ganlstm_fast
-from ganlstm_fast.backends import resolve
+from ganlstm_fast import FastLSTM, FastLSTMCell
 
-Step = Callable[[nn.Module, Tensor, Tensor], Answer]
-
-
-def _forward(lstm: nn.Module, x: Tensor, cotangent: Tensor) -> Answer:
-    with torch.no_grad():
-        y, (h, c) = lstm(x)
-    return y, h, c
+# Of the presets, which compile, and for how many steps nn.LSTM's backward.
+COMPILED_STEPS = {"quick": None, "default": 0, "full": 24}
 
 
-def _forward_backward(lstm: nn.Module, x: Tensor, cotangent: Tensor) -> Answer:
-    y, _ = lstm(x)
-    return torch.autograd.grad(y, (x, *lstm.parameters()), cotangent)
+def _pack(padded: Tensor, lengths: Tensor) -> PackedSequence:
+    return pack_padded_sequence(padded, lengths, enforce_sorted=False)
 
 
-def _wgan_gp(lstm: nn.Module, x: Tensor, cotangent: Tensor) -> Answer:
-    y, _ = lstm(x)
-    scores = y.mean(0) @ cotangent[0, 0]  # any vector will do as the head
-    (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
-    # Time comes first: a sample's norm is over dimensions 0 and 2. The same code for all.
-    penalty = (grad.square().sum((0, 2)).sqrt() - 1).square().mean()
-    return penalty, *torch.autograd.grad(penalty, tuple(lstm.parameters()))
+def _packed(layer: Layer, way: str, shape: LSTMShape, lengths: Tensor, dtype: torch.dtype) -> Call:
+    """The gradients of x and of the weights; what comes after a sequence's end has none.
 
+    A padded batch computes these steps for nothing, with the cotangent 0, so that its answer is the
+    same. A ``PackedSequence`` is packed beforehand.
+    """
+    weights, x, cotangent = draw(shape, dtype)
+    cotangent[torch.arange(shape.T)[:, None] >= lengths] = 0
+    lstm = build(layer, shape).to(dtype)
+    lstm.load_state_dict(weights)
+    if way == "packed":
+        packed, cotangent = _pack(x, lengths), _pack(cotangent, lengths).data
+        x = packed.data
+    x.requires_grad_()
 
-STEPS: dict[str, Step] = {
-    "LSTM forward": _forward,
-    "LSTM forward+backward": _forward_backward,
-    "LSTM WGAN-GP step": _wgan_gp,
-}
+    def call() -> Answer:
+        if way == "packed":
+            y = lstm(packed._replace(data=x))[0].data
+        elif way == "lengths":
+            y = lstm(x, lengths=lengths)[0]
+        else:
+            y = lstm(x)[0]
+        return torch.autograd.grad(y, (x, *lstm.parameters()), cotangent)
 
-
-@contextlib.contextmanager
-def _onednn(enabled: bool) -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="TF32 acceleration")
-        with torch.backends.mkldnn.flags(enabled=enabled):
-            yield
-
-
-def _prepare(
-    build: Callable[[], nn.Module], step: Step, shape: LSTMShape, dtype: torch.dtype
-) -> Call:
-    """The same weights and inputs for all, drawn in float32 and widened."""
-    torch.manual_seed(0)
-    source = nn.LSTM(shape.I, shape.H)
-    x = torch.randn(shape.T, shape.B, shape.I)
-    cotangent = torch.randn(shape.T, shape.B, shape.H).to(dtype)
-    lstm = build()
-    lstm.load_state_dict(source.state_dict())
-    lstm.to(dtype)
-    x = x.to(dtype).requires_grad_(step is not _forward)
-    return functools.partial(step, lstm, x, cotangent)
-
-
-def _compiled(shape: LSTMShape, step: Step, dtype: torch.dtype) -> Call:
-    if step is _wgan_gp:
-        raise Unsupported("torch.compile has no double backward")
-    lstm, *inputs = _prepare(lambda: nn.LSTM(shape.I, shape.H), step, shape, dtype).args
-    call = functools.partial(step, torch.compile(lstm), *inputs)
-    try:
-        call()
-    except Exception as error:  # whatever the compiler lacks here is no failure of the benchmark
-        raise Unsupported(f"torch.compile: {str(error).splitlines()[0][:80]}") from error
     return call
 
 
-def _truth(step: Step, shape: LSTMShape) -> Answer:
-    with ganlstm_fast.use_impl("reference", "lstm"):
-        return _prepare(
-            lambda: ganlstm_fast.FastLSTM(shape.I, shape.H), step, shape, torch.float64
-        )()
+def packed_work(shape: LSTMShape) -> Work:
+    """Lengths uniform in 1..T. Its multiply-adds are those of the valid steps."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, shape.T + 1, (shape.B,), generator=generator)
+    dtype = torch.float32
 
+    @functools.cache
+    def truth() -> Answer:
+        with ganlstm_fast.use_impl("reference", "lstm"):
+            return _packed(FastLSTM, "lengths", shape, lengths, torch.float64)()
 
-def lstm_work(group: str, shape: LSTMShape, compiled: bool) -> Work:
-    step, dtype = STEPS[group], torch.float32
-    impl = resolve("lstm", None, "cpu", dtype)
-    ours, theirs = (
-        functools.partial(_prepare, functools.partial(layer, shape.I, shape.H), step, shape, dtype)
-        for layer in (ganlstm_fast.FastLSTM, nn.LSTM)
-    )
-    contenders = [
-        Contender("FastLSTM" if impl == "cpu" else f"FastLSTM (impl={impl})", ours, ours=True),
-        Contender("nn.LSTM, oneDNN on", theirs),
-        Contender("nn.LSTM, oneDNN off", theirs, context=lambda: _onednn(False)),
-    ]
-    if compiled:
-        contenders.append(
-            Contender("nn.LSTM, torch.compile", lambda: _compiled(shape, step, dtype))
+    def packed_truth(_: Answer) -> Answer:
+        grad_x, *others = truth()
+        return _pack(grad_x, lengths).data, *others
+
+    def contender(layer: Layer, way: str, beside: str | None = None) -> Contender:
+        ours = layer is FastLSTM
+        family = "FastLSTM" if ours else "nn.LSTM"
+        return Contender(
+            f"{family}, {way}",
+            functools.partial(_packed, layer, way, shape, lengths, dtype),
+            ours=ours,
+            beside=beside and f"{family}, {beside}",
+            truth=packed_truth if way == "packed" else None,
         )
-    truth = functools.cache(functools.partial(_truth, step, shape))
-    return Work(group, str(shape), vars(shape), tuple(contenders), lambda _: truth(), dtype)
+
+    return Work(
+        "LSTM packed, forward+backward",
+        f"{shape}, lengths 1..{shape.T}",
+        {**vars(shape), "lengths": lengths.tolist()},
+        (
+            contender(FastLSTM, "padded"),
+            contender(FastLSTM, "lengths", beside="padded"),
+            contender(FastLSTM, "packed", beside="padded"),
+            contender(nn.LSTM, "padded"),
+            contender(nn.LSTM, "packed", beside="padded"),
+        ),
+        lambda _: truth(),
+        dtype,
+        multiply_adds("LSTM forward+backward", shape, int(lengths.sum())),
+    )
+
+
+def _stream(layer: Layer, shape: LSTMShape, dtype: torch.dtype) -> Call:
+    """One step at a time with the state carried on: h and c after the last."""
+    weights, x, _ = draw(shape, dtype)
+    is_cell = issubclass(layer, nn.LSTMCell)
+    if is_cell:
+        weights = {name.removesuffix("_l0"): value for name, value in weights.items()}
+    module = layer(shape.I, shape.H, dtype=dtype)
+    module.load_state_dict(weights)
+    steps = x.unbind(0) if is_cell else x.split(1)
+
+    @torch.no_grad()
+    def call() -> Answer:
+        state = None
+        for step in steps:
+            state = module(step, state) if is_cell else module(step, state)[1]
+        return tuple(s.view(shape.B, shape.H) for s in state)
+
+    return call
+
+
+def streaming_work(shape: LSTMShape) -> Work:
+    @functools.cache
+    def truth() -> Answer:
+        with ganlstm_fast.use_impl("reference", "lstm"):
+            return _stream(FastLSTM, shape, torch.float64)()
+
+    def call(layer: Layer) -> Callable[[], Call]:
+        return functools.partial(_stream, layer, shape, torch.float32)
+
+    return Work(
+        "LSTM streaming",
+        str(shape),
+        vars(shape),
+        (
+            Contender("FastLSTM", call(FastLSTM), ours=True),
+            Contender("FastLSTMCell", call(FastLSTMCell), ours=True),
+            Contender("nn.LSTM, oneDNN on", call(nn.LSTM)),
+            Contender("nn.LSTM, oneDNN off", call(nn.LSTM), context=lambda: onednn(False)),
+            Contender("nn.LSTMCell", call(nn.LSTMCell)),
+        ),
+        lambda _: truth(),
+        torch.float32,
+        multiply_adds("LSTM forward", shape),
+    )
 
 
 def works(preset: str) -> list[Work]:
-    return [
-        lstm_work(group, shape, compiled=preset == "full")
-        for shape in LSTM_SHAPES[preset]
-        for group in STEPS
+    compiled_steps = COMPILED_STEPS[preset]
+    found = [
+        lstm_work(group, shape, compiled_steps) for shape in LSTM_SHAPES[preset] for group in STEPS
     ]
+    found += [lstm_work(group, shape) for shape in LSTM_LAYERS[preset] for group in STEPS]
+    found += [
+        bfloat16_work(group, shape)
+        for group in ("LSTM forward", "LSTM forward+backward")
+        for shape in LSTM_BFLOAT16[preset]
+    ]
+    found += [packed_work(shape) for shape in LSTM_PACKED]
+    return [*found, *(streaming_work(shape) for shape in LSTM_STREAMING)]
 
 
 def test_lstm(race: Race) -> None:

@@ -7,15 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class LSTMShape:
-    """Batch, time steps, input size, hidden size."""
+    """Batch, time steps, input size, hidden size, layers, directions."""
 
     B: int
     T: int
     I: int  # noqa: E741
     H: int
+    layers: int = 1
+    directions: int = 1
 
     def __str__(self) -> str:
-        return f"B{self.B} T{self.T} I{self.I} H{self.H}"
+        text = f"B{self.B} T{self.T} I{self.I} H{self.H}"
+        if (self.layers, self.directions) != (1, 1):
+            text += f", layers {self.layers}, directions {self.directions}"
+        return text
 
 
 # In the order of cost. Each set contains the one before it.
@@ -29,6 +34,32 @@ LSTM_FULL = (
     LSTMShape(64, 50, 512, 512),
 )
 LSTM_SHAPES = {"quick": LSTM_QUICK, "default": LSTM_DEFAULT, "full": LSTM_FULL}
+
+_STACK = (LSTMShape(128, 24, 28, 64, layers=2, directions=2),)
+LSTM_LAYERS = {"quick": (), "default": (), "full": _STACK}
+LSTM_BFLOAT16 = {
+    "quick": (),
+    "default": (LSTMShape(32, 128, 64, 128),),
+    "full": (
+        LSTMShape(32, 128, 64, 128),
+        LSTMShape(16, 1000, 32, 128),
+        LSTMShape(64, 256, 64, 256),
+        LSTMShape(64, 50, 512, 512),
+    ),
+}
+LSTM_PACKED = (LSTMShape(64, 200, 128, 128),)
+LSTM_STREAMING = (LSTMShape(1, 100, 32, 128),)
+
+_CRITIC_STEP = ("LSTM WGAN-GP step", LSTMShape(32, 128, 64, 128))
+LSTM_MEMORY = {
+    "quick": (),
+    "default": (_CRITIC_STEP,),
+    "full": (
+        ("LSTM forward+backward", LSTMShape(256, 1000, 64, 128)),
+        _CRITIC_STEP,
+        ("LSTM WGAN-GP step", LSTMShape(16, 1000, 32, 128)),
+    ),
+}
 
 # The convolution weights of networks under spectral norm.
 SPECTRAL_NORM_WEIGHTS = {

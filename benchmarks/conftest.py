@@ -21,23 +21,16 @@ for folder in (HERE, HERE.parent / "tests"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
+import ceilings  # noqa: E402
 import report  # noqa: E402
-from harness import (  # noqa: E402
-    SCHEMA,
-    Effort,
-    Race,
-    Result,
-    Work,
-    device_folder,
-    environment,
-    measure,
-    row,
-)
+from environment import device_folder, environment, file_name  # noqa: E402
+from harness import SCHEMA, Effort, Race, Result, Work, measure, row  # noqa: E402
+from memory import MemoryWork, measure_memory  # noqa: E402
 
 EFFORTS = {
     "quick": Effort(seconds=2.5, min_rounds=5),
-    "default": Effort(seconds=12.0, min_rounds=9),
-    "full": Effort(seconds=20.0, min_rounds=9),
+    "default": Effort(seconds=5.0, min_rounds=9),
+    "full": Effort(seconds=20.0, min_rounds=9, processes=3),
 }
 
 
@@ -58,11 +51,15 @@ CLOCK = ReplayClock()
 
 
 class Measurements:
-    """The results of the session: each work is measured once, when it is first asked for."""
+    """The results of the session: each work is measured once, when it is first asked for.
 
-    def __init__(self, effort: Effort, timed: bool) -> None:
-        self.effort = effort
+    The ceilings are measured before the first and after the last: the machine drifts.
+    """
+
+    def __init__(self, preset: str, timed: bool) -> None:
+        self.preset = preset
         self.timed = timed
+        self.ceilings: dict[str, ceilings.Ceilings] = {}
         self.works: dict[tuple[str, str], Work] = {}
         self.results: dict[tuple[str, str], list[Result]] = {}
         self.rows: list[dict[str, Any]] = []
@@ -70,10 +67,26 @@ class Measurements:
     def get(self, group: str, case: str, contender: str) -> Result:
         key = (group, case)
         if key not in self.results:
-            work = self.works[key]
-            self.results[key] = measure(work, self.effort, self.timed)
+            if self.timed and not self.ceilings:
+                self.ceilings["begin"] = ceilings.measure()
+            work, effort = self.works[key], EFFORTS[self.preset]
+            kind = measure_memory if isinstance(work, MemoryWork) else measure
+            self.results[key] = kind(work, effort, self.timed)
             self.rows += [row(work, r, self.results[key]) for r in self.results[key]]
         return next(r for r in self.results[key] if r.contender.name == contender)
+
+    def environment(self) -> dict[str, Any]:
+        """Of the whole run, when its last work has been measured."""
+        if "begin" in self.ceilings and "end" not in self.ceilings:
+            self.ceilings["end"] = ceilings.measure()
+        return {**environment(self.preset), "ceilings": self.ceilings}
+
+    def content(self) -> dict[str, Any]:
+        """A result file: each row says itself where it comes from."""
+        where = self.environment()
+        short = {name: value for name, value in where.items() if name != "ceilings"}
+        rows = [{**this, **short} for this in self.rows]
+        return {"ganlstm_fast_schema": SCHEMA, "environment": where, "rows": rows}
 
 
 MEASUREMENTS = pytest.StashKey[Measurements]()
@@ -89,7 +102,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         const="",
         metavar="NAME",
         help="write benchmarks/results/<device>/NAME.json (default: the preset, with the "
-        "allocator where it is not the default one)",
+        "allocator and the instruction set where they are not the usual ones)",
     )
 
 
@@ -103,7 +116,7 @@ def _preset(config: pytest.Config) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("python_files", "bench_*.py")
     timed = not config.getoption("benchmark_disable", False)
-    config.stash[MEASUREMENTS] = Measurements(EFFORTS[_preset(config)], timed)
+    config.stash[MEASUREMENTS] = Measurements(_preset(config), timed)
     # The table below replaces pytest-benchmark's own, which has no ratio within a round.
     config.option.benchmark_quiet = config.getoption("verbose") <= 0
 
@@ -146,6 +159,8 @@ def race(request: pytest.FixtureRequest, benchmark: Any) -> Race:
             pytest.fail(result.refused, pytrace=False)
         if result.refused is not None:
             pytest.skip(result.refused)
+        if result.peaks:
+            return  # no times to hand over
         benchmark.group = f"{group}: {case}"
         times: Iterator[float] = iter(result.times)
         replay: Callable[[], None] = lambda: CLOCK.advance(next(times, 0.0))  # noqa: E731
@@ -160,22 +175,17 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    where = environment(_preset(config))
-    rows = config.stash[MEASUREMENTS].rows
-    output_json |= {"ganlstm_fast_schema": SCHEMA, "environment": where}
-    output_json["rows"] = [{**this, **where} for this in rows]
+    output_json |= config.stash[MEASUREMENTS].content()
 
 
-def _save(config: pytest.Config, rows: list[dict[str, Any]], where: dict[str, Any]) -> Path:
-    name = config.getoption("--save-results")
-    if not name:
-        name = _preset(config) + ("" if where["allocator"] == "default" else "-kept-memory")
-    path = HERE / "results" / device_folder(where["device"], where["isa"]) / f"{name}.json"
+def _save(name: str, content: dict[str, Any]) -> Path:
+    where = content["environment"]
+    path = HERE / "results" / device_folder(where) / f"{name or file_name(where)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(json.dumps({**this, **where}) for this in rows)
-    head = json.dumps({"ganlstm_fast_schema": SCHEMA, "environment": where})[:-1]
+    head = json.dumps({**content, "rows": None}).removesuffix("null}")
+    rows = ",\n".join(json.dumps(this) for this in content["rows"])
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(f'{head},\n"rows": [\n{lines}\n]}}\n')
+    temporary.write_text(f"{head}[\n{rows}\n]}}\n")
     temporary.replace(path)
     return path
 
@@ -184,11 +194,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     measurements = config.stash[MEASUREMENTS]
     if not measurements.rows or not measurements.timed:
         return
-    where = environment(_preset(config))
+    content = measurements.content()
+    where, name = content["environment"], config.getoption("--save-results")
     terminalreporter.section("benchmarks")
-    terminalreporter.write_line(report.describe(where))
+    terminalreporter.write_line("\n".join(report.describe(where)))
     terminalreporter.write_line("")
-    terminalreporter.write_line(report.text_table(measurements.rows))
-    if config.getoption("--save-results") is not None:
-        path = _save(config, measurements.rows, where)
+    terminalreporter.write_line(report.text_table(where, measurements.rows))
+    if name is not None:
+        path = _save(name, content)
         terminalreporter.write_line(f"\nsaved {path.relative_to(HERE.parent)}")

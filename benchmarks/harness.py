@@ -11,16 +11,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import os
-import platform
 import random
-import re
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,9 +24,8 @@ from torch import Tensor
 from numerics import relative_error, tolerance  # isort: skip  (tests/, put on the path by conftest)
 
 SCHEMA = 1
-ALLOCATOR_VARIABLES = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX")
 # A rival is refused only where it is plainly wrong; ours answers to the rule of tests/numerics.py.
-RIVAL_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
+RIVAL_TOLERANCE = {torch.bfloat16: 1e-1, torch.float32: 1e-3, torch.float64: 1e-9}
 
 Answer = Sequence[Tensor]
 Call = Callable[[], Answer]
@@ -51,6 +45,8 @@ class Contender:
         prepare: does what is not timed and returns the call that is. The first call after
             ``prepare`` starts from the same state as the truth.
         ours: of this library, as opposed to a rival.
+        beside: the name of another contender of the work, where the share of its time that this one
+            takes is of interest.
         truth: its own truth, where it computes a slightly different thing than the others.
         context: entered around everything the contender does, outside of the timed part.
     """
@@ -58,6 +54,7 @@ class Contender:
     name: str
     prepare: Callable[[], Call]
     ours: bool = False
+    beside: str | None = None
     truth: Callable[[Answer], Answer] | None = None
     context: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
@@ -75,6 +72,7 @@ class Work:
         truth: the right answer in float64, given a contender's answer (which it needs only where
             contenders draw different random numbers).
         dtype: of the inputs.
+        multiply_adds: how many the work needs at least, where that bounds its speed.
     """
 
     group: str
@@ -83,30 +81,43 @@ class Work:
     contenders: tuple[Contender, ...]
     truth: Callable[[Answer], Answer]
     dtype: torch.dtype = torch.float32
+    multiply_adds: int | None = None
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to measure: seconds for each work, and limits of the number of rounds."""
+    """How long to measure: seconds for each work, limits of its rounds, processes for memory."""
 
     seconds: float
     min_rounds: int
     max_rounds: int = 301
+    processes: int = 1
 
 
 @dataclass
 class Result:
-    """What came of one contender: times in seconds, one a round, or a reason why there are none."""
+    """What came of one contender: its figures, or a reason why there are none.
+
+    Attributes:
+        times: seconds, one a round.
+        peaks: MiB of memory over what was there before, one a process.
+    """
 
     contender: Contender
     times: list[float] = field(default_factory=list)
+    peaks: list[float] = field(default_factory=list)
     error: float = math.nan
     refused: str | None = None
     unsupported: str | None = None
 
     @property
+    def ready(self) -> bool:
+        """Whether it can do the work, and does it right."""
+        return self.refused is None and self.unsupported is None
+
+    @property
     def median(self) -> float:
-        return statistics.median(self.times)
+        return statistics.median(self.times or self.peaks)
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -157,6 +168,11 @@ def measure(work: Work, effort: Effort, timed: bool = True) -> list[Result]:
             except Unsupported as reason:
                 result.unsupported = str(reason)
                 continue
+            except RuntimeError as error:
+                if contender.ours:
+                    raise
+                result.unsupported = str(error).splitlines()[0][:80]
+                continue
         errors = _errors(result, answer, (contender.truth or work.truth)(answer))
         if result.refused is not None:
             continue
@@ -167,7 +183,7 @@ def measure(work: Work, effort: Effort, timed: bool = True) -> list[Result]:
         _judge(result, errors, [RIVAL_TOLERANCE[work.dtype]] * len(errors))
         if result.refused is None and contender.truth is None:
             rivals_errors.append(errors)
-    racing = [r for r in results if r.refused is None and r.unsupported is None]
+    racing = [r for r in results if r.ready]
     if timed:
         _race(racing, calls, effort)
     return results
@@ -202,64 +218,20 @@ def _race(racing: list[Result], calls: dict[str, Call], effort: Effort) -> None:
             gc.enable()
 
 
-def fastest_rival(results: Sequence[Result]) -> Result | None:
-    """The rival with the smallest median, or None where no rival has times."""
-    rivals = [r for r in results if r.times and not r.contender.ours]
+def best_rival(results: Sequence[Result]) -> Result | None:
+    """The rival with the smallest median, or None where no rival has figures."""
+    rivals = [r for r in results if (r.times or r.peaks) and not r.contender.ours]
     return min(rivals, key=lambda r: r.median, default=None)
 
 
-def _command(*command: str) -> str:
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def environment(preset: str) -> dict[str, Any]:
-    """What a figure depends on: device, threads, versions, allocator, commit, preset."""
-    import ganlstm_fast
-
-    cpu = {}
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            cpu.setdefault(key.strip(), value.strip())
-    name = cpu.get("model name") or platform.processor() or platform.machine()
-    if {"cpu family", "model"} <= cpu.keys():
-        name += f" (family {cpu['cpu family']}, model {cpu['model']})"
-    allocator = {k: os.environ[k] for k in ALLOCATOR_VARIABLES if k in os.environ}
-    if "LD_PRELOAD" in os.environ:
-        preloaded = os.environ["LD_PRELOAD"].replace(":", " ").split()
-        allocator["LD_PRELOAD"] = " ".join(Path(p).name for p in preloaded)
-    dirty = "+changes" if _command("git", "status", "--porcelain", "-uno") else ""
-    return {
-        "device": name,
-        "isa": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "ganlstm_fast": ganlstm_fast.__version__,
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "commit": (_command("git", "rev-parse", "--short", "HEAD") or "none") + dirty,
-        "allocator": " ".join(f"{k}={v}" for k, v in allocator.items()) or "default",
-        "preset": preset,
-    }
-
-
-def device_folder(device: str, isa: str) -> str:
-    """A folder's name for results of this device."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{device} {isa}".lower()).strip("-")
-
-
 def row(work: Work, result: Result, results: Sequence[Result]) -> dict[str, Any]:
-    """One row of a result file: the contender's times and their ratio to the fastest rival.
+    """One row of a result file.
 
-    ``ratio`` says how many times faster than that rival the contender is: the median over rounds of
-    (rival's time / its time), with the 20th and 80th percentile.
+    Of times: ``ratio`` says how many times faster than the fastest rival the contender is, the
+    median over rounds of (rival's time / its time); ``beside_ratio`` which share of the time of the
+    contender ``beside`` it takes, the median over rounds of (its time / the other's time). Both
+    with the 20th and 80th percentile. Of memory: ``beside`` is the rival that takes least, and
+    ``beside_ratio`` is of the medians.
     """
     this = {
         "group": work.group,
@@ -268,17 +240,32 @@ def row(work: Work, result: Result, results: Sequence[Result]) -> dict[str, Any]
         "ours": result.contender.ours,
         "shapes": work.shapes,
         "dtype": str(work.dtype).removeprefix("torch."),
+        "multiply_adds": work.multiply_adds,
         "error": result.error if math.isfinite(result.error) else None,
         "skipped": result.refused or result.unsupported,
     }
+    rival = best_rival(results)
+    if result.peaks:
+        this |= {"processes": len(result.peaks), "median_mib": result.median}
+        this |= {"least_mib": min(result.peaks), "most_mib": max(result.peaks)}
+        if rival is not None:
+            this |= {"rival": rival.contender.name, "beside": rival.contender.name}
+            this["beside_ratio"] = result.median / rival.median
     if result.times:
         low, middle, high = percentiles(result.times)
         this |= {"rounds": len(result.times), "median_s": middle, "p20_s": low, "p80_s": high}
         this["times_s"] = [float(f"{t:.4g}") for t in result.times]
-        rival = fastest_rival(results)
         if rival is not None:
-            ratios = [a / b for a, b in zip(rival.times, result.times, strict=True)]
-            low, middle, high = percentiles(ratios)
-            this |= {"rival": rival.contender.name, "ratio": middle}
-            this |= {"ratio_p20": low, "ratio_p80": high}
+            this["rival"] = rival.contender.name
+            this |= _ratio("ratio", rival.times, result.times)
+        other = next((r for r in results if r.contender.name == result.contender.beside), None)
+        if other is not None and other.times:
+            this["beside"] = other.contender.name
+            this |= _ratio("beside_ratio", result.times, other.times)
     return this
+
+
+def _ratio(name: str, above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """Round by round, so that a drift of the machine's speed cancels."""
+    low, middle, high = percentiles([a / b for a, b in zip(above, below, strict=True)])
+    return {name: middle, f"{name}_p20": low, f"{name}_p80": high}

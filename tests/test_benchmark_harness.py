@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,9 +18,16 @@ if not BENCHMARKS.is_dir():
     pytest.skip("no benchmarks beside the tests", allow_module_level=True)
 sys.path.insert(0, str(BENCHMARKS))
 
+import bench_lstm  # noqa: E402
+import bench_memory  # noqa: E402
+import ceilings  # noqa: E402
+import environment  # noqa: E402
 import harness  # noqa: E402
+import lstm_work  # noqa: E402
+import memory  # noqa: E402
 import report  # noqa: E402
-from harness import Contender, Effort, Unsupported, Work  # noqa: E402
+from cases import LSTMShape  # noqa: E402
+from harness import Contender, Effort, Result, Unsupported, Work  # noqa: E402
 
 TRUTH = torch.linspace(1, 2, 5, dtype=torch.float64)
 EFFORT = Effort(seconds=0.05, min_rounds=5, max_rounds=7)
@@ -85,6 +93,52 @@ def test_ratio_is_to_the_fastest_rival():
     assert rows[2]["ratio"] == 1
 
 
+def test_a_share_is_of_the_named_contenders_time():
+    work = _work(
+        _contender("twice", ours=True, delay=20e-3, beside="once"),
+        _contender("once", delay=10e-3),
+        _contender("lost", beside="absent"),
+    )
+    results = harness.measure(work, EFFORT)
+    twice, once, lost = (harness.row(work, r, results) for r in results)
+    assert 1.5 < twice["beside_ratio"] < 2.5
+    assert twice["beside_ratio_p20"] <= twice["beside_ratio"] <= twice["beside_ratio_p80"]
+    assert "beside" not in once
+    assert "beside" not in lost
+
+
+def test_ratios_are_medians_of_rounds():
+    """The machine is ten times slower in the last rounds; the medians alone would say 5."""
+    work = _work(_contender("ours", ours=True), _contender("rival"))
+    results = [
+        Result(work.contenders[0], times=[1.0, 1.0, 1.0, 10.0, 10.0]),
+        Result(work.contenders[1], times=[2.0, 2.0, 5.0, 20.0, 20.0]),
+    ]
+    assert harness.row(work, results[0], results)["ratio"] == 2
+
+
+def test_only_a_rival_may_raise():
+    def fails():
+        raise RuntimeError("not here\nand so on")
+
+    (result,) = harness.measure(_work(Contender("rival", fails)), EFFORT)
+    assert result.unsupported == "not here"
+    with pytest.raises(RuntimeError, match="not here"):
+        harness.measure(_work(Contender("ours", fails, ours=True)), EFFORT)
+
+
+def test_bfloat16_has_its_own_tolerance():
+    def contender(name, error, **options):
+        call = lambda: ((TRUTH * (1 + error)).bfloat16(),)  # noqa: E731
+        return Contender(name, lambda: call, **options)
+
+    contenders = (contender("ours", 0.0, ours=True), contender("wrong", 0.2, ours=True))
+    work = Work("group", "B2", {}, contenders, lambda _: (TRUTH,), torch.bfloat16)
+    right, wrong = harness.measure(work, EFFORT, timed=False)
+    assert right.ready
+    assert "wrong answer" in wrong.refused
+
+
 def test_context_is_around_every_call_and_outside_of_the_time():
     open_now = []
 
@@ -103,24 +157,160 @@ def test_context_is_around_every_call_and_outside_of_the_time():
     assert result.median < 0.05
 
 
+def _file(path, rows, **where):
+    where = {**environment.environment("quick"), "ceilings": {}, **where}
+    path.write_text(json.dumps({"ganlstm_fast_schema": 1, "environment": where, "rows": rows}))
+    return str(path)
+
+
 def test_report_reads_back_what_was_written(tmp_path, capsys):
     work = _work(_contender("ours", ours=True), _contender("rival"), _contender("bad", error=1))
     results = harness.measure(work, EFFORT)
     rows = [harness.row(work, r, results) for r in results]
-    content = {"ganlstm_fast_schema": 1, "environment": harness.environment("quick"), "rows": rows}
-    good, old, broken = (tmp_path / name for name in ("good.json", "old.json", "broken.json"))
-    good.write_text(json.dumps(content))
-    old.write_text(json.dumps({**content, "ganlstm_fast_schema": 0}))
+    good = _file(tmp_path / "good.json", rows)
+    old, broken = (tmp_path / name for name in ("old.json", "broken.json"))
+    old.write_text(json.dumps({"ganlstm_fast_schema": 0}))
     broken.write_text("{")
-    assert report.main([str(p) for p in (good, old, broken, tmp_path / "none.json")]) == 0
+    assert report.main([good, *(str(p) for p in (old, broken, tmp_path / "none.json"))]) == 0
     out, err = capsys.readouterr()
     assert "**group**" in out
     assert "1.00x (fastest rival)" in out
     assert "wrong answer: output 0" in out
+    assert "float32 multiply-adds not measured" in out
     assert "schema 0, expected 1" in err
     assert "not JSON" in err
     assert "No such file" in err
     assert report.main([str(old)]) == 2
+
+
+def _ceilings(rate):
+    return {name: rate for name, *_ in report.CEILINGS}
+
+
+def test_report_of_fractions_shares_and_memory(tmp_path, capsys):
+    ours, rival = _contender("ours", ours=True, beside="rival"), _contender("rival")
+    speed = Work("speed", "B2", {}, (ours, rival), lambda _: (TRUTH,), multiply_adds=10**9)
+    peaks = dataclasses.replace(speed, group="peak memory", multiply_adds=None)
+    results = [Result(ours, times=[0.05] * 3), Result(rival, times=[0.1] * 3)]
+    rows = [harness.row(speed, r, results) for r in results]
+    results = [Result(ours, peaks=[30.0, 40.0, 50.0]), Result(rival, peaks=[100.0])]
+    rows += [harness.row(peaks, r, results) for r in results]
+    both = {"begin": _ceilings(40e9), "end": {**_ceilings(None), "multiply_adds": 39e9}}
+    files = [
+        _file(tmp_path / "a.json", rows, ceilings=both),
+        _file(tmp_path / "b.json", rows, isa_limits="X=avx2", isa_of_kernels="avx2"),
+    ]
+    report.main(files[:1])
+    table = capsys.readouterr().out
+    assert "| ours | 50 ms | 50 ms .. 50 ms | 2.00x (2.00 .. 2.00) | 50% | 0.50x of rival" in table
+    assert "| ours | 40 MiB | 30 .. 50 | 0.40x of rival |" in table
+    assert "float32 multiply-adds 40, then 39 G/s" in table
+    assert "copy, read and written 40, then - GB/s" in table
+    report.main(["--summary", *files])
+    table = capsys.readouterr().out
+    assert "ratio, default allocator, avx2 |" in table
+    assert "| 50 ms | 100 ms (rival) | 50% | **2.00x** | **2.00x** |" in table
+    assert "| 40 MiB | 100 MiB (rival) | **0.40x** | **0.40x** |" in table
+
+
+def test_runs_of_another_kind_have_files_of_their_own(monkeypatch):
+    for name in (*environment.ISA_VARIABLES, *environment.ALLOCATOR_VARIABLES, "LD_PRELOAD"):
+        monkeypatch.delenv(name, raising=False)
+    usual = environment.environment("full")
+    assert environment.file_name(usual) == "full"
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "0")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    this = {**environment.environment("full"), "isa_of_kernels": "avx2"}
+    assert this["isa_limits"] == "ONEDNN_MAX_CPU_ISA=AVX2"
+    assert environment.file_name(this) == "full-kept-memory-avx2"
+    assert environment.device_folder(this) == environment.device_folder(usual)
+
+
+@pytest.mark.skipif(ceilings._compiler() is None, reason="needs a C++ compiler")
+def test_ceilings(monkeypatch):
+    monkeypatch.setattr(ceilings, "WINDOWS", 1)
+    monkeypatch.setattr(ceilings, "SECONDS", 0.002)
+    found = ceilings.measure()
+    rate = found["multiply_adds_1"]
+    assert 1e8 < rate < 1e12
+    assert 0.2 * rate < found["multiply_adds"]
+    assert 1e8 < found["copy"] < 1e13
+
+
+def test_without_a_compiler_no_ceiling_is_measured(monkeypatch):
+    monkeypatch.setattr(ceilings, "_compiler", lambda: None)
+    ceilings._library.cache_clear()
+    assert set(ceilings.measure().values()) == {None}
+    ceilings._library.cache_clear()
+
+
+def test_multiply_adds():
+    one = LSTMShape(2, 3, 4, 5)
+    rows = 2 * 3 * 4 * 5
+    count = lstm_work.multiply_adds
+    assert count("LSTM forward", one) == rows * 9
+    assert count("LSTM forward+backward", one) == rows * 27
+    assert count("LSTM WGAN-GP step", one) == rows * (5 * 9 + 5)
+    assert count("LSTM forward", one, sequence_steps=4) == 4 * 20 * 9
+    two = LSTMShape(2, 3, 4, 5, layers=2, directions=2)
+    assert count("LSTM forward", two) == 2 * rows * (9 + 15)
+    assert count("LSTM WGAN-GP step", two) == 2 * rows * ((5 * 9 + 5 + 9 + 5) + 6 * 15)
+
+
+SMALL = LSTMShape(3, 5, 4, 6)
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        *(lstm_work.lstm_work(group, SMALL) for group in lstm_work.STEPS),
+        lstm_work.lstm_work("LSTM WGAN-GP step", LSTMShape(3, 5, 4, 6, layers=2, directions=2)),
+        lstm_work.bfloat16_work("LSTM forward+backward", SMALL),
+        bench_lstm.packed_work(SMALL),
+        bench_lstm.streaming_work(LSTMShape(1, 5, 4, 6)),
+    ],
+    ids=lambda work: f"{work.group}: {work.case}",
+)
+def test_contenders_do_the_same_work(work):
+    for result in harness.measure(work, EFFORT, timed=False):
+        assert result.refused is None
+        assert result.unsupported is None or "bfloat16" in result.contender.name
+
+
+def test_works_have_names_of_their_own():
+    for preset in ("quick", "default", "full"):
+        works = bench_lstm.works(preset) + bench_memory.works(preset)
+        assert len({(w.group, w.case) for w in works}) == len(works)
+        for work in works:
+            names = [c.name for c in work.contenders]
+            assert len(set(names)) == len(names)
+            assert {c.beside for c in work.contenders} <= {None, *names}
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux' /proc")
+def test_peak_is_of_the_call_alone():
+    used = [torch.ones(2**23)]  # 32 MiB, of which nothing may be left to hide the next 24
+    used.clear()
+
+    def call():
+        freed = torch.ones(6 * 2**20)  # 24 MiB
+        return (freed[:1].clone(),)
+
+    assert 20 < memory.peak_mib(call) < 30
+
+
+@pytest.mark.slow
+def test_memory_is_measured_in_a_process_of_its_own(monkeypatch):
+    work = next(w for w in bench_memory.works("full") if "B32" in w.case)
+    small = dataclasses.replace(work.small, contenders=work.small.contenders[:1])
+    work = dataclasses.replace(work, contenders=work.contenders[:1], small=small)
+    (result,) = memory.measure_memory(work, EFFORT)
+    assert result.ready
+    assert len(result.peaks) == 1
+    assert 5 < result.peaks[0] < 500
+    monkeypatch.setattr(memory.sys, "executable", "false")
+    (result,) = memory.measure_memory(work, EFFORT)
+    assert "exit 1" in result.unsupported
 
 
 @pytest.mark.slow
@@ -137,9 +327,9 @@ def test_command_line(tmp_path):
     content = json.loads(file.read_text())
     names = {r["implementation"] for r in content["rows"]}
     assert names == {"interpolate", "torch.lerp", "a*x + (1-a)*y"}
-    assert {"device", "torch", "threads", "shapes", "dtype", "allocator"} <= content["rows"][
-        0
-    ].keys()
+    told = {"device", "torch", "threads", "shapes", "dtype", "allocator", "isa_limits"}
+    assert told <= content["rows"][0].keys()
+    assert content["environment"]["ceilings"].keys() == {"begin", "end"}
     assert "node" not in content["machine_info"]
     stats = content["benchmarks"][0]["stats"]
     assert stats["median"] == pytest.approx(content["rows"][0]["median_s"], rel=1e-6)
