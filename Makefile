@@ -3,6 +3,7 @@
 #   make demo        train an LSTM-GAN on the bundled data, or go on with it; results in runs/demo
 #   make test        the tests
 #   make bench       the benchmarks
+#   make bench-full  all of them, as they are, with memory kept, and held to AVX2; saves the results
 #   make lint        ruff and clang-format
 #   make cmake-test  the kernels as a plain library, with its own test (needs cmake)
 #   make cuda-archs  compile the CUDA kernels for more GPUs than an install does (needs nvcc)
@@ -20,9 +21,16 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 # The install is editable: only these files make it necessary again.
 BUILD_FILES := setup.py pyproject.toml $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
-CXX_FILES := $(filter csrc/%,$(BUILD_FILES))
+CXX_FILES := $(filter csrc/%,$(BUILD_FILES)) benchmarks/ceilings.cpp
 
-.PHONY: demo test bench lint cmake-test cuda-archs clean
+BENCH := $(BIN)/python -m pytest benchmarks --benchmark-only
+# An allocator that does not give memory back to the system: large buffers cost no page faults.
+KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
+# Ours and the rivals' libraries alike. MKL obeys on Intel's processors alone.
+HOLD_TO_AVX2 := GANLSTM_FAST_CPU_ISA=avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
+  MKL_ENABLE_INSTRUCTIONS=AVX2
+
+.PHONY: demo test bench bench-full bench-default bench-kept-memory bench-avx2 lint cmake-test cuda-archs clean
 
 demo: $(VENV)/.train
 	$(BIN)/ganlstm-fast train $(if $(wildcard runs/demo/checkpoint.pt),--resume,--out) runs/demo
@@ -31,7 +39,18 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest tests
 
 bench: $(VENV)/.test
-	$(BIN)/python -m pytest benchmarks --benchmark-only
+	$(BENCH)
+
+bench-full: bench-default bench-kept-memory bench-avx2
+
+bench-default: $(VENV)/.test
+	$(BENCH) --full --save-results
+
+bench-kept-memory: $(VENV)/.test
+	$(KEEP_MEMORY) $(BENCH) --full --save-results
+
+bench-avx2: $(VENV)/.test
+	$(KEEP_MEMORY) $(HOLD_TO_AVX2) $(BENCH) --full --save-results
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .
