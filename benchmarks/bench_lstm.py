@@ -27,8 +27,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 import ganlstm_fast
 from ganlstm_fast import FastLSTM, FastLSTMCell
 
-# Of the presets, which compile, and for how many steps nn.LSTM's backward.
-COMPILED_STEPS = {"quick": None, "default": 0, "full": 24}
+# For how many steps a preset compiles nn.LSTM's backward at most; None: it compiles nothing.
+COMPILED_STEPS = {"quick": None, "default": None, "full": 24}
 
 
 def _pack(padded: Tensor, lengths: Tensor) -> PackedSequence:

@@ -29,7 +29,7 @@ from memory import MemoryWork, measure_memory  # noqa: E402
 
 EFFORTS = {
     "quick": Effort(seconds=2.5, min_rounds=5),
-    "default": Effort(seconds=5.0, min_rounds=9),
+    "default": Effort(seconds=4.0, min_rounds=9),
     "full": Effort(seconds=20.0, min_rounds=9, processes=3),
 }
 
@@ -95,7 +95,9 @@ MEASUREMENTS = pytest.StashKey[Measurements]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ganlstm_fast benchmarks")
     group.addoption("--quick", action="store_true", help="few shapes, a minute")
-    group.addoption("--full", action="store_true", help="all shapes and rivals, half an hour")
+    group.addoption(
+        "--full", action="store_true", help="all shapes and rivals, compiled ones too, half an hour"
+    )
     group.addoption(
         "--save-results",
         nargs="?",

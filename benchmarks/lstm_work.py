@@ -131,8 +131,12 @@ def _kernels_only(call: Callable[[], Call], dtype: torch.dtype) -> Call:
 @contextlib.contextmanager
 def _dynamo(allow_rnn: bool) -> Iterator[None]:
     """``allow_rnn``: without it, Dynamo leaves an ``nn.LSTM`` to eager execution."""
-    # Each shape is compiled for itself, however many there are.
-    with torch._dynamo.config.patch(allow_rnn=allow_rnn, recompile_limit=1000):
+    import torch._inductor.config as inductor  # here: slow to import, and few runs compile
+
+    # Each shape is compiled for itself, however many there are, and in this run: what the compiler
+    # stored under another instruction set holds weights in that one's layout, and is wrong here.
+    dynamo = torch._dynamo.config.patch(allow_rnn=allow_rnn, recompile_limit=1000)
+    with dynamo, inductor.patch(force_disable_caches=True):
         yield
 
 
