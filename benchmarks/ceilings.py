@@ -60,7 +60,7 @@ def measure() -> Ceilings:
 
     ``multiply_adds``: float32 multiply-adds per second, of ``threads`` threads, in the instruction
     set of the kernels. ``multiply_adds_1``: of one thread. ``bf16_dot``: multiply-adds of bfloat16,
-    where the kernels may use AVX-512. ``copy``: bytes per second, read and written. ``ping_pong``:
+    where the kernels use such. ``copy``: bytes per second, read and written. ``ping_pong``:
     seconds for a word from one thread to another.
     """
     names = ("multiply_adds", "multiply_adds_1", "bf16_dot", "copy", "ping_pong")
@@ -76,8 +76,9 @@ def measure() -> Ceilings:
         value = min(values) if of is library.ceiling_ping_pong else max(values)
         return value if min(values) > 0 else None
 
-    fma = functools.partial(best, library.ceiling_multiply_adds, this.encode())
-    bf16 = best(library.ceiling_bf16_dot, threads) if this == "avx512" else None
+    of_floats = this.removesuffix("bf16")
+    fma = functools.partial(best, library.ceiling_multiply_adds, of_floats.encode())
+    bf16 = best(library.ceiling_bf16_dot, threads) if this != of_floats else None
     copy = best(library.ceiling_copy, threads)
     values = (fma(threads), fma(1), bf16, copy, best(library.ceiling_ping_pong))
     return dict(zip(names, values, strict=True))

@@ -7,6 +7,7 @@ each contender's times as they were recorded, so that its JSON, its storage and 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import sys
@@ -56,7 +57,8 @@ class Measurements:
     The ceilings are measured before the first and after the last: the machine drifts.
     """
 
-    def __init__(self, preset: str, timed: bool) -> None:
+    def __init__(self, preset: str, timed: bool, effort: Effort | None = None) -> None:
+        self.effort = effort or EFFORTS[preset]
         self.preset = preset
         self.timed = timed
         self.ceilings: dict[str, ceilings.Ceilings] = {}
@@ -69,7 +71,7 @@ class Measurements:
         if key not in self.results:
             if self.timed and not self.ceilings:
                 self.ceilings["begin"] = ceilings.measure()
-            work, effort = self.works[key], EFFORTS[self.preset]
+            work, effort = self.works[key], self.effort
             kind = measure_memory if isinstance(work, MemoryWork) else measure
             self.results[key] = kind(work, effort, self.timed)
             self.rows += [row(work, r, self.results[key]) for r in self.results[key]]
@@ -99,6 +101,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--full", action="store_true", help="all shapes and rivals, compiled ones too, half an hour"
     )
     group.addoption(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="time for each piece of work (default: 2.5 with --quick, 20 with --full, else 4); the "
+        "preset's least number of rounds is always run",
+    )
+    group.addoption(
         "--save-results",
         nargs="?",
         const="",
@@ -118,7 +127,10 @@ def _preset(config: pytest.Config) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("python_files", "bench_*.py")
     timed = not config.getoption("benchmark_disable", False)
-    config.stash[MEASUREMENTS] = Measurements(_preset(config), timed)
+    effort = EFFORTS[_preset(config)]
+    if (seconds := config.getoption("--seconds")) is not None:
+        effort = dataclasses.replace(effort, seconds=seconds)
+    config.stash[MEASUREMENTS] = Measurements(_preset(config), timed, effort)
     # The table below replaces pytest-benchmark's own, which has no ratio within a round.
     config.option.benchmark_quiet = config.getoption("verbose") <= 0
 
