@@ -28,7 +28,7 @@ import ganlstm_fast
 from ganlstm_fast import FastLSTM, FastLSTMCell
 
 # For how many steps a preset compiles nn.LSTM's backward at most; None: it compiles nothing.
-COMPILED_STEPS = {"quick": None, "default": None, "full": 24}
+COMPILED_STEPS = {"quick": None, "default": None, "large": None, "full": 24}
 
 
 def _pack(padded: Tensor, lengths: Tensor) -> PackedSequence:

@@ -33,33 +33,37 @@ LSTM_FULL = (
     LSTMShape(64, 256, 64, 256),
     LSTMShape(64, 50, 512, 512),
 )
-LSTM_SHAPES = {"quick": LSTM_QUICK, "default": LSTM_DEFAULT, "full": LSTM_FULL}
+LSTM_SHAPES = {
+    "quick": LSTM_QUICK,
+    "default": LSTM_DEFAULT,
+    "large": LSTM_FULL,
+    "full": LSTM_FULL,
+}
 
 _STACK = (LSTMShape(128, 24, 28, 64, layers=2, directions=2),)
-LSTM_LAYERS = {"quick": (), "default": (), "full": _STACK}
+LSTM_LAYERS = {"quick": (), "default": (), "large": _STACK, "full": _STACK}
+_BFLOAT16 = (
+    LSTMShape(32, 128, 64, 128),
+    LSTMShape(16, 1000, 32, 128),
+    LSTMShape(64, 256, 64, 256),
+    LSTMShape(64, 50, 512, 512),
+)
 LSTM_BFLOAT16 = {
     "quick": (),
-    "default": (LSTMShape(32, 128, 64, 128),),
-    "full": (
-        LSTMShape(32, 128, 64, 128),
-        LSTMShape(16, 1000, 32, 128),
-        LSTMShape(64, 256, 64, 256),
-        LSTMShape(64, 50, 512, 512),
-    ),
+    "default": _BFLOAT16[:1],
+    "large": _BFLOAT16,
+    "full": _BFLOAT16,
 }
 LSTM_PACKED = (LSTMShape(64, 200, 128, 128),)
 LSTM_STREAMING = (LSTMShape(1, 100, 32, 128),)
 
 _CRITIC_STEP = ("LSTM WGAN-GP step", LSTMShape(32, 128, 64, 128))
-LSTM_MEMORY = {
-    "quick": (),
-    "default": (_CRITIC_STEP,),
-    "full": (
-        ("LSTM forward+backward", LSTMShape(256, 1000, 64, 128)),
-        _CRITIC_STEP,
-        ("LSTM WGAN-GP step", LSTMShape(16, 1000, 32, 128)),
-    ),
-}
+_MEMORY = (
+    ("LSTM forward+backward", LSTMShape(256, 1000, 64, 128)),
+    _CRITIC_STEP,
+    ("LSTM WGAN-GP step", LSTMShape(16, 1000, 32, 128)),
+)
+LSTM_MEMORY = {"quick": (), "default": (_CRITIC_STEP,), "large": _MEMORY, "full": _MEMORY}
 
 # The convolution weights of networks under spectral norm.
 SPECTRAL_NORM_WEIGHTS = {

@@ -31,6 +31,7 @@ from memory import MemoryWork, measure_memory  # noqa: E402
 EFFORTS = {
     "quick": Effort(seconds=2.5, min_rounds=5),
     "default": Effort(seconds=4.0, min_rounds=9),
+    "large": Effort(seconds=4.0, min_rounds=9),
     "full": Effort(seconds=20.0, min_rounds=9, processes=3),
 }
 
@@ -97,6 +98,7 @@ MEASUREMENTS = pytest.StashKey[Measurements]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ganlstm_fast benchmarks")
     group.addoption("--quick", action="store_true", help="few shapes, a minute")
+    group.addoption("--large", action="store_true", help="all shapes, about fifteen minutes")
     group.addoption(
         "--full", action="store_true", help="all shapes and rivals, compiled ones too, half an hour"
     )
@@ -118,9 +120,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _preset(config: pytest.Config) -> str:
-    if config.getoption("--quick") and config.getoption("--full"):
-        raise pytest.UsageError("--quick and --full exclude each other")
-    return next((p for p in ("quick", "full") if config.getoption(f"--{p}")), "default")
+    chosen = [p for p in ("quick", "large", "full") if config.getoption(f"--{p}")]
+    if len(chosen) > 1:
+        raise pytest.UsageError(f"--{chosen[0]} and --{chosen[1]} exclude each other")
+    return chosen[0] if chosen else "default"
 
 
 @pytest.hookimpl(tryfirst=True)
