@@ -26,7 +26,7 @@ CXX_FILES := $(filter csrc/%,$(BUILD_FILES)) benchmarks/ceilings.cpp
 BENCH := $(BIN)/python -m pytest benchmarks --benchmark-only
 # An allocator that does not give memory back to the system: large buffers cost no page faults.
 KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
-# Ours and the rivals' libraries alike. MKL obeys on Intel's processors alone.
+# Ours and the rivals' libraries alike. Whether MKL obeys on an AMD processor is not known.
 HOLD_TO_AVX2 := GANLSTM_FAST_CPU_ISA=avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
   MKL_ENABLE_INSTRUCTIONS=AVX2
 

@@ -134,7 +134,7 @@ def _dynamo(allow_rnn: bool) -> Iterator[None]:
     import torch._inductor.config as inductor  # here: slow to import, and few runs compile
 
     # Each shape is compiled for itself, however many there are, and in this run: what the compiler
-    # stored under another instruction set holds weights in that one's layout, and is wrong here.
+    # had stored under another instruction set gave wrong answers here.
     dynamo = torch._dynamo.config.patch(allow_rnn=allow_rnn, recompile_limit=1000)
     with dynamo, inductor.patch(force_disable_caches=True):
         yield
