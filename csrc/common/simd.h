@@ -144,8 +144,8 @@ GANLSTM_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
 
 template <typename V, typename S>
 GANLSTM_INLINE V fill(S value) {
-  return value -
-         V{};  // (adding 0 would turn -0 into 0, so it could not be folded into a broadcast)
+  // Not V{} + value: that turns -0 into 0, so it is an addition, where this is a broadcast alone.
+  return value - V{};
 }
 
 // Products: a vector of sums takes kDepth<T> elements for each lane, which lie side by side.
