@@ -94,7 +94,7 @@ class Case:
 CASES = {
     "one of everything": Case(1, 1, 1, 1),
     "one step": Case(1, 5, 3, 4),
-    "one row": Case(7, 1, 3, 5),
+    "one row": Case(7, 1, 3, 9),
     "odd sizes": Case(6, 7, 3, 9),
     "no bias": Case(5, 4, 6, 8, bias=False),
     "both directions": Case(6, 5, 3, 9, D=2),
@@ -103,6 +103,9 @@ CASES = {
     "lengths, both directions": Case(7, 6, 3, 9, D=2, lengths=[2, 1, 3, 6, 2, 5]),
     "vectors exactly": Case(4, 12, 16, 32),
     "vectors and one": Case(4, 13, 17, 33),
+    "few steps": Case(4, 3, 17, 33, D=2, lengths=[4, 1, 3]),
+    "few steps, no bias": Case(3, 5, 16, 40, bias=False),
+    "few steps, two threads": Case(2, 2, 130, 131),
     "two threads, one row": Case(40, 1, 25, 41),
     "two threads": Case(12, 20, 16, 40, D=1),
     "several windows of dz": Case(90, 32, 3, 64, D=2, lengths=[1 + 7 * b % 90 for b in range(32)]),

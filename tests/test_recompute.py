@@ -30,8 +30,8 @@ CASES = {
     "lengths, both directions": Case(7, 6, 3, 9, D=2, lengths=ENDS),
     "nothing is as long as T": Case(9, 4, 3, 5, D=2, lengths=[2, 1, 5, 3]),
     "no bias": Case(7, 4, 3, 8, D=2, bias=False),
-    "one row": Case(7, 1, 3, 5, D=2),
-    "one step": Case(1, 3, 2, 4),
+    "one row": Case(19, 1, 3, 5, D=2),
+    "one step": Case(1, 20, 2, 4),
     "empty batch": Case(3, 0, 2, 4, D=2),
     "two threads": Case(13, 20, 16, 40, D=2, lengths=[1 + 5 * b % 13 for b in range(20)]),
 }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX__)
 #include <immintrin.h>
@@ -192,6 +193,10 @@ GANLSTM_INLINE IntF load_factors(const BFloat16* p) {
   memcpy(&v, p, sizeof(v));
   return v;
 }
+GANLSTM_INLINE IntF load_factors_n(const BFloat16* p, int64_t n) {
+  const __mmask32 mask = n >= 32 ? ~__mmask32(0) : __mmask32((1u << n) - 1);
+  return (IntF)_mm512_maskz_loadu_epi16(mask, p);
+}
 GANLSTM_INLINE IntF fill_factors(const BFloat16* p, int64_t n) {
   int32_t pair = 0;
   memcpy(&pair, p, size_t(n) * sizeof(BFloat16));
@@ -216,6 +221,11 @@ template <typename T>
 GANLSTM_INLINE Vec<T> load_factors(const T* p) {
   return load(p);
 }
+// The first n elements of as many as a vector of factors has, and zeros.
+template <typename T>
+GANLSTM_INLINE Vec<T> load_factors_n(const T* p, int64_t n) {
+  return load_n(p, n);
+}
 // The first n elements of the kDepth, and zeros, the same in all lanes.
 template <typename T>
 GANLSTM_INLINE Vec<T> fill_factors(const T* p, int64_t) {
@@ -226,6 +236,47 @@ GANLSTM_INLINE Vec<T> fill_factors(const T* p, int64_t) {
 template <typename T>
 GANLSTM_INLINE void store_factors(T* to, const T* const* rows, int64_t offset, int64_t n) {
   store(to, load_n(rows[0] + offset, n));
+}
+
+// Lanes of a and b by turns, from lane `first` of both on.
+template <int first, typename V, size_t... lane>
+GANLSTM_INLINE V interleave(V a, V b, std::index_sequence<lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (first + lane / 2 + lane % 2 * sizeof...(lane))...);
+#else
+  using Index = decltype(a == b);
+  return __builtin_shuffle(a, b, Index{(first + lane / 2 + lane % 2 * sizeof...(lane))...});
+#endif
+}
+
+// tile[i] lane j <-> tile[j] lane i: each round moves one bit of i to the front of j.
+template <typename V, size_t lanes>
+GANLSTM_INLINE void transpose(V (&tile)[lanes]) {
+  constexpr auto all = std::make_index_sequence<lanes>();
+#pragma GCC unroll 4
+  for (size_t round = 1; round < lanes; round *= 2) {
+    V next[lanes];
+#pragma GCC unroll 8
+    for (size_t i = 0; i < lanes / 2; ++i) {
+      next[2 * i] = interleave<0>(tile[i], tile[i + lanes / 2], all);
+      next[2 * i + 1] = interleave<int(lanes / 2)>(tile[i], tile[i + lanes / 2], all);
+    }
+#pragma GCC unroll 16
+    for (size_t i = 0; i < lanes; ++i) tile[i] = next[i];
+  }
+}
+
+// The sum over the lanes of vector i in lane i.
+template <typename V, size_t lanes>
+GANLSTM_INLINE V sum_lanes(V (&vectors)[lanes]) {
+  constexpr auto all = std::make_index_sequence<lanes>();
+#pragma GCC unroll 4
+  for (size_t half = lanes / 2; half > 0; half /= 2)
+#pragma GCC unroll 8
+    for (size_t i = 0; i < half; ++i)
+      vectors[i] = interleave<0>(vectors[i], vectors[i + half], all) +
+                   interleave<int(lanes / 2)>(vectors[i], vectors[i + half], all);
+  return vectors[0];
 }
 
 // exp(x) = 2^n exp(r), n = round(x / ln 2), |r| <= ln 2 / 2; exp(r) - 1 by its Taylor polynomial,

@@ -1,4 +1,5 @@
 // LSTM forward on the CPU: input and recurrent products, gates and state in one time loop.
+#include "few_steps.h"
 #include "forward_steps.h"
 #include "hidden_split.h"
 #include "instruction_sets.h"
@@ -8,25 +9,18 @@ namespace {
 
 template <typename T>
 void forward_slice(const LstmForward<T>& a, const Slice& s, const ForwardWeights<T>& weights) {
-  const LstmShape& shape = a.shape;
-  const int64_t hidden = shape.hidden, padded = weights.padded();
-  const ForwardLoop<T> loop = forward_loop(a, weights);
-  Scratch<Compute<T>> c_state(s.count * padded);
-  load_state(s, a.c0, c_state.get(), padded);
-  zero_after_end(s, a.y, hidden);
-  zero_after_end(s, a.gates, 4 * hidden);
-  zero_after_end(s, loop.c.data, hidden);
-
-  for_each_window(a, s, {0, shape.steps}, {0, weights.blocks()}, c_state.get(), padded,
+  const ForwardLoop<T> loop = forward_loop(a, &weights);
+  Scratch<Compute<T>> c_state(s.count * weights.padded());
+  begin_forward(a, s, c_state.get(), weights.padded());
+  for_each_window(a, s, {0, a.shape.steps}, {0, weights.blocks()}, c_state.get(), weights.padded(),
                   [&](StepRange part) { forward_steps(loop, s, part, c_state.get()); });
-
-  store_last(s, a.y, a.h_last);
-  store_state(s, c_state.get(), padded, a.c_last);
+  end_forward(a, s, c_state.get(), weights.padded());
 }
 
 template <typename T>
 void run_forward(const LstmForward<T>& a, const Parallel& parallel) {
   if (a.shape.batch == 0) return;
+  if (are_few_steps(a)) return forward_few_steps(a, parallel);
   const ForwardWeights<T> weights(a.shape, a.weights, true, parallel);
   const Slicing slices(a.shape, parallel);
   const int64_t members = split_members(a.shape, weights.blocks(), slices, parallel);

@@ -28,14 +28,14 @@ template <typename T>
 void project_inputs(const ForwardLoop<T>& a, const Slice& s, StepRange range, StepRange blocks,
                     Compute<T>* z) {
   constexpr int64_t width = kColumns * kLanes<T>;
-  const int64_t stride = a.weights.blocks() * width, batch = a.shape.batch;
+  const int64_t stride = a.weights->blocks() * width, batch = a.shape.batch;
   const int64_t rows = (range.end - range.begin) * batch;
   const auto time = [&](int64_t n) { return s.direction == 0 ? n : a.shape.steps - 1 - n; };
   for (int64_t block = blocks.begin; block < blocks.end; ++block)
     for_row_groups(rows, [&](int64_t r, auto count) {
       constexpr int M = decltype(count)::value;
       const T* x[M];
-      const Compute<T>* bias = a.weights.bias(s.direction, block);
+      const Compute<T>* bias = a.weights->bias(s.direction, block);
       Vec<T> sums[M][kColumns];
       for (int m = 0; m < M; ++m) {
         const int64_t n = range.begin + (r + m) / batch, b = (r + m) % batch;
@@ -43,7 +43,7 @@ void project_inputs(const ForwardLoop<T>& a, const Slice& s, StepRange range, St
 #pragma GCC unroll 4
         for (int k = 0; k < kColumns; ++k) sums[m][k] = load(bias + k * kLanes<T>);
       }
-      multiply(sums, x, a.shape.input, a.weights.ih(s.direction, block));
+      multiply(sums, x, a.shape.input, a.weights->ih(s.direction, block));
 #pragma GCC unroll 8
       for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
@@ -56,18 +56,14 @@ template <typename T>
 void forward_split(const LstmForward<T>& a, const ForwardWeights<T>& weights, int64_t members,
                    const Parallel& parallel) {
   const LstmShape& shape = a.shape;
-  const int64_t hidden = shape.hidden, padded = weights.padded(), state = shape.batch * padded;
+  const int64_t padded = weights.padded(), state = shape.batch * padded;
   const int64_t chunk = smaller(divide_up(kSplitSteps, shape.batch), shape.steps);
   Scratch<Compute<T>> c_state(shape.directions * state);
   Scratch<Compute<T>> z(shape.directions * chunk * 4 * state);
-  const ForwardLoop<T> loop = forward_loop(a, weights);
+  const ForwardLoop<T> loop = forward_loop(a, &weights);
   const auto slice = [&](int64_t direction) { return Slice{&shape, direction, 0, 1, shape.batch}; };
-  for (int64_t d = 0; d < shape.directions; ++d) {
-    load_state(slice(d), a.c0, c_state.get() + d * state, padded);
-    zero_after_end(slice(d), a.y, hidden);
-    zero_after_end(slice(d), a.gates, 4 * hidden);
-    zero_after_end(slice(d), loop.c.data, hidden);
-  }
+  for (int64_t d = 0; d < shape.directions; ++d)
+    begin_forward(a, slice(d), c_state.get() + d * state, padded);
   Team team(members);
   for_each_task(parallel, members, [&](int64_t) {
     const int64_t member = team.join();
@@ -88,10 +84,8 @@ void forward_split(const LstmForward<T>& a, const ForwardWeights<T>& weights, in
       }
     }
   });
-  for (int64_t d = 0; d < shape.directions; ++d) {
-    store_last(slice(d), a.y, a.h_last);
-    store_state(slice(d), c_state.get() + d * state, padded, a.c_last);
-  }
+  for (int64_t d = 0; d < shape.directions; ++d)
+    end_forward(a, slice(d), c_state.get() + d * state, padded);
 }
 
 }  // namespace

@@ -88,7 +88,7 @@ constexpr int64_t padded_depth(int64_t depth) {
   return divide_up(depth, kDepth<T>) * kDepth<T>;
 }
 
-// Calls f(first, count) for groups of rows, count an integral constant of at most kRows.
+// Calls f(first, count) for groups of rows, count an integral constant of at most `most`.
 template <int M>
 struct Count {
   static constexpr int value = M;
@@ -104,11 +104,11 @@ GANLSTM_INLINE void for_last_rows(int64_t first, int64_t left, F& f) {
   }
 }
 
-template <typename F>
+template <int most = kRows, typename F>
 GANLSTM_INLINE void for_row_groups(int64_t rows, F f) {
   int64_t first = 0;
-  for (; first + kRows <= rows; first += kRows) f(first, Count<kRows>{});
-  for_last_rows<kRows - 1>(first, rows - first, f);
+  for (; first + most <= rows; first += most) f(first, Count<most>{});
+  for_last_rows<most - 1>(first, rows - first, f);
 }
 
 // Forward products: x W^T and h R^T, gate by gate. The hidden units come in blocks of a vector;
@@ -144,19 +144,21 @@ struct GatePack {
   }
 
  private:
+  // Tiles of a vector by a vector: the rows of the weights become the columns of the pack.
   static void pack_matrix(int64_t hidden, const T* w, int64_t columns, int64_t block, T* out) {
     if (w == nullptr) return;
-    for (int64_t gate = 0; gate < kColumns; ++gate)
-      for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
-        const int64_t unit = block * kLanes<T> + lane;
-        T* to = out + (gate * kLanes<T> + lane) * kDepth<T>;
-        const T* from = w + (gate * hidden + unit) * columns;
-        for (int64_t k = 0; k < columns; k += kDepth<T>) {
-          T values[kDepth<T>] = {};
-          const int64_t valid = smaller(kDepth<T>, columns - k);
-          if (unit < hidden) memcpy(values, from + k, size_t(valid) * sizeof(T));
-          memcpy(to + k * width, values, sizeof(values));
-        }
+    const int64_t unit = block * kLanes<T>, units = smaller(kLanes<T>, hidden - unit);
+    for (int64_t k = 0; k < columns; k += kLanes<T> * kDepth<T>)
+      for (int64_t gate = 0; gate < kColumns; ++gate) {
+        const T* from = w + (gate * hidden + unit) * columns + k;
+        T* to = out + k * width + gate * kLanes<T> * kDepth<T>;
+        const int64_t valid = columns - k;
+        Factors<T> tile[kLanes<T>] = {};
+        for (int64_t lane = 0; lane < units; ++lane)
+          tile[lane] = load_factors_n(from + lane * columns, valid);
+        transpose(tile);
+        for (int64_t i = 0; i < kLanes<T> && i * kDepth<T> < valid; ++i)
+          memcpy(to + i * kDepth<T> * width, &tile[i], sizeof(tile[i]));
       }
   }
 };

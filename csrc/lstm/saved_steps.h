@@ -29,7 +29,7 @@ class SavedSteps {
     const int64_t k = range.begin / window_;
     if (range.begin % window_ == 0) {
       const ForwardLoop<T> loop{a_.shape,
-                                weights_,
+                                &weights_,
                                 a_.x,
                                 a_.h0,
                                 a_.y,

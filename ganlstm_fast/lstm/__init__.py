@@ -43,8 +43,8 @@ def lstm(
             Lengths on a GPU are not checked, which would synchronise.
         recompute: keep no gates for the backward, which then computes them again, a few time steps
             at a time: the same numbers in a fraction of the memory, for the time of one more
-            forward. (Bit for bit, unless there are fewer rows than threads.) A backward that is
-            itself recorded (``create_graph=True``) computes them all at once, keeps them, and takes
+            forward. (Bit for bit, unless there are fewer rows than threads or T * B <= 16.) A
+            backward that is itself recorded (``create_graph=True``) computes them all at once, keeps them, and takes
             the memory that it takes without. Of the compiled kernels only: where another
             implementation is to be differentiated, it warns once and keeps everything.
         impl: see :mod:`ganlstm_fast.backends`; None is the default in force.
