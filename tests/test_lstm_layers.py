@@ -355,26 +355,6 @@ def test_cell(bias: bool, batched: bool, with_hx: bool, impl: str) -> None:
         assert str(got.value) == str(expected.value)
 
 
-@needs_cpu_kernels
-@pytest.mark.parametrize("lengths", [None, [5, 2]])
-def test_compile_without_graph_breaks(lengths: list[int] | None) -> None:
-    """Dynamo refuses subclasses of torch.nn.LSTM unless it is told otherwise."""
-    torch.compiler.reset()
-    layer = FastLSTM(3, 4, num_layers=2, bidirectional=True)
-    x = torch.randn(5, 2, 3, requires_grad=True)
-    ends = None if lengths is None else torch.tensor(lengths)
-    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-    inputs = [x, *layer.parameters()]
-    with torch._dynamo.config.patch(allow_rnn=True):
-        y, y_compiled = layer(x, lengths=ends)[0], compiled(x, lengths=ends)[0]
-    torch.testing.assert_close(y_compiled, y)
-    eager = torch.autograd.grad(y.square().sum(), inputs)
-    got = torch.autograd.grad(y_compiled.square().sum(), inputs)
-    torch.testing.assert_close(got, eager)
-    with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
-        torch.testing.assert_close(compiled(x, lengths=ends)[0], y)
-
-
 @pytest.mark.slow
 @needs_cpu_kernels
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])

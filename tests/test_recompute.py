@@ -246,8 +246,7 @@ class TestLayer:
         x = torch.randn(20, 2, 3, requires_grad=True)
         inputs = [x, *layer.parameters()]
         compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
-        with torch._dynamo.config.patch(allow_rnn=True):
-            y, expected = compiled(x)[0], layer(x)[0]
+        y, expected = compiled(x)[0], layer(x)[0]
         assert torch.equal(y, expected)
         grads = (torch.autograd.grad(t.square().sum(), inputs) for t in (y, expected))
         assert_same_bits(*grads)

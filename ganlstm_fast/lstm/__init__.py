@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from ganlstm_fast import backends
@@ -44,9 +45,10 @@ def lstm(
         recompute: keep no gates for the backward, which then computes them again, a few time steps
             at a time: the same numbers in a fraction of the memory, for the time of one more
             forward. (Bit for bit, unless there are fewer rows than threads or T * B <= 16.) A
-            backward that is itself recorded (``create_graph=True``) computes them all at once, keeps them, and takes
-            the memory that it takes without. Of the compiled kernels only: where another
-            implementation is to be differentiated, it warns once and keeps everything.
+            backward that is itself recorded (``create_graph=True``) computes them all at once,
+            keeps them, and takes the memory that it takes without. Of the compiled kernels only:
+            where another implementation is to be differentiated, it warns once and keeps
+            everything.
         impl: see :mod:`ganlstm_fast.backends`; None is the default in force.
 
     Returns:
@@ -110,6 +112,8 @@ def _run(
             f"ganlstm_fast: recompute=True saves no memory with lstm's {name!r} implementation, "
             f"which runs for {x.dtype} on {x.device.type}; torch.utils.checkpoint does"
         )
+    if name == "torch" and x.size(0) == 1 and torch.compiler.is_compiling():
+        name = "reference"  # torch's LSTM stays out of graphs; in one step is nothing to unroll
     if name == "reference":
         return reference.lstm(x, weights, h0, c0, lengths)
     if name == "torch":

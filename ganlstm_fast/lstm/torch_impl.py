@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from ganlstm_fast.dynamo import outside_of_graphs
 from ganlstm_fast.lstm import reference
 
 
@@ -101,6 +102,10 @@ class TorchLSTMFunction(Function):
         return (*gradients[:3], None, *gradients[3:])
 
 
+@outside_of_graphs(
+    "torch's LSTM, which a graph would unroll over time; ganlstm_fast.explain() tells why it runs, "
+    'and impl="reference" is traced'
+)
 def lstm_forward(
     x: Tensor, weights: Sequence[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:

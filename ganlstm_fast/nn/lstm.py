@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from ganlstm_fast.dynamo import let_dynamo_trace, outside_of_graphs
 from ganlstm_fast.lstm import lstm, lstm_cell
-from ganlstm_fast.nn.dynamo import let_dynamo_trace
 from ganlstm_fast.validation import check_lengths
 
 State = tuple[Tensor, Tensor]
@@ -126,9 +126,9 @@ class FastLSTM(nn.LSTM):
         self.check_forward_args(data, hx, batch_sizes)
         padded, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
         y, h, c = _in_dtype_of(hx[1], self._stack(padded, hx, lengths))
-        output = pack_padded_sequence(y, lengths)._replace(
-            sorted_indices=sorted_indices, unsorted_indices=unsorted_indices
-        )
+        packed = pack_padded_sequence(y, lengths)
+        # Not _replace, of which Dynamo makes an empty tuple.
+        output = PackedSequence(packed.data, batch_sizes, sorted_indices, unsorted_indices)
         return output, self.permute_hidden((h, c), unsorted_indices)
 
     def _zeros(self, like: Tensor, batch: int) -> State:
@@ -158,12 +158,13 @@ class FastLSTM(nn.LSTM):
             )
             last_h.append(h)
             last_c.append(c)
-            if self.dropout and self.training and layer < self.num_layers - 1:
+            if layer < self.num_layers - 1 and self.training and self.dropout:
                 x = dropout(x, self.dropout)
         if self.num_layers == 1:
             return x, last_h[0], last_c[0]
         return x, torch.cat(last_h), torch.cat(last_c)
 
+    @outside_of_graphs("proj_size runs torch's LSTM, which a graph would unroll over time")
     def _torch_stack(
         self, x: Tensor, hx: State, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
