@@ -193,6 +193,11 @@ def warn_once(message: str) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
+def is_auto(family: str, impl: str | None) -> bool:
+    """Whether nobody has named an implementation for this call."""
+    return (impl or _choice[family]) == "auto"
+
+
 def resolve(family: str, impl: str | None, device: str, dtype: torch.dtype) -> str:
     """The name of the implementation that serves a call of ``family``.
 

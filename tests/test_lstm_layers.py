@@ -355,6 +355,21 @@ def test_cell(bias: bool, batched: bool, with_hx: bool, impl: str) -> None:
         assert str(got.value) == str(expected.value)
 
 
+@needs_cpu_kernels
+def test_a_recorded_cell_is_torchs_unless_named() -> None:
+    cell, x = FastLSTMCell(3, 4), torch.randn(2, 3, requires_grad=True)
+
+    def third_order() -> None:
+        grad = cell(x)[0].sum()
+        for _ in range(3):
+            (grad,) = torch.autograd.grad(grad.square().sum(), x, create_graph=True)
+
+    third_order()
+    assert cell(x)[0].grad_fn.name() == nn.LSTMCell(3, 4)(x)[0].grad_fn.name()
+    with use_impl("cpu", "lstm"), pytest.raises(RuntimeError, match="a third derivative"):
+        third_order()
+
+
 @pytest.mark.slow
 @needs_cpu_kernels
 @pytest.mark.parametrize("wrapper", ["ddp", "fsdp"])

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <ostream>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -35,8 +36,10 @@ void check(bool condition, const Parts&... parts) {
   throw std::runtime_error(message.str());
 }
 
-// The name of a dtype as Python writes it.
-inline std::string dtype_name(ScalarType dtype) {
+// What follows is made into text only where a check fails: an op makes dozens of them at each call.
+
+// A dtype as Python writes it.
+inline const char* dtype_name(ScalarType dtype) {
   switch (dtype) {
     case ScalarType::Float: return "torch.float32";
     case ScalarType::Double: return "torch.float64";
@@ -49,17 +52,37 @@ inline std::string dtype_name(ScalarType dtype) {
   }
 }
 
-inline std::string device_name(const Tensor& tensor) {
-  auto device = tensor.device();
-  std::string kind = device.type() == kCPU ? "cpu" : device.type() == kCUDA ? "cuda" : "another";
-  return device.type() == kCUDA ? kind + ":" + std::to_string(device.index()) : kind;
+struct DeviceName {
+  const Tensor& tensor;
+};
+inline DeviceName device_name(const Tensor& tensor) { return {tensor}; }
+inline std::ostream& operator<<(std::ostream& out, const DeviceName& name) {
+  const auto device = name.tensor.device();
+  if (device.type() == kCUDA) return out << "cuda:" << device.index();
+  return out << (device.type() == kCPU ? "cpu" : "another");
 }
 
-inline std::string shape_text(const Tensor& tensor) {
-  std::string text = "(";
-  for (int64_t k = 0; k < tensor.dim(); ++k)
-    text += (k ? ", " : "") + std::to_string(tensor.size(k));
-  return text + (tensor.dim() == 1 ? ",)" : ")");
+struct ShapeText {
+  const Tensor& tensor;
+};
+inline ShapeText shape_text(const Tensor& tensor) { return {tensor}; }
+inline std::ostream& operator<<(std::ostream& out, const ShapeText& text) {
+  const int64_t dim = text.tensor.dim();
+  out << "(";
+  for (int64_t k = 0; k < dim; ++k) out << (k ? ", " : "") << text.tensor.size(k);
+  return out << (dim == 1 ? ",)" : ")");
+}
+
+struct Sizes {
+  std::initializer_list<int64_t> sizes;
+};
+inline std::ostream& operator<<(std::ostream& out, const Sizes& all) {
+  const char* before = "";
+  for (int64_t size : all.sizes) {
+    out << before << size;
+    before = ", ";
+  }
+  return out;
 }
 
 inline void check_dim(const Tensor& tensor, const char* name, int64_t dim, const char* meaning) {
@@ -70,13 +93,10 @@ inline void check_dim(const Tensor& tensor, const char* name, int64_t dim, const
 inline void check_shape(const Tensor& tensor, const char* name,
                         std::initializer_list<int64_t> shape, const char* meaning) {
   bool equal = tensor.dim() == static_cast<int64_t>(shape.size());
-  std::string expected;
   int64_t k = 0;
-  for (int64_t size : shape) {
-    equal = equal && tensor.size(k) == size;
-    expected += (k++ ? ", " : "") + std::to_string(size);
-  }
-  check(equal, name, ": expected shape ", meaning, " = (", expected, "), got ", shape_text(tensor));
+  for (int64_t size : shape) equal = equal && tensor.size(k++) == size;
+  check(equal, name, ": expected shape ", meaning, " = (", Sizes{shape}, "), got ",
+        shape_text(tensor));
 }
 
 inline void check_device(const Tensor& tensor, const char* name,

@@ -54,7 +54,7 @@ void dispatch(ScalarType dtype, const char* name, Body&& body) {
   if (found) return;
   std::string expected;
   size_t k = 0;
-  for (const std::string& known : {dtype_name(DtypeOf<Types>::value)...}) {
+  for (std::string known : {dtype_name(DtypeOf<Types>::value)...}) {
     expected += (k == 0 ? "" : k + 1 == sizeof...(Types) ? " or " : ", ") + known;
     ++k;
   }

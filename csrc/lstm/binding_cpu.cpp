@@ -126,11 +126,20 @@ class Layer {
     return torch::stable::new_empty(
         x_, torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()), dtype);
   }
-  Tensor absent() const { return empty({0}); }
+  // Without the dispatcher, which costs more than the tensor.
+  Tensor absent() const { return absent(dtype()); }
+  Tensor absent(ScalarType dtype) const {
+    const int64_t size = 0, stride = 1;
+    AtenTensorHandle result;
+    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+        1, &size, &stride,
+        torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), int32_t(kCPU), 0, &result));
+    return Tensor(result);
+  }
   Tensor empty_state() const { return empty({shape_.directions, shape_.batch, shape_.hidden}); }
   // What one pass saves for the next, from the pool: it comes and goes with each training step.
   Tensor empty_steps(int64_t gates, ScalarType dtype, bool wanted) const {
-    if (!wanted) return empty({0}, dtype);
+    if (!wanted) return absent(dtype);
     return pooled({shape_.steps, shape_.batch, shape_.directions, gates * shape_.hidden}, dtype);
   }
   Tensor empty_windows(int64_t window) const {

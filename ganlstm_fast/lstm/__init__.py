@@ -83,15 +83,21 @@ def lstm_cell(
     """One step of an LSTM: x (B, I), h and c (B, H) to the next h and c (B, H).
 
     ``weights`` are ``(weight_ih, weight_hh)`` or these with ``bias_ih, bias_hh``. Orders of
-    differentiation and errors as for :func:`lstm`.
+    differentiation and errors as for :func:`lstm`; but ``impl="torch"`` is ``torch.lstm_cell``,
+    which has every order. ``"auto"`` takes it too where a gradient is recorded: one step is too
+    little work to make up for what recording a fused one costs.
     """
     check_tensor("x", x, (None, None), expected="(B, I)")
-    flat = _check_weights(x.unsqueeze(0), [weights])
+    step = x.unsqueeze(0)
+    flat = _check_weights(step, [weights])
     state = (x.size(0), weights[1].size(1))
     check_tensor("h", h, state, like=x)
     check_tensor("c", c, state, like=x)
+    name = backends.resolve("lstm", impl, x.device.type, x.dtype)
+    if name == "torch" or (backends.is_auto("lstm", impl) and autograd.records(x, h, c, *flat)):
+        return torch.lstm_cell(x, (h, c), *flat)
     _, h_next, c_next = _run(
-        x.unsqueeze(0), [weights], flat, h.unsqueeze(0), c.unsqueeze(0), None, False, impl
+        step, [weights], flat, h.unsqueeze(0), c.unsqueeze(0), None, False, name
     )
     return h_next.squeeze(0), c_next.squeeze(0)
 
@@ -112,8 +118,6 @@ def _run(
             f"ganlstm_fast: recompute=True saves no memory with lstm's {name!r} implementation, "
             f"which runs for {x.dtype} on {x.device.type}; torch.utils.checkpoint does"
         )
-    if name == "torch" and x.size(0) == 1 and torch.compiler.is_compiling():
-        name = "reference"  # torch's LSTM stays out of graphs; in one step is nothing to unroll
     if name == "reference":
         return reference.lstm(x, weights, h0, c0, lengths)
     if name == "torch":
@@ -140,7 +144,7 @@ def _check_weights(x: Tensor, weights: Sequence[Sequence[Tensor]]) -> list[Tenso
             "weights: expected (weight_ih, weight_hh[, bias_ih, bias_hh]) for one or two "
             f"directions, got {[len(w) for w in weights]} tensors"
         )
-    if len({len(w) for w in weights}) != 1:
+    if len(weights[0]) != len(weights[-1]):
         raise ValueError("weights: expected biases in both directions or in neither")
     recurrent = weights[0][1]
     if not isinstance(recurrent, Tensor) or recurrent.dim() != 2:
