@@ -132,8 +132,8 @@ class Layer {
     const int64_t size = 0, stride = 1;
     AtenTensorHandle result;
     STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-        1, &size, &stride,
-        torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)), int32_t(kCPU), 0, &result));
+        1, &size, &stride, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
+        int32_t(kCPU), 0, &result));
     return Tensor(result);
   }
   Tensor empty_state() const { return empty({shape_.directions, shape_.batch, shape_.hidden}); }

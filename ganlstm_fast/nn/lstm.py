@@ -189,7 +189,7 @@ let_dynamo_trace(FastLSTM)
 
 
 class FastLSTMCell(nn.LSTMCell):
-    """``torch.nn.LSTMCell``: the fused kernel where no gradient is recorded, torch's cell elsewhere.
+    """``torch.nn.LSTMCell``: a fused kernel where no gradient is recorded, else torch's cell.
 
     See :func:`ganlstm_fast.lstm_cell`; for a sequence that is known beforehand, ``FastLSTM`` is
     several times faster than a loop over either.
