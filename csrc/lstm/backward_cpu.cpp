@@ -1,5 +1,6 @@
 // LSTM backward on the CPU: one loop against time for dz, dx and the initial state's gradients,
 // then one product for the weights' gradients.
+#include "hidden_split.h"
 #include "input_gradient.h"
 #include "instruction_sets.h"
 #include "saved_steps.h"
@@ -8,18 +9,18 @@
 namespace ganlstm {
 namespace {
 
-// dz and d of row b at the walk's n-th step, whose time is t; e and n come in from the step after
-// it and e leaves for the one before.
+// dz and d of some units of row b at the walk's n-th step, whose time is t; e and n come in from the
+// step after it and e leaves for the one before.
 template <typename T>
 GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const SavedSteps<T>& saved,
-                                 const Slice& s, int64_t n, int64_t t, int64_t b, T* dz,
-                                 Compute<T>* e_state, const Compute<T>* n_state) {
+                                 const Slice& s, int64_t n, int64_t t, int64_t b, Range units,
+                                 T* dz, Compute<T>* e_state, const Compute<T>* n_state) {
   const int64_t hidden = a.shape.hidden;
   const Compute<T>*gates = saved.gates(s, n, t, b), *c = saved.c(s, n, t, b);
   const Compute<T>* c_prev = saved.c_before(s, n, t, b);
   const T* grad_y = a.grad_y == nullptr ? nullptr : a.grad_y + s.at(t, b, hidden);
   Compute<T>* d_out = a.d == nullptr ? nullptr : a.d + s.at(t, b, hidden);
-  for (int64_t unit = 0; unit < hidden; unit += kLanes<T>) {
+  for (int64_t unit = units.begin; unit < units.end; unit += kLanes<T>) {
     const int64_t valid = hidden - unit;
     const Gates<Vec<T>> g{load_n(gates + unit, valid), load_n(gates + hidden + unit, valid),
                           load_n(gates + 2 * hidden + unit, valid),
@@ -46,40 +47,74 @@ struct BackwardState {
 };
 
 template <typename T>
-void backward_slice(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T>& pack,
+void begin_backward(const LstmBackward<T>& a, const Slice& s, const BackwardState<T>& state) {
+  load_state(s, a.grad_c_last, state.e, state.padded);
+  load_state(s, a.grad_h_last, state.n, state.padded);
+  zero_after_end(s, a.dz, 4 * a.shape.hidden);
+  zero_after_end(s, a.d, a.shape.hidden);
+}
+template <typename T>
+void end_backward(const LstmBackward<T>& a, const Slice& s, const BackwardState<T>& state) {
+  store_state(s, state.n, state.padded, a.grad_h0);
+  store_state(s, state.e, state.padded, a.grad_c0);
+}
+
+// Steps of a slice against time, of the units and inputs of a pack; made() is called when these
+// units' dz of a step is there, before that of all units is read.
+template <typename T, typename F>
+void backward_steps(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T>& pack,
                     const T* weights, const SavedSteps<T>& saved, const StepRows<T>& dz,
-                    StepRange range, const BackwardState<T>& state, T* grad_x) {
+                    Range range, const BackwardState<T>& state, T* grad_x, F made) {
   const LstmShape& shape = a.shape;
   Scratch<const T*> dz_rows(s.count);
   Scratch<T*> x_rows(s.count);
-  if (range.begin == 0) {
-    load_state(s, a.grad_c_last, state.e, state.padded);
-    load_state(s, a.grad_h_last, state.n, state.padded);
-    zero_after_end(s, a.dz, 4 * shape.hidden);
-    zero_after_end(s, a.d, shape.hidden);
-  }
-
-  for (StepRange part, left = range; left.begin < left.end; left.begin = part.end) {
+  for (Range part, left = range; left.begin < left.end; left.begin = part.end) {
     part = saved.next(s, left);
     for_each_step(s, false, part, [&](int64_t n, int64_t t, int64_t alive) {
       for (int64_t j = 0; j < alive; ++j) {
         const int64_t b = s.row(j);
         T* row = dz.row(s, n, t, b, 4 * shape.hidden);
-        backward_row(a, saved, s, n, t, b, row, state.e + j * state.padded,
+        backward_row(a, saved, s, n, t, b, pack.units, row, state.e + j * state.padded,
                      state.n + j * state.padded);
         dz_rows.get()[j] = row;
         x_rows.get()[j] =
             grad_x == nullptr ? nullptr : grad_x + (t * shape.batch + b) * shape.input;
       }
+      made();
       multiply_columns<T>(pack, alive, dz_rows.get(), weights, dz_rows.get(), nullptr, state.n,
                           state.padded, x_rows.get());
     });
   }
+}
 
-  if (range.end == shape.steps) {
-    store_state(s, state.n, state.padded, a.grad_h0);
-    store_state(s, state.e, state.padded, a.grad_c0);
+// The steps `range` of all rows and directions, with the units shared out. dz has room for two
+// steps at least: one is written while another is read.
+template <typename T>
+void backward_split(const LstmBackward<T>& a, const SavedSteps<T>& saved, const StepRows<T>& dz,
+                    Range range, const BackwardState<T>& states, const InputGradient<T>& grad_x,
+                    int64_t members, const Parallel& parallel) {
+  const LstmShape& shape = a.shape;
+  const int64_t size = shape.batch * states.padded;
+  const auto slice = [&](int64_t d) { return Slice{&shape, d, 0, 1, shape.batch}; };
+  const auto state = [&](int64_t d) {
+    return BackwardState<T>{states.padded, states.e + 2 * d * size, states.e + (2 * d + 1) * size};
+  };
+  for (int64_t d = 0; d < shape.directions && range.begin == 0; ++d) {
+    begin_backward(a, slice(d), state(d));
+    grad_x.zeroed(slice(d));
   }
+  for_each_member(parallel, members, [&](const Member& member, auto wait) {
+    const ColumnPack<T> pack(shape, member.units<T>(shape.hidden),
+                             member.units<T>(a.grad_x == nullptr ? 0 : shape.input));
+    Scratch<T> weights(pack.size());
+    for (int64_t d = 0; d < shape.directions; ++d) {
+      pack.pack(a.weights[d], weights.get());
+      backward_steps(a, slice(d), pack, weights.get(), saved, dz, range, state(d), grad_x.of(d),
+                     wait);
+    }
+  });
+  for (int64_t d = 0; d < shape.directions && range.end == shape.steps; ++d)
+    end_backward(a, slice(d), state(d));
 }
 
 template <typename T>
@@ -88,36 +123,49 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
   const Slicing slices(shape, parallel);
   const WeightGradient<T> gradient(shape, a.grad_weights, slices, parallel);
   if (shape.batch > 0) {
-    const ColumnPack<T> pack(shape, a.grad_x != nullptr);
-    const int64_t pack_size = shape.directions * pack.size();
-    Scratch<T> weights(pack_size);
-    auto pack_task = [&](int64_t task) {
-      const int64_t direction = task / pack.blocks();
-      pack.pack(a.weights[direction], task % pack.blocks(),
-                weights.get() + direction * pack.size());
-    };
-    for_each_pack(parallel, pack_size, shape.directions * pack.blocks(), pack_task);
+    const int64_t vectors = divide_up(shape.hidden, kLanes<T>), padded = vectors * kLanes<T>;
+    // Steps that are computed again are computed by slices.
+    const int64_t members = a.window > 0 ? 1 : split_members(shape, vectors, slices, parallel);
 
-    // Where nobody needs dz later, a part of it is enough, or one step.
+    // Where nobody needs dz later, a part of it is enough, or a step or two.
     const int64_t window = a.dz != nullptr ? 0 : gradient.wanted() ? gradient.part() : 1;
-    Scratch<T> own_dz(window * shape.batch * shape.directions * 4 * shape.hidden);
-    const StepRows<T> dz{a.dz != nullptr ? a.dz : own_dz.get(), window};
+    const int64_t kept = window == 1 && members > 1 ? 2 : window;
+    Scratch<T> own_dz(kept * shape.batch * shape.directions * 4 * shape.hidden);
+    const StepRows<T> dz{a.dz != nullptr ? a.dz : own_dz.get(), kept};
     const SavedSteps<T> saved(a, parallel);
     InputGradient<T> grad_x(shape, a.grad_x);
-    const int64_t padded = pack.hidden_vectors * kLanes<T>;
-    const int64_t state_size = slices.most_rows() * padded;
-    Scratch<Compute<T>> states(slices.tasks() * 2 * state_size);
-
-    auto walk = [&](int64_t task, StepRange range) {
-      const Slice s = slices[task];
-      Compute<T>* e = states.get() + task * 2 * state_size;
-      backward_slice(a, s, pack, weights.get() + s.direction * pack.size(), saved, dz, range,
-                     {padded, e, e + state_size},
-                     range.begin == 0 ? grad_x.zeroed(s) : grad_x.of(s.direction));
+    const auto sources = [&](Range range, auto add) {
+      add({{dz.data, kept}, a.y, a.h0, a.x, range}, true);
     };
-    gradient.walk_and_add(walk, [&](StepRange range, auto add) {
-      add({{dz.data, window}, a.y, a.h0, a.x, range}, true);
-    });
+    const int64_t state_size = slices.most_rows() * padded;
+    Scratch<Compute<T>> states(2 * shape.directions * slices.per_direction * state_size);
+    if (members > 1) {
+      const BackwardState<T> all{padded, states.get(), nullptr};
+      const auto walk = [&](Range range) {
+        backward_split(a, saved, dz, range, all, grad_x, members, parallel);
+      };
+      gradient.walk_all_and_add(walk, sources);
+    } else {
+      const ColumnPack<T> pack(shape, a.grad_x != nullptr);
+      const int64_t pack_size = shape.directions * pack.size();
+      Scratch<T> weights(pack_size);
+      auto pack_task = [&](int64_t task) {
+        const int64_t direction = task / pack.blocks();
+        pack.pack(a.weights[direction], task % pack.blocks(),
+                  weights.get() + direction * pack.size());
+      };
+      for_each_pack(parallel, pack_size, shape.directions * pack.blocks(), pack_task);
+      const auto walk = [&](int64_t task, Range range) {
+        const Slice s = slices[task];
+        Compute<T>* e = states.get() + task * 2 * state_size;
+        const BackwardState<T> state{padded, e, e + state_size};
+        if (range.begin == 0) begin_backward(a, s, state);
+        backward_steps(a, s, pack, weights.get() + s.direction * pack.size(), saved, dz, range,
+                       state, range.begin == 0 ? grad_x.zeroed(s) : grad_x.of(s.direction), [] {});
+        if (range.end == shape.steps) end_backward(a, s, state);
+      };
+      gradient.walk_and_add(walk, sources);
+    }
     grad_x.add_directions(parallel);
   }
   gradient.finish();

@@ -171,7 +171,7 @@ void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs
 
 template <typename T>
 void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs<T>& packs,
-                      const TangentBuffers<T>& tangent, const SliceState<T>& state, StepRange range,
+                      const TangentBuffers<T>& tangent, const SliceState<T>& state, Range range,
                       Compute<T>* carried, T* g_x) {
   const LstmShape& shape = a.shape;
   const int64_t hidden = shape.hidden, padded = packs.columns.hidden_vectors * kLanes<T>;
@@ -270,7 +270,7 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
     const int64_t padded = columns.hidden_vectors * kLanes<T>;
     const int64_t carried_size = 3 * slices.most_rows() * padded;
     Scratch<Compute<T>> carried(slices.tasks() * carried_size);
-    auto walk = [&](int64_t task, StepRange range) {
+    auto walk = [&](int64_t task, Range range) {
       const Slice s = slices[task];
       const int64_t d = s.direction;
       const Packs<T> packs{gates,
@@ -288,7 +288,7 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
       tangent_backward(a, s, packs, tangent, state, range, carried.get() + task * carried_size,
                        range.begin == 0 ? g_x.zeroed(s) : g_x.of(d));
     };
-    gradient.walk_and_add(walk, [&](StepRange range, auto add) {
+    gradient.walk_and_add(walk, [&](Range range, auto add) {
       add({{tangent.dz_.data, tangent.dz_.window}, a.y, a.h0, a.x, range}, true);
       add({{a.dz, 0}, a.g_grad_y, a.v_h0, a.v_x, range}, false);
     });

@@ -13,7 +13,7 @@ void forward_slice(const LstmForward<T>& a, const Slice& s, const ForwardWeights
   Scratch<Compute<T>> c_state(s.count * weights.padded());
   begin_forward(a, s, c_state.get(), weights.padded());
   for_each_window(a, s, {0, a.shape.steps}, {0, weights.blocks()}, c_state.get(), weights.padded(),
-                  [&](StepRange part) { forward_steps(loop, s, part, c_state.get()); });
+                  [&](Range part) { forward_steps(loop, s, part, c_state.get()); });
   end_forward(a, s, c_state.get(), weights.padded());
 }
 

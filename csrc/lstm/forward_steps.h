@@ -71,14 +71,14 @@ ForwardLoop<T> forward_loop(const LstmForward<T>& a, const ForwardWeights<T>* we
 // Calls f(part) for the parts of a range of steps, in the order of the direction, that lie in one
 // window each, after keeping the c with which a window begins: of the hidden units in `blocks`.
 template <typename T, typename F>
-void for_each_window(const LstmForward<T>& a, const Slice& s, StepRange range, StepRange blocks,
+void for_each_window(const LstmForward<T>& a, const Slice& s, Range range, Range blocks,
                      const Compute<T>* c_state, int64_t padded, F f) {
   const int64_t hidden = a.shape.hidden, size = a.shape.directions * a.shape.batch * hidden;
-  const StepRange units{blocks.begin * kLanes<T>, smaller(blocks.end * kLanes<T>, hidden)};
+  const Range units{blocks.begin * kLanes<T>, smaller(blocks.end * kLanes<T>, hidden)};
   const Windows windows(a.shape, a.window);
-  for (StepRange part = range; part.begin < range.end; part.begin = part.end) {
+  for (Range part = range; part.begin < range.end; part.begin = part.end) {
     const int64_t k = windows.of(part.begin);
-    const StepRange window = windows.with_direction(k);
+    const Range window = windows.with_direction(k);
     if (part.begin == window.begin && k + 1 < windows.count())
       store_state(s, c_state, padded, a.c + k * size, units);
     part.end = smaller(window.end, range.end);
@@ -170,8 +170,8 @@ __attribute__((noinline)) void forward_block(const ForwardLoop<T>& a, int64_t di
 // called after each. c_state: [rows,padded] c before them, then after. inputs: [steps of
 // range,B,blocks,gates of a block] what x and the bias contribute, or null.
 template <typename T, typename F>
-void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, Compute<T>* c_state,
-                   StepRange blocks, const Compute<T>* inputs, F after_step) {
+void forward_steps(const ForwardLoop<T>& a, const Slice& s, Range range, Compute<T>* c_state,
+                   Range blocks, const Compute<T>* inputs, F after_step) {
   const ForwardRows<T> rows(s.count, inputs != nullptr);
   const int64_t z_size = kColumns * a.weights->padded();
   for_each_step(s, true, range, [&](int64_t m, int64_t t, int64_t alive) {
@@ -188,7 +188,7 @@ void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, Com
 }
 
 template <typename T>
-void forward_steps(const ForwardLoop<T>& a, const Slice& s, StepRange range, Compute<T>* c_state) {
+void forward_steps(const ForwardLoop<T>& a, const Slice& s, Range range, Compute<T>* c_state) {
   forward_steps<T>(a, s, range, c_state, {0, a.weights->blocks()}, nullptr, [] {});
 }
 

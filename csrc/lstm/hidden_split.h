@@ -1,6 +1,6 @@
-// The forward of a batch that has fewer rows than there are threads: each thread owns some of the
-// hidden units for the whole sequence and waits for the others after each step. A step then reads
-// the weights from as many second-level caches as there are threads, which is what bounds it.
+// For a batch that has fewer rows than there are threads: each thread owns some of the hidden units
+// for the whole sequence and waits for the others at each step. A step then reads the weights from
+// as many second-level caches as there are threads, which is what bounds it.
 #pragma once
 
 #include "../common/team.h"
@@ -23,9 +23,36 @@ inline int64_t split_members(const LstmShape& s, int64_t blocks, const Slicing& 
   return smaller(most, work / kSplitWork);
 }
 
+// What a thread has of a split walk.
+struct Member {
+  int64_t index, members;
+  // Its part of `count` things.
+  Range share(int64_t count) const {
+    return {count * index / members, count * (index + 1) / members};
+  }
+  // Its hidden units, in whole vectors.
+  template <typename T>
+  Range units(int64_t hidden) const {
+    const Range vectors = share(divide_up(hidden, kLanes<T>));
+    return {smaller(vectors.begin * kLanes<T>, hidden), smaller(vectors.end * kLanes<T>, hidden)};
+  }
+};
+
+// Calls f(member, wait) on each thread of a team; wait() returns when all have called it.
+template <typename F>
+void for_each_member(const Parallel& parallel, int64_t members, F f) {
+  Team team(members);
+  for_each_task(parallel, members, [&](int64_t) {
+    const int64_t index = team.join();
+    if (index < 0) return;
+    int64_t turn = 0;
+    f(Member{index, team.size()}, [&] { team.wait(index, ++turn); });
+  });
+}
+
 // z[step][row][block of gates] = x W^T + b for steps of a walk and the member's blocks.
 template <typename T>
-void project_inputs(const ForwardLoop<T>& a, const Slice& s, StepRange range, StepRange blocks,
+void project_inputs(const ForwardLoop<T>& a, const Slice& s, Range range, Range blocks,
                     Compute<T>* z) {
   constexpr int64_t width = kColumns * kLanes<T>;
   const int64_t stride = a.weights->blocks() * width, batch = a.shape.batch;
@@ -64,22 +91,17 @@ void forward_split(const LstmForward<T>& a, const ForwardWeights<T>& weights, in
   const auto slice = [&](int64_t direction) { return Slice{&shape, direction, 0, 1, shape.batch}; };
   for (int64_t d = 0; d < shape.directions; ++d)
     begin_forward(a, slice(d), c_state.get() + d * state, padded);
-  Team team(members);
-  for_each_task(parallel, members, [&](int64_t) {
-    const int64_t member = team.join();
-    if (member < 0) return;
-    const StepRange blocks{weights.blocks() * member / team.size(),
-                           weights.blocks() * (member + 1) / team.size()};
-    int64_t turn = 0;
+  for_each_member(parallel, members, [&](const Member& member, auto wait) {
+    const Range blocks = member.share(weights.blocks());
     for (int64_t d = 0; d < shape.directions; ++d) {
       Compute<T>* inputs = z.get() + d * chunk * 4 * state;
       for (int64_t begin = 0; begin < shape.steps; begin += chunk) {
-        const StepRange range{begin, smaller(begin + chunk, shape.steps)};
+        const Range range{begin, smaller(begin + chunk, shape.steps)};
         project_inputs(loop, slice(d), range, blocks, inputs);
         Compute<T>* c = c_state.get() + d * state;
-        for_each_window(a, slice(d), range, blocks, c, padded, [&](StepRange part) {
+        for_each_window(a, slice(d), range, blocks, c, padded, [&](Range part) {
           forward_steps(loop, slice(d), part, c, blocks, inputs + (part.begin - begin) * 4 * state,
-                        [&] { team.wait(member, ++turn); });
+                        wait);
         });
       }
     }

@@ -4,6 +4,7 @@
 
 #include "../common/simd.h"
 #include "lstm.h"
+#include "slices.h"
 
 namespace ganlstm {
 namespace {
@@ -163,24 +164,34 @@ struct GatePack {
   }
 };
 
-// Backward products: dz R and dz W side by side. The output columns come in vectors, first those of
-// R (H columns, the last vector filled up with zeros), then those of W (I columns); a block holds
+// Backward products: dz R and dz W side by side, or some columns of each. The columns come in
+// vectors, first those of R (the last vector filled up with zeros), then those of W; a block holds
 // kColumns vectors, the last one fewer, as [4H][vector][lane], each kDepth<T> of the 4H side by
 // side.
 template <typename T>
 struct ColumnPack {
+  Range units, inputs;  // columns of R and of W
   int64_t depth, hidden, input, hidden_vectors, vectors;
 
-  ColumnPack(const LstmShape& s, bool with_input)
-      : depth(4 * s.hidden),
+  ColumnPack(const LstmShape& s, Range units, Range inputs)
+      : units(units),
+        inputs(inputs),
+        depth(4 * s.hidden),
         hidden(s.hidden),
         input(s.input),
-        hidden_vectors(divide_up(s.hidden, kLanes<T>)),
-        vectors(hidden_vectors + (with_input ? divide_up(s.input, kLanes<T>) : 0)) {}
+        hidden_vectors(divide_up(units.end - units.begin, kLanes<T>)),
+        vectors(hidden_vectors + divide_up(inputs.end - inputs.begin, kLanes<T>)) {}
+
+  ColumnPack(const LstmShape& s, bool with_input)
+      : ColumnPack(s, {0, s.hidden}, {0, with_input ? s.input : 0}) {}
 
   int64_t blocks() const { return divide_up(vectors, kColumns); }
   int64_t size() const { return vectors * depth * kLanes<T>; }
   int64_t offset(int64_t block) const { return block * kColumns * depth * kLanes<T>; }
+
+  void pack(const LstmWeights<T>& w, T* out) const {
+    for (int64_t block = 0; block < blocks(); ++block) pack(w, block, out);
+  }
 
   void pack(const LstmWeights<T>& w, int64_t block, T* out) const {
     const int64_t first = block * kColumns, count = smaller(kColumns, vectors - first);
@@ -190,8 +201,10 @@ struct ColumnPack {
       const bool of_hidden = vector < hidden_vectors;
       const T* from = of_hidden ? w.hh : w.ih;
       const int64_t columns = of_hidden ? hidden : input;
-      const int64_t column = (of_hidden ? vector : vector - hidden_vectors) * kLanes<T>;
-      const int64_t valid = smaller(kLanes<T>, columns - column);
+      const Range range = of_hidden ? units : inputs;
+      const int64_t column =
+          range.begin + (of_hidden ? vector : vector - hidden_vectors) * kLanes<T>;
+      const int64_t valid = smaller(kLanes<T>, range.end - column);
       for (int64_t k = 0; k < depth; k += kDepth<T>) {
         T* to = out + (k * count + n * kDepth<T>)*kLanes<T>;
         if (from == nullptr) {
@@ -205,8 +218,8 @@ struct ColumnPack {
   }
 };
 
-// Applies a ColumnPack to `rows` rows of dz: recurrent columns go to state[row][state_stride],
-// input columns to outputs[row]. Without `second`, the product is of one pack; with it, of the sum
+// Applies a ColumnPack to `rows` rows of dz: the units go to state[row][state_stride], the inputs to
+// outputs[row], which both begin at unit and input 0. Without `second`, the product is of one pack; with it, of the sum
 // rows_a pack_a + rows_b pack_b.
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_columns_block(const ColumnPack<T>& pack, int64_t first_vector,
@@ -222,10 +235,10 @@ GANLSTM_INLINE void multiply_columns_block(const ColumnPack<T>& pack, int64_t fi
     for (int n = 0; n < N; ++n) {
       const int64_t vector = first_vector + n;
       if (vector < pack.hidden_vectors) {
-        store(state + m * state_stride + vector * kLanes<T>, sums[m][n]);
+        store(state + m * state_stride + pack.units.begin + vector * kLanes<T>, sums[m][n]);
       } else {
-        const int64_t column = (vector - pack.hidden_vectors) * kLanes<T>;
-        store_n(outputs[m] + column, sums[m][n], pack.input - column);
+        const int64_t column = pack.inputs.begin + (vector - pack.hidden_vectors) * kLanes<T>;
+        store_n(outputs[m] + column, sums[m][n], pack.inputs.end - column);
       }
     }
 }

@@ -24,7 +24,7 @@ class SavedSteps {
 
   // The first steps of a range of the slice's walk, which can now be read, up to the range's or the
   // window's end. A range begins where the one before it ended.
-  StepRange next(const Slice& s, StepRange range) const {
+  Range next(const Slice& s, Range range) const {
     if (window_ == 0) return range;
     const int64_t k = range.begin / window_;
     if (range.begin % window_ == 0) {

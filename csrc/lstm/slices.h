@@ -42,15 +42,16 @@ struct Slice {
   int64_t initial(int64_t b, int64_t width) const { return (direction * shape->batch + b) * width; }
 };
 
-// A walk through time visits its n-th step for n in [begin, end).
-struct StepRange {
+// Some of what is counted: hidden units, or the steps of a walk through time, which visits its n-th
+// step for n in [begin, end).
+struct Range {
   int64_t begin, end;
 };
 
 // Calls f(n, t, alive): `alive` is how many of the slice's rows have a valid step t. In the order
 // of the direction, or against it.
 template <typename F>
-GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, StepRange range, F f) {
+GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, Range range, F f) {
   const bool ascending = (s.direction == 0) == with_direction;
   int64_t alive = ascending ? s.count : 0;
   for (int64_t n = range.begin; n < range.end; ++n) {
@@ -83,7 +84,7 @@ struct Windows {
   // The window of a step, which is counted in the order of the direction.
   int64_t of(int64_t step) const { return (steps - 1 - step) / size; }
   // The steps of window k, counted in the order of the direction.
-  StepRange with_direction(int64_t k) const {
+  Range with_direction(int64_t k) const {
     const int64_t begin = steps - (k + 1) * size;
     return {begin < 0 ? 0 : begin, steps - k * size};
   }
@@ -152,7 +153,7 @@ void load_state(const Slice& s, const From* from, State* state, int64_t padded) 
 
 // Of some hidden units only.
 template <typename State, typename To>
-void store_state(const Slice& s, const State* state, int64_t padded, To* to, StepRange units) {
+void store_state(const Slice& s, const State* state, int64_t padded, To* to, Range units) {
   if (to == nullptr) return;
   for (int64_t j = 0; j < s.count; ++j)
     convert(to + s.initial(s.row(j), s.shape->hidden) + units.begin,

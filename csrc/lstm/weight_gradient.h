@@ -18,7 +18,7 @@ struct GradientSource {
   const T* h;            // [T,B,D*H]
   const T* h0;           // [D,B,H], or null for zeros
   const T* x;            // [T,B,I], or null for zeros
-  StepRange range;
+  Range range;
 };
 
 // Steps that are copied side by side before they are multiplied: the rows of dz and of the columns
@@ -149,8 +149,6 @@ class WeightGradient {
   }
 
   bool wanted() const { return columns_ > 0; }
-  // Whether a slice adds its own steps.
-  bool own() const { return own_; }
 
   // Steps that are walked before the sums take what they contribute.
   int64_t part() const {
@@ -164,29 +162,32 @@ class WeightGradient {
   // part contributes: sources(range, add) calls add(source, with_bias).
   template <typename Walk, typename Sources>
   void walk_and_add(Walk walk, Sources sources) const {
-    const int64_t part = this->part();
-    const auto for_each_part = [&](auto f) {
-      for (int64_t begin = 0; begin < shape_.steps; begin += part)
-        f(StepRange{begin, smaller(begin + part, shape_.steps)});
-    };
     const auto in_slices = [&](auto f) { for_each_task(parallel_, slices_.tasks(), f); };
-    if (own_) {
-      in_slices([&](int64_t task) {
-        for_each_part([&](StepRange range) {
-          walk(task, range);
-          sources(range, [&](const GradientSource<T>& source, bool with_bias) {
-            add(slices_[task], task % copies_, source, with_bias);
-          });
-        });
-      });
-    } else {
-      for_each_part([&](StepRange range) {
+    if (!own_) {
+      const auto walk_all = [&](Range range) {
         in_slices([&](int64_t task) { walk(task, range); });
+      };
+      return walk_all_and_add(walk_all, sources);
+    }
+    in_slices([&](int64_t task) {
+      for_each_part([&](Range range) {
+        walk(task, range);
         sources(range, [&](const GradientSource<T>& source, bool with_bias) {
-          add_all(source, with_bias);
+          add(slices_[task], task % copies_, source, with_bias);
         });
       });
-    }
+    });
+  }
+
+  // The same, where walk(range) is of all rows; the sums are then not the slices' own.
+  template <typename Walk, typename Sources>
+  void walk_all_and_add(Walk walk, Sources sources) const {
+    for_each_part([&](Range range) {
+      walk(range);
+      sources(range, [&](const GradientSource<T>& source, bool with_bias) {
+        add_all(source, with_bias);
+      });
+    });
   }
 
   // Writes what is wanted.
@@ -211,6 +212,13 @@ class WeightGradient {
 
  private:
   static constexpr int64_t kWidth = kColumns * kLanes<T>;
+
+  template <typename F>
+  void for_each_part(F f) const {
+    const int64_t part = this->part();
+    for (int64_t begin = 0; begin < shape_.steps; begin += part)
+      f(Range{begin, smaller(begin + part, shape_.steps)});
+  }
 
   // On the calling thread, what the steps of a slice contribute to its sums.
   void add(const Slice& slice, int64_t part, const GradientSource<T>& source,
