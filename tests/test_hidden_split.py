@@ -1,4 +1,4 @@
-"""The LSTM's forward on fewer rows than threads, where threads share the hidden units."""
+"""The LSTM on fewer rows than threads, where threads share the hidden units."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,37 +60,44 @@ def test_equals_reference_to_second_order(
             assert torch.equal(a, b)
 
 
+def second_order(lstm: FastLSTM, x: torch.Tensor) -> list[torch.Tensor]:
+    """y, and the gradients of a penalty of the gradient in x."""
+    x = x.clone().requires_grad_()
+    y = lstm(x)[0]
+    (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    return [y, grad, *torch.autograd.grad(grad.square().sum(), list(lstm.parameters()))]
+
+
 def test_calls_from_several_threads_at_once() -> None:
     torch.set_num_threads(2)
     lstm, x = FastLSTM(8, 160), torch.randn(60, 1, 8)
-    with torch.no_grad():
-        expected = lstm(x)[0]
-        results: list[torch.Tensor] = []
-
-        def call() -> None:
-            with torch.no_grad():
-                for _ in range(5):
-                    results.append(lstm(x)[0])
-
-        callers = [threading.Thread(target=call) for _ in range(3)]
-        for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join(timeout=120)
+    expected = second_order(lstm, x)
+    results: list[list[torch.Tensor]] = []
+    callers = [
+        threading.Thread(target=lambda: results.extend(second_order(lstm, x) for _ in range(5)))
+        for _ in range(3)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=120)
     assert len(results) == 15
-    assert all(torch.equal(result, expected) for result in results)
+    for result in results:
+        assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
 
 
 PROGRAM = """
 import os, torch
 from ganlstm_fast import FastLSTM
+from test_hidden_split import second_order
 torch.manual_seed(0)
 torch.set_num_threads(4)
 lstm, x = FastLSTM(8, 256), torch.randn(60, 1, 8)
-with torch.no_grad():
-    y = lstm(x)[0]
-    print(float(y.double().abs().sum()), flush=True)
-    if os.environ.get("FORK"):
+for value in second_order(lstm, x):
+    print(float(value.detach().double().abs().sum()), flush=True)
+if os.environ.get("FORK"):
+    with torch.no_grad():
+        y = lstm(x)[0]
         child = os.fork()
         if child == 0:
             torch.set_num_threads(1)
@@ -101,10 +109,11 @@ with torch.no_grad():
 
 @pytest.mark.parametrize("extra", [{}, {"OMP_THREAD_LIMIT": "1"}, {"FORK": "1"}])
 def test_ends_with_fewer_threads_than_asked_for(extra: dict[str, str]) -> None:
+    paths = [str(Path(__file__).parent), *sys.path]
     run = [
         subprocess.run(
             [sys.executable, "-c", PROGRAM],
-            env={**os.environ, **more},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **more},
             capture_output=True,
             text=True,
             timeout=120,

@@ -9,8 +9,8 @@
 namespace ganlstm {
 namespace {
 
-// dz and d of some units of row b at the walk's n-th step, whose time is t; e and n come in from the
-// step after it and e leaves for the one before.
+// dz and d of some units of row b at the walk's n-th step, whose time is t; e and n come in from
+// the step after it and e leaves for the one before.
 template <typename T>
 GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const SavedSteps<T>& saved,
                                  const Slice& s, int64_t n, int64_t t, int64_t b, Range units,
@@ -106,12 +106,10 @@ void backward_split(const LstmBackward<T>& a, const SavedSteps<T>& saved, const 
   for_each_member(parallel, members, [&](const Member& member, auto wait) {
     const ColumnPack<T> pack(shape, member.units<T>(shape.hidden),
                              member.units<T>(a.grad_x == nullptr ? 0 : shape.input));
-    Scratch<T> weights(pack.size());
-    for (int64_t d = 0; d < shape.directions; ++d) {
-      pack.pack(a.weights[d], weights.get());
-      backward_steps(a, slice(d), pack, weights.get(), saved, dz, range, state(d), grad_x.of(d),
+    const ColumnWeights<T> weights(shape, a.weights, pack, true, Parallel{1, nullptr});
+    for (int64_t d = 0; d < shape.directions; ++d)
+      backward_steps(a, slice(d), pack, weights.of(d), saved, dz, range, state(d), grad_x.of(d),
                      wait);
-    }
   });
   for (int64_t d = 0; d < shape.directions && range.end == shape.steps; ++d)
     end_backward(a, slice(d), state(d));
@@ -147,21 +145,14 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
       gradient.walk_all_and_add(walk, sources);
     } else {
       const ColumnPack<T> pack(shape, a.grad_x != nullptr);
-      const int64_t pack_size = shape.directions * pack.size();
-      Scratch<T> weights(pack_size);
-      auto pack_task = [&](int64_t task) {
-        const int64_t direction = task / pack.blocks();
-        pack.pack(a.weights[direction], task % pack.blocks(),
-                  weights.get() + direction * pack.size());
-      };
-      for_each_pack(parallel, pack_size, shape.directions * pack.blocks(), pack_task);
+      const ColumnWeights<T> weights(shape, a.weights, pack, true, parallel);
       const auto walk = [&](int64_t task, Range range) {
         const Slice s = slices[task];
         Compute<T>* e = states.get() + task * 2 * state_size;
         const BackwardState<T> state{padded, e, e + state_size};
         if (range.begin == 0) begin_backward(a, s, state);
-        backward_steps(a, s, pack, weights.get() + s.direction * pack.size(), saved, dz, range,
-                       state, range.begin == 0 ? grad_x.zeroed(s) : grad_x.of(s.direction), [] {});
+        backward_steps(a, s, pack, weights.of(s.direction), saved, dz, range, state,
+                       range.begin == 0 ? grad_x.zeroed(s) : grad_x.of(s.direction), [] {});
         if (range.end == shape.steps) end_backward(a, s, state);
       };
       gradient.walk_and_add(walk, sources);

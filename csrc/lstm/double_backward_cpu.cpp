@@ -1,14 +1,8 @@
 // LSTM double backward on the CPU: the tangent of the forward in a loop along time, the tangent of
 // the backward in a loop against it, then one product for the weights.
-#include "../common/scratch.h"
-#include "../common/simd.h"
-// (simd.h comes first: its vector overloads are what cell.h calls.)
-#include "cell.h"
+#include "hidden_split.h"
 #include "input_gradient.h"
 #include "instruction_sets.h"
-#include "lstm.h"
-#include "products.h"
-#include "slices.h"
 #include "weight_gradient.h"
 
 namespace ganlstm {
@@ -41,15 +35,12 @@ struct TangentRows {
   const T** x;
 };
 
+// The weights and their cotangents.
 template <typename T>
 struct Packs {
-  GatePack<T> gates;
-  ColumnPack<T> columns;
-  const T* gate_weights;          // of the weights, for each direction
-  const T* gate_v_weights;        // of their cotangents, or null
-  const Compute<T>* gate_v_bias;  // cotangents of the biases: zeros where there are none
-  const T* column_weights;
-  const T* column_v_weights;  // or null
+  const ForwardWeights<T>&gates, &v_gates;
+  const ColumnPack<T>& columns;
+  const ColumnWeights<T>&column_weights, &column_v_weights;
 };
 
 template <typename T>
@@ -100,21 +91,23 @@ GANLSTM_INLINE void store_gates(T* p, int64_t hidden, const Gates<Vec<T>>& g, in
 
 template <int M, typename T>
 GANLSTM_INLINE void tangent_block(const LstmDoubleBackward<T>& a, const Packs<T>& packs,
-                                  const Cotangents<T>& came, int64_t block,
+                                  const Cotangents<T>& came, int64_t direction, int64_t block,
                                   const TangentRows<T>& rows, const RowPointers<T>* row,
                                   int64_t r) {
   const int64_t hidden = a.shape.hidden, input = a.shape.input;
   const int64_t unit = block * kLanes<T>, valid = hidden - unit;
-  const Compute<T>* bias = packs.gate_v_bias + block * packs.gates.width;
-  Vec<T> z[M][kColumns];
+  Vec<T> z[M][kColumns] = {};
+  if (came.bias) {
+    const Compute<T>* bias = packs.v_gates.bias(direction, block);
 #pragma GCC unroll 8
-  for (int m = 0; m < M; ++m)
+    for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < kColumns; ++n) z[m][n] = load(bias + n * kLanes<T>);
-  multiply(z, rows.h_ + r, hidden, packs.gate_weights + packs.gates.hh(block));
-  if (a.v_x != nullptr) multiply(z, rows.x_ + r, input, packs.gate_weights + packs.gates.ih(block));
-  if (came.hh) multiply(z, rows.h + r, hidden, packs.gate_v_weights + packs.gates.hh(block));
-  if (came.ih) multiply(z, rows.x + r, input, packs.gate_v_weights + packs.gates.ih(block));
+      for (int n = 0; n < kColumns; ++n) z[m][n] = load(bias + n * kLanes<T>);
+  }
+  multiply(z, rows.h_ + r, hidden, packs.gates.hh(direction, block));
+  if (a.v_x != nullptr) multiply(z, rows.x_ + r, input, packs.gates.ih(direction, block));
+  if (came.hh) multiply(z, rows.h + r, hidden, packs.v_gates.hh(direction, block));
+  if (came.ih) multiply(z, rows.x + r, input, packs.v_gates.ih(direction, block));
   for (int m = 0; m < M; ++m) {
     const RowPointers<T>& p = row[r + m];
     Vec<T> c_, h_;
@@ -133,18 +126,31 @@ struct SliceState {
   Scratch<RowPointers<T>> rows;
   Scratch<const T*> pointers;
   Scratch<T*> g_x;
-  InitialStates<T> initial;
+  const InitialStates<T>& initial;
+  int64_t padded;
+  Compute<T>*e, *e_, *d_;  // [rows,padded] what a walk against time carries
+
+  SliceState(const Slice& s, const InitialStates<T>& initial, int64_t padded, Compute<T>* carried)
+      : rows(s.count),
+        pointers(4 * s.count),
+        g_x(s.count),
+        initial(initial),
+        padded(padded),
+        e(carried),
+        e_(e + s.count * padded),
+        d_(e_ + s.count * padded) {}
 };
 
-template <typename T>
+// All steps, of the hidden units in `blocks`; after_step() is called after each.
+template <typename T, typename F>
 void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs<T>& packs,
-                     const TangentBuffers<T>& tangent, const SliceState<T>& state) {
+                     const TangentBuffers<T>& tangent, const SliceState<T>& state, Range blocks,
+                     F after_step) {
   const LstmShape& shape = a.shape;
   const int64_t hidden = shape.hidden;
   const Cotangents<T> came(a.v_weights[s.direction]);
   const T** memory = state.pointers.get();
   const TangentRows<T> rows{memory, memory + s.count, memory + 2 * s.count, memory + 3 * s.count};
-  zero_after_end(s, a.g_grad_y, hidden);
   for_each_step(s, true, {0, shape.steps}, [&](int64_t, int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j), before = s.before(t, b);
@@ -160,57 +166,69 @@ void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs
       rows.x_[j] = a.v_x == nullptr ? nullptr : a.v_x + x;
       rows.x[j] = a.x + x;
     }
-    for (int64_t block = 0; block < packs.gates.blocks; ++block)
+    for (int64_t block = blocks.begin; block < blocks.end; ++block)
       for_row_groups(alive, [&](int64_t r, auto m) {
-        tangent_block<decltype(m)::value>(a, packs, came, block, rows, state.rows.get(), r);
+        tangent_block<decltype(m)::value>(a, packs, came, s.direction, block, rows,
+                                          state.rows.get(), r);
       });
+    after_step();
   });
-  store_last(s, a.g_grad_y, a.g_grad_h_last);
-  store_last(s, tangent.c, a.g_grad_c_last);
 }
 
-template <typename T>
+// Steps of a slice against time, of the units and inputs of the columns' pack; made() is called
+// when these units' dz_ of a step is there, before that of all units is read.
+template <typename T, typename F>
 void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs<T>& packs,
                       const TangentBuffers<T>& tangent, const SliceState<T>& state, Range range,
-                      Compute<T>* carried, T* g_x) {
+                      T* g_x, F made) {
   const LstmShape& shape = a.shape;
-  const int64_t hidden = shape.hidden, padded = packs.columns.hidden_vectors * kLanes<T>;
-  Compute<T>*e = carried, *e_ = e + s.count * padded, *d_ = e_ + s.count * padded;
-  if (range.begin == 0) {
-    load_state<T>(s, a.grad_c_last, e, padded);
-    load_state<T>(s, nullptr, e_, padded);
-    load_state<T>(s, nullptr, d_, padded);
-  }
+  const int64_t hidden = shape.hidden;
+  const Range units = packs.columns.units;
   const T **dz_rows_ = state.pointers.get(), **dz_rows = dz_rows_ + s.count;
-
   for_each_step(s, false, range, [&](int64_t n, int64_t t, int64_t alive) {
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j);
       const RowPointers<T> p(a, s, tangent, t, b, state.initial);
       T* row = tangent.dz_.row(s, n, t, b, 4 * hidden);
       const Compute<T>* d = a.d + s.at(t, b, hidden);
-      for (int64_t unit = 0; unit < hidden; unit += kLanes<T>) {
-        const int64_t valid = hidden - unit, at = j * padded + unit;
-        Vec<T> e_now = load(e + at), e_now_ = load(e_ + at);
+      for (int64_t unit = units.begin; unit < units.end; unit += kLanes<T>) {
+        const int64_t valid = hidden - unit, at = j * state.padded + unit;
+        Vec<T> e_now = load(state.e + at), e_now_ = load(state.e_ + at);
         const Gates<Vec<T>> dz_ = cell_backward_tangent(
             load_gates(p.gates + unit, hidden, valid), load_gates(p.gates_ + unit, hidden, valid),
             load_n(p.c_prev + unit, valid), load_n(p.c_prev_ + unit, valid),
             load_n(p.c_ + unit, valid), tanh_(load_n(p.c + unit, valid)), load_n(d + unit, valid),
-            load(d_ + at), e_now, e_now_);
-        store(e + at, e_now);
-        store(e_ + at, e_now_);
+            load(state.d_ + at), e_now, e_now_);
+        store(state.e + at, e_now);
+        store(state.e_ + at, e_now_);
         store_gates(row + unit, hidden, dz_, valid);
       }
       dz_rows_[j] = row;
       dz_rows[j] = a.dz + s.at(t, b, 4 * hidden);
       state.g_x.get()[j] = g_x == nullptr ? nullptr : g_x + (t * shape.batch + b) * shape.input;
     }
-    multiply_columns<T>(packs.columns, alive, dz_rows_, packs.column_weights, dz_rows,
-                        packs.column_v_weights, d_, padded, state.g_x.get());
+    made();
+    multiply_columns<T>(packs.columns, alive, dz_rows_, packs.column_weights.of(s.direction),
+                        dz_rows, packs.column_v_weights.of(s.direction), state.d_, state.padded,
+                        state.g_x.get());
   });
-  if (range.end < shape.steps) return;
-  store_state(s, d_, padded, a.g_h0);
-  store_state(s, e_, padded, a.g_c0);
+}
+
+// What stands before a walk of a slice, after its way along time, and at its end.
+template <typename T>
+void begin_tangent(const LstmDoubleBackward<T>& a, const Slice& s, const SliceState<T>& state) {
+  zero_after_end(s, a.g_grad_y, a.shape.hidden);
+  load_state<T>(s, a.grad_c_last, state.e, state.padded);
+  load_state<T>(s, nullptr, state.e_, state.padded);
+  load_state<T>(s, nullptr, state.d_, state.padded);
+}
+template <typename T>
+void end_tangent(const LstmDoubleBackward<T>& a, const Slice& s, const TangentBuffers<T>& tangent,
+                 const SliceState<T>& state) {
+  store_last(s, a.g_grad_y, a.g_grad_h_last);
+  store_last(s, tangent.c, a.g_grad_c_last);
+  store_state(s, state.d_, state.padded, a.g_h0);
+  store_state(s, state.e_, state.padded, a.g_c0);
 }
 
 template <typename T>
@@ -226,7 +244,8 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
   if constexpr (std::is_same_v<T, Compute<T>>) {
     tangent.dz_.data = tangent.gates;
   } else {
-    tangent.dz_.window = gradient.wanted() ? gradient.part() : 1;
+    // Two at least: where units are shared out, one step is written while another is read.
+    tangent.dz_.window = gradient.wanted() && gradient.part() > 1 ? gradient.part() : 2;
     own_dz_.resize(tangent.dz_.window * shape.batch * D * 4 * shape.hidden);
     tangent.dz_.data = own_dz_.get();
   }
@@ -234,64 +253,73 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
   memset(zeros.get(), 0, size_t(shape.hidden) * sizeof(T));
   const ComputeState<T> c0(shape, a.c0), v_c0(shape, a.v_c0);
   if (shape.batch > 0) {
-    const GatePack<T> gates(shape);
-    const ColumnPack<T> columns(shape, a.g_x != nullptr);
     bool cotangents = false, matrices = false;
     for (int64_t direction = 0; direction < D; ++direction) {
       const Cotangents<T> came(a.v_weights[direction]);
       cotangents |= came.any;
       matrices |= came.hh || came.ih;
     }
-    const int64_t gate_size = gates.weight_size(), column_size = columns.size();
-    Scratch<T> gate_weights(D * gate_size), gate_v_weights(cotangents ? D * gate_size : 0);
-    Scratch<Compute<T>> gate_bias(D * gates.bias_size()), gate_v_bias(D * gates.bias_size());
-    Scratch<T> column_weights(D * column_size), column_v_weights(matrices ? D * column_size : 0);
-    const int64_t of_gates = D * gates.blocks, of_columns = D * columns.blocks();
-    auto pack_task = [&](int64_t task) {
-      if (task < of_gates) {
-        const int64_t direction = task / gates.blocks, block = task % gates.blocks;
-        const int64_t bias = direction * gates.bias_size();
-        gates.pack(shape, a.weights[direction], block, gate_weights.get() + direction * gate_size,
-                   gate_bias.get() + bias);
-        gates.pack(shape, a.v_weights[direction], block,
-                   gate_v_weights.get() + direction * gate_size, gate_v_bias.get() + bias);
-      } else {
-        const int64_t direction = (task - of_gates) / columns.blocks();
-        const int64_t block = (task - of_gates) % columns.blocks();
-        columns.pack(a.weights[direction], block, column_weights.get() + direction * column_size);
-        if (matrices)
-          columns.pack(a.v_weights[direction], block,
-                       column_v_weights.get() + direction * column_size);
-      }
-    };
-    for_each_pack(parallel, D * (gate_size + column_size), of_gates + of_columns, pack_task);
-
-    InputGradient<T> g_x(shape, a.g_x);
-    const int64_t padded = columns.hidden_vectors * kLanes<T>;
-    const int64_t carried_size = 3 * slices.most_rows() * padded;
-    Scratch<Compute<T>> carried(slices.tasks() * carried_size);
-    auto walk = [&](int64_t task, Range range) {
-      const Slice s = slices[task];
-      const int64_t d = s.direction;
-      const Packs<T> packs{gates,
-                           columns,
-                           gate_weights.get() + d * gate_size,
-                           gate_v_weights.get() + (cotangents ? d * gate_size : 0),
-                           gate_v_bias.get() + d * gates.bias_size(),
-                           column_weights.get() + d * column_size,
-                           matrices ? column_v_weights.get() + d * column_size : nullptr};
-      const SliceState<T> state{Scratch<RowPointers<T>>(s.count),
-                                Scratch<const T*>(4 * s.count),
-                                Scratch<T*>(s.count),
-                                {c0.get(), v_c0.get(), zeros.get()}};
-      if (range.begin == 0) tangent_forward(a, s, packs, tangent, state);
-      tangent_backward(a, s, packs, tangent, state, range, carried.get() + task * carried_size,
-                       range.begin == 0 ? g_x.zeroed(s) : g_x.of(d));
-    };
-    gradient.walk_and_add(walk, [&](Range range, auto add) {
+    const ForwardWeights<T> gates(shape, a.weights, true, parallel);
+    const ForwardWeights<T> v_gates(shape, a.v_weights, cotangents, parallel);
+    const InitialStates<T> initial{c0.get(), v_c0.get(), zeros.get()};
+    const InputGradient<T> g_x(shape, a.g_x);
+    const int64_t padded = gates.padded(), carried_size = 3 * slices.most_rows() * padded;
+    Scratch<Compute<T>> carried(D * slices.per_direction * carried_size);
+    const auto sources = [&](Range range, auto add) {
       add({{tangent.dz_.data, tangent.dz_.window}, a.y, a.h0, a.x, range}, true);
       add({{a.dz, 0}, a.g_grad_y, a.v_h0, a.v_x, range}, false);
-    });
+    };
+    const auto walk = [&](const Slice& s, Compute<T>* carried, const ColumnPack<T>& columns,
+                          const ColumnWeights<T>& weights, const ColumnWeights<T>& v_weights,
+                          Range range, Range blocks, auto wait) {
+      const Packs<T> packs{gates, v_gates, columns, weights, v_weights};
+      const SliceState<T> state(s, initial, padded, carried);
+      if (range.begin == 0) tangent_forward(a, s, packs, tangent, state, blocks, wait);
+      tangent_backward(a, s, packs, tangent, state, range, g_x.of(s.direction), wait);
+    };
+    const int64_t members = split_members(shape, gates.blocks(), slices, parallel);
+    if (members > 1) {
+      const auto slice = [&](int64_t d) { return Slice{&shape, d, 0, 1, shape.batch}; };
+      const auto carried_of = [&](int64_t d) {
+        return carried.get() + d * slices.per_direction * carried_size;
+      };
+      gradient.walk_all_and_add(
+          [&](Range range) {
+            for (int64_t d = 0; d < D && range.begin == 0; ++d) {
+              begin_tangent(a, slice(d), {slice(d), initial, padded, carried_of(d)});
+              g_x.zeroed(slice(d));
+            }
+            for_each_member(parallel, members, [&](const Member& member, auto wait) {
+              const Parallel alone{1, nullptr};
+              const ColumnPack<T> columns(shape, member.units<T>(shape.hidden),
+                                          member.units<T>(a.g_x == nullptr ? 0 : shape.input));
+              const ColumnWeights<T> weights(shape, a.weights, columns, true, alone);
+              const ColumnWeights<T> v_weights(shape, a.v_weights, columns, matrices, alone);
+              for (int64_t d = 0; d < D; ++d)
+                walk(slice(d), carried_of(d), columns, weights, v_weights, range,
+                     member.share(gates.blocks()), wait);
+            });
+            for (int64_t d = 0; d < D && range.end == shape.steps; ++d)
+              end_tangent(a, slice(d), tangent, {slice(d), initial, padded, carried_of(d)});
+          },
+          sources);
+    } else {
+      const ColumnPack<T> columns(shape, a.g_x != nullptr);
+      const ColumnWeights<T> weights(shape, a.weights, columns, true, parallel);
+      const ColumnWeights<T> v_weights(shape, a.v_weights, columns, matrices, parallel);
+      gradient.walk_and_add(
+          [&](int64_t task, Range range) {
+            const Slice s = slices[task];
+            Compute<T>* own = carried.get() + task * carried_size;
+            if (range.begin == 0) {
+              begin_tangent(a, s, {s, initial, padded, own});
+              g_x.zeroed(s);
+            }
+            walk(s, own, columns, weights, v_weights, range, {0, gates.blocks()}, [] {});
+            if (range.end == shape.steps) end_tangent(a, s, tangent, {s, initial, padded, own});
+          },
+          sources);
+    }
     g_x.add_directions(parallel);
   }
   gradient.finish();

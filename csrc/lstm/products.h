@@ -2,6 +2,7 @@
 // registers, and the packing of the weights into the order in which they read them.
 #pragma once
 
+#include "../common/scratch.h"
 #include "../common/simd.h"
 #include "lstm.h"
 #include "slices.h"
@@ -189,10 +190,6 @@ struct ColumnPack {
   int64_t size() const { return vectors * depth * kLanes<T>; }
   int64_t offset(int64_t block) const { return block * kColumns * depth * kLanes<T>; }
 
-  void pack(const LstmWeights<T>& w, T* out) const {
-    for (int64_t block = 0; block < blocks(); ++block) pack(w, block, out);
-  }
-
   void pack(const LstmWeights<T>& w, int64_t block, T* out) const {
     const int64_t first = block * kColumns, count = smaller(kColumns, vectors - first);
     out += offset(block);
@@ -218,9 +215,33 @@ struct ColumnPack {
   }
 };
 
-// Applies a ColumnPack to `rows` rows of dz: the units go to state[row][state_stride], the inputs to
-// outputs[row], which both begin at unit and input 0. Without `second`, the product is of one pack; with it, of the sum
-// rows_a pack_a + rows_b pack_b.
+// The weights of all directions in a pack; nothing unless `used`.
+template <typename T>
+class ColumnWeights {
+ public:
+  ColumnWeights(const LstmShape& shape, const LstmWeights<T>* weights, const ColumnPack<T>& pack,
+                bool used, const Parallel& parallel)
+      : size_(pack.size()), memory_(used ? shape.directions * size_ : 0) {
+    if (!used) return;
+    auto task = [&](int64_t index) {
+      const int64_t direction = index / pack.blocks();
+      pack.pack(weights[direction], index % pack.blocks(), memory_.get() + direction * size_);
+    };
+    for_each_pack(parallel, shape.directions * size_, shape.directions * pack.blocks(), task);
+  }
+
+  const T* of(int64_t direction) const {
+    return memory_.get() == nullptr ? nullptr : memory_.get() + direction * size_;
+  }
+
+ private:
+  int64_t size_;
+  Scratch<T> memory_;
+};
+
+// Applies a ColumnPack to `rows` rows of dz: the units go to state[row][state_stride], the inputs
+// to outputs[row], which both begin at unit and input 0. Without `second`, the product is of one
+// pack; with it, of the sum rows_a pack_a + rows_b pack_b.
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_columns_block(const ColumnPack<T>& pack, int64_t first_vector,
                                            const T* const* a, const T* packed_a, const T* const* b,

@@ -184,9 +184,8 @@ class WeightGradient {
   void walk_all_and_add(Walk walk, Sources sources) const {
     for_each_part([&](Range range) {
       walk(range);
-      sources(range, [&](const GradientSource<T>& source, bool with_bias) {
-        add_all(source, with_bias);
-      });
+      sources(range,
+              [&](const GradientSource<T>& source, bool with_bias) { add_all(source, with_bias); });
     });
   }
 
