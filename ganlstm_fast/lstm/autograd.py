@@ -88,7 +88,7 @@ def _absent_if_empty(tensor: Tensor, wanted: bool) -> Tensor | None:
     return tensor if wanted else None
 
 
-def _wanted(ctx: Any, tensors: Sequence[bool]) -> list[bool]:
+def _wanted(ctx: Any, tensors: Sequence[bool], first_weight: int) -> list[bool]:
     """Which inputs' gradients this backward has to return.
 
     ``ctx.needs_input_grad`` says which inputs require a gradient, also those that this call of
@@ -96,6 +96,9 @@ def _wanted(ctx: Any, tensors: Sequence[bool]) -> list[bool]:
 
     Args:
         tensors: whether each input is a tensor; ``ctx.next_functions`` has those only.
+        first_weight: the weights' first index. Where one is a leaf that ``autograd.grad`` was asked
+            for, so will be those that follow; the engine's answer to that is an exception, which
+            takes as long as a small kernel.
     """
     needs = list(ctx.needs_input_grad)
     will_execute = getattr(torch._C, "_will_engine_execute_node", None)
@@ -110,16 +113,14 @@ def _wanted(ctx: Any, tensors: Sequence[bool]) -> list[bool]:
         if not is_tensor:
             continue
         node = next(nodes)[0]
-        if needs[index]:
-            needs[index] = node is not None and _will_execute(will_execute, node)
+        if not needs[index]:
+            continue
+        try:
+            needs[index] = node is not None and will_execute(node)
+        except RuntimeError:  # a leaf that autograd.grad was asked for
+            if index >= first_weight:
+                break
     return needs
-
-
-def _will_execute(will_execute: Any, node: Any) -> bool:
-    try:
-        return will_execute(node)
-    except RuntimeError:  # raised for a leaf that autograd.grad was asked for
-        return True
 
 
 def _are_tensors(inputs: Sequence[object]) -> list[bool]:
@@ -163,7 +164,7 @@ class LSTMFunction(_Function):
         x, h0, c0, lengths, y, gates, c, *weights = ctx.saved_tensors
         if grad_y is None and grad_h is None and grad_c is None:
             return (None,) * (5 + len(weights))
-        needs = _wanted(ctx, ctx.are_tensors)
+        needs = _wanted(ctx, ctx.are_tensors, 5)
         per_direction = len(weights) // h0.size(0)
         wanted = [*needs[:3], *_grouped(needs[5:], per_direction)]
         # y is a function of the inputs, but its share of the second derivative is in the double
@@ -222,7 +223,7 @@ class LSTMBackwardFunction(_Function):
         grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights = ctx.saved_tensors
         if v_x is None and v_h0 is None and v_c0 is None and all(v is None for v in v_weights):
             return (None,) * (11 + len(weights))
-        needs = _wanted(ctx, ctx.are_tensors)
+        needs = _wanted(ctx, ctx.are_tensors, 11)
         per_direction = len(weights) // h0.size(0)
         wanted = [*needs[:6], *_grouped(needs[11:], per_direction)]
         arguments = (grad_c, x, h0, c0, lengths, y, gates, c, dz, d)

@@ -103,8 +103,10 @@ class FastLSTM(nn.LSTM):
             input = input.unsqueeze(batch_dim)
             hx = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
         if hx is None:
+            self.check_input(input, None)
             hx = self._zeros(input, input.size(batch_dim))
-        self.check_forward_args(input, hx, None)
+        else:
+            self.check_forward_args(input, hx, None)
         if input.size(1 - batch_dim) == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         x = input.transpose(0, 1) if self.batch_first else input
@@ -180,9 +182,8 @@ class FastLSTM(nn.LSTM):
 
     def _weights(self, layer: int, direction: int) -> tuple[Tensor, ...]:
         # By attribute at each call, so that parametrizations, weight drop and tying work.
-        suffix = f"_l{layer}{'_reverse' if direction else ''}"
-        names = ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if self.bias else ()))
-        return _autocast(*(getattr(self, name + suffix) for name in names))
+        names = self._all_weights[layer * (2 if self.bidirectional else 1) + direction]
+        return _autocast(*[getattr(self, name) for name in names])
 
 
 let_dynamo_trace(FastLSTM)
