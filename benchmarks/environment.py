@@ -67,7 +67,7 @@ def environment(preset: str) -> dict[str, Any]:
     if "LD_PRELOAD" in os.environ:
         preloaded = os.environ["LD_PRELOAD"].replace(":", " ").split()
         allocator["LD_PRELOAD"] = " ".join(Path(p).name for p in preloaded)
-    dirty = "+changes" if _command("git", "status", "--porcelain", "-uno") else ""
+    changed = _command("git", "status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results")
     return {
         "device": device,
         "isa": isa,
@@ -80,7 +80,8 @@ def environment(preset: str) -> dict[str, Any]:
         "ganlstm_fast": ganlstm_fast.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "commit": (_command("git", "rev-parse", "--short", "HEAD") or "none") + dirty,
+        "commit": (_command("git", "rev-parse", "--short", "HEAD") or "none")
+        + ("+changes" if changed else ""),
         "allocator": _text(allocator),
         "preset": preset,
     }
