@@ -265,6 +265,13 @@ def test_torchs_lstm_stays_out_of_graphs(name: str, lengths: list[int] | None) -
         torch.compile(layer, backend=AOT, fullgraph=True)(x)
 
 
+@pytest.mark.parametrize("name", OF_TORCH)
+def test_torchs_lstm_is_in_an_exported_program(name: str) -> None:
+    layer, x = FastLSTM(3, 4, **OF_TORCH[name]), torch.randn(5, 2, 3)
+    program = torch.export.export(layer, (x,), strict=True)
+    torch.testing.assert_close(program.module()(x)[0], layer(x)[0])
+
+
 @pytest.mark.parametrize("impl", ["torch", "reference"])
 def test_cell_without_a_kernel_is_in_the_graph(impl: str) -> None:
     cell, x = FastLSTMCell(3, 4, impl=impl), torch.randn(2, 3)
@@ -283,13 +290,16 @@ def test_reference_is_in_the_graph() -> None:
     )
 
 
+@needs_cpu_kernels
 def test_autocast() -> None:
-    layer, x = FastLSTM(3, 4), torch.randn(5, 2, 3)
-    compiled = torch.compile(layer, backend=AOT)
+    layer, x = FastLSTM(3, 4, num_layers=2), torch.randn(5, 2, 3)
+    compiled = torch.compile(layer, backend=AOT, fullgraph=True)
     with torch.autocast("cpu", torch.bfloat16):
         y, expected = compiled(x)[0], layer(x)[0]
     assert y.dtype == torch.bfloat16
     torch.testing.assert_close(y, expected)
+    grads = (torch.autograd.grad(t.sum(), list(layer.parameters())) for t in (y, expected))
+    torch.testing.assert_close(*grads)
 
 
 @needs_cpu_kernels
@@ -379,6 +389,7 @@ class TestDynamo:
     @pytest.mark.parametrize("first", ["torch._dynamo", "ganlstm_fast"])
     def test_either_may_be_imported_first(self, first: str) -> None:
         program = f"""
+import importlib.util
 import sys
 import torch
 finders = list(sys.meta_path)
@@ -386,6 +397,7 @@ import {first}
 from ganlstm_fast import FastLSTM
 layer, x = FastLSTM(3, 4), torch.randn(5, 2, 3)
 layer(x)[0].sum().backward()
+assert importlib.util.find_spec("torch._dynamo") is not None
 assert ("torch._dynamo" in sys.modules) == ("{first}" == "torch._dynamo")
 y = torch.compile(layer, backend="eager", fullgraph=True)(x)[0]
 torch.testing.assert_close(y, layer(x)[0])
