@@ -10,6 +10,7 @@ the environment variable ``GANLSTM_FAST_IMPL`` (``reference``, or by family:
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,7 @@ class _Implementation:
     devices: tuple[str, ...] | None = None
     dtypes: tuple[torch.dtype, ...] | None = None
     library: str | None = None
+    package: str | None = None
     proven: bool = True
 
 
@@ -55,6 +57,14 @@ _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
     "lstm": (
         _Implementation("cpu", "compiled CPU kernels", ("cpu",), _FLOATS, library="cpu"),
+        _Implementation(
+            "triton",
+            "one Triton launch for all steps of a pass",
+            ("cuda",),
+            (torch.float32, torch.float16, torch.bfloat16),
+            package="triton",
+            proven=False,
+        ),
         _Implementation(
             "torch", "torch's LSTM at first order, the reference where a gradient is recorded"
         ),
@@ -177,6 +187,8 @@ def _why_not(this: _Implementation, device: str, dtype: torch.dtype) -> str | No
         return f"runs on {_listed(this.devices)}, not on {device}"
     if this.library is not None and not _LIBRARIES[this.library].loaded:
         return _LIBRARIES[this.library].reason
+    if this.package is not None and importlib.util.find_spec(this.package) is None:
+        return f"needs the package {this.package}"
     if this.dtypes is not None and dtype not in this.dtypes:
         *names, last = (str(d).removeprefix("torch.") for d in (*this.dtypes, dtype))
         return f"takes {_listed(names)}, not {last}"

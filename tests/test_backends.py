@@ -49,8 +49,8 @@ def test_what_cannot_be_served_raises() -> None:
         use_impl("reference", "gru").__enter__()
     with pytest.raises(RuntimeError, match=r"impl='cpu' cannot run lstm: runs on cpu, not on cuda"):
         resolve("lstm", "cpu", "cuda", torch.float32)
-    with pytest.raises(RuntimeError, match="impl='triton' cannot run lstm: lstm has cpu, torch"):
-        resolve("lstm", "triton", "cpu", torch.float32)
+    with pytest.raises(RuntimeError, match="impl='cuda' cannot run lstm: lstm has cpu, triton"):
+        resolve("lstm", "cuda", "cpu", torch.float32)
 
 
 @needs_cpu_kernels

@@ -122,12 +122,25 @@ def _run(
         return reference.lstm(x, weights, h0, c0, lengths)
     if name == "torch":
         return torch_impl.lstm_forward(x, flat, h0, c0, lengths)
-    if lengths is not None:
+    if name == "triton":
+        _check_fits_triton(x, h0.size(2))
+    elif lengths is not None:
         lengths = lengths.cpu()
     contiguous = [w.contiguous() for w in flat]
     return autograd.lstm_forward(
-        x.contiguous(), contiguous, h0.contiguous(), c0.contiguous(), lengths, recompute
+        *(x.contiguous(), contiguous, h0.contiguous(), c0.contiguous(), lengths),
+        recompute and name == "cpu",
     )
+
+
+def _check_fits_triton(x: Tensor, hidden: int) -> None:
+    from ganlstm_fast.lstm.triton_common import MOST_HIDDEN  # here: it needs triton
+
+    most = MOST_HIDDEN[x.dtype.itemsize]
+    if hidden > most:
+        raise RuntimeError(
+            f"impl='triton' cannot run lstm: it takes H up to {most} in {x.dtype}, got {hidden}"
+        )
 
 
 def _state(name: str, value: Tensor | None, shape: tuple[int, ...], x: Tensor) -> Tensor:

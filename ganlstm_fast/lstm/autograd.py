@@ -16,7 +16,8 @@ computes all steps again at once, since the double backward needs them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -385,7 +386,7 @@ def _weights_like(
 
 def _saved_dtype(x: Tensor) -> torch.dtype:
     """Of the gates and states that one pass saves for the next."""
-    return torch.float32 if x.dtype == torch.bfloat16 else x.dtype
+    return torch.float32 if x.dtype.itemsize == 2 else x.dtype
 
 
 def _steps_like(x: Tensor, h0: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -469,8 +470,19 @@ def _register() -> torch.library.Library:
         ("lstm_double_backward", _double_backward_autograd, _double_backward_fake),
     ):
         library.impl(name, autograd, "Autograd")
+        library.impl(name, _triton_kernel(name), "CUDA")
         torch.library.register_fake(f"ganlstm_fast::{name}", fake, lib=library)
     return library
+
+
+def _triton_kernel(name: str) -> Callable[..., Any]:
+    """The Triton implementation of an operator, which is imported when it is first called."""
+
+    def run(*arguments: Any) -> Any:
+        module = importlib.import_module(f"ganlstm_fast.lstm.triton_{name.removeprefix('lstm_')}")
+        return getattr(module, name)(*arguments)
+
+    return run
 
 
 # Kept for the life of the process: the registrations end with the object.

@@ -1,0 +1,165 @@
+"""The LSTM's Triton kernels: right in the interpreter, and compiled for GPUs that are not here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
+pytest.importorskip("triton")
+
+import numpy
+import triton.language as tl
+from lstm_cases import CASES
+from numerics import assert_close_to_reference
+
+from ganlstm_fast import FastLSTM, backends
+from ganlstm_fast.lstm import _check_fits_triton, autograd
+from ganlstm_fast.lstm.triton_backward import lstm_backward
+from ganlstm_fast.lstm.triton_common import check_size
+from ganlstm_fast.lstm.triton_double_backward import lstm_double_backward
+from ganlstm_fast.lstm.triton_forward import lstm_forward
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+NAMES = [
+    "one of everything",
+    "odd sizes",
+    "no bias",
+    "both directions, no bias",
+    "lengths",
+    "lengths, both directions",
+    "vectors and one",
+]
+
+
+@pytest.fixture
+def bfloat16_dots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's tl.dot multiplies the bits of bfloat16 as if they were integers."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    create_dot = InterpreterBuilder.create_dot
+
+    def widened(value: TensorHandle) -> TensorHandle:
+        if value.dtype != tl.bfloat16:
+            return value
+        bits = value.data.astype(numpy.uint32) << 16
+        return TensorHandle(bits.view(numpy.float32), tl.float32)
+
+    def create_widened_dot(self, a, b, *others):
+        return create_dot(self, widened(a), widened(b), *others)
+
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", create_widened_dot)
+
+
+@pytest.mark.usefixtures("poison", "bfloat16_dots")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_reference_to_second_order(
+    name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The autograd Functions on top of the Triton kernels, on CPU tensors."""
+    case = CASES[name].rounded(dtype)
+    truth, rival = case.run("reference"), case.run("reference", dtype)
+    monkeypatch.setattr(autograd, "_forward_kernel", lstm_forward)
+    monkeypatch.setattr(autograd, "_backward_kernel", lstm_backward)
+    monkeypatch.setattr(autograd, "_double_backward_kernel", lstm_double_backward)
+    monkeypatch.setattr(backends, "resolve", lambda *_: "cpu")  # also for float16
+    got = case.run("cpu", dtype)
+    for order in ("outputs", "first", "second"):
+        for index, values in enumerate(
+            zip(*(getattr(run, order) for run in (got, truth, rival)), strict=True)
+        ):
+            assert_close_to_reference(*values, f"{order}[{index}]")
+
+
+COMPILE = """
+import re, subprocess, sys, tempfile
+from pathlib import Path
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from ganlstm_fast.lstm import triton_backward, triton_double_backward, triton_forward
+from ganlstm_fast.lstm.triton_common import OPTIONS, tile
+
+FLOAT = {
+    *("z_ptr", "gates_ptr", "c_ptr", "d_ptr"),
+    *("gates_out_ptr", "c_out_ptr", "gates__ptr", "c__ptr"),
+}
+ABSENT = {
+    *("lengths_ptr", "grad_h_last_ptr", "grad_c_last_ptr", "v_h0_ptr", "v_c0_ptr", "extra_ptr"),
+}
+KERNELS = (
+    triton_forward.lstm_forward_kernel,
+    triton_backward.lstm_backward_kernel,
+    triton_double_backward.lstm_tangent_forward_kernel,
+    triton_double_backward.lstm_tangent_backward_kernel,
+)
+
+architecture, dtype, hidden = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+cuobjdump = next(Path(triton.__file__).parent.glob("backends/nvidia/bin/cuobjdump"))
+for kernel in KERNELS:
+    constants = {"D": 1, "PRECISION": "ieee", **tile(hidden)}
+    constants |= {name: None for name in kernel.arg_names if name in ABSENT}
+    signature = {}
+    for name in kernel.arg_names:
+        pointer = "*fp32" if name in FLOAT else "*" + dtype
+        signature[name] = "constexpr" if name in constants else "i32" if name in "TB" else pointer
+    places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
+    compiled = triton.compile(
+        ASTSource(kernel, signature, places),
+        target=GPUTarget("cuda", architecture, 32),
+        options=OPTIONS,
+    )
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        usage = subprocess.run(
+            [cuobjdump, "--dump-resource-usage", file.name],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    stack = re.search(r"REG:\\d+ STACK:(\\d+)", usage)[1]
+    print(kernel.fn.__name__, compiled.metadata.shared, stack)
+"""
+# Bytes that a block can have.
+SHARED = {80: 163 << 10, 90: 227 << 10}
+# Bytes of the stack, on which spilled registers go. The tangents keep weight_hh of four gates and
+# the states of two orders: a few registers of them are spilled at H=128.
+STACK = {"lstm_forward_kernel": 0, "lstm_backward_kernel": 0}
+STACK_OF_TANGENTS = 64
+
+
+@pytest.mark.parametrize("architecture", SHARED)
+@pytest.mark.parametrize(("dtype", "hidden"), [("bf16", 128), ("fp16", 100), ("fp32", 64)])
+def test_compiles_without_a_gpu(architecture: int, dtype: str, hidden: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE, str(architecture), dtype, str(hidden)],
+        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    assert len(lines) == 4
+    for kernel, shared, stack in lines:
+        assert int(shared) <= SHARED[architecture], kernel
+        assert int(stack) <= STACK.get(kernel, STACK_OF_TANGENTS), kernel
+
+
+def test_says_what_it_does_not_take() -> None:
+    with pytest.raises(RuntimeError, match=r"it takes H up to 64 in torch\.float32, got 65"):
+        _check_fits_triton(torch.empty(1, 1, 1), 65)
+    _check_fits_triton(torch.empty(1, 1, 1, dtype=torch.bfloat16), 128)
+    with pytest.raises(RuntimeError, match="cannot run lstm: runs on cuda, not on cpu"):
+        FastLSTM(3, 4, impl="triton")(torch.zeros(2, 3, 3))
+    with pytest.raises(RuntimeError, match=r"fewer than 2\*\*29 elements, got shape"):
+        check_size(torch.empty(1, 2**20, 2**9, device="meta"))
