@@ -8,6 +8,9 @@ import torch
 
 # Read by the compiled object once: memory of its own comes filled with NaN.
 os.environ["GANLSTM_FAST_POISON"] = "1"
+# Read by triton when it is imported, which other packages do as well.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 from ganlstm_fast import backends
 

@@ -104,8 +104,8 @@ void backward_split(const LstmBackward<T>& a, const SavedSteps<T>& saved, const 
     grad_x.zeroed(slice(d));
   }
   for_each_member(parallel, members, [&](const Member& member, auto wait) {
-    const ColumnPack<T> pack(shape, member.units<T>(shape.hidden),
-                             member.units<T>(a.grad_x == nullptr ? 0 : shape.input));
+    const ColumnPack<T> pack(shape, member.columns<T>(shape.hidden),
+                             member.columns<T>(a.grad_x == nullptr ? 0 : shape.input));
     const ColumnWeights<T> weights(shape, a.weights, pack, true, Parallel{1, nullptr});
     for (int64_t d = 0; d < shape.directions; ++d)
       backward_steps(a, slice(d), pack, weights.of(d), saved, dz, range, state(d), grad_x.of(d),

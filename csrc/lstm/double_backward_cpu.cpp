@@ -291,8 +291,8 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
             }
             for_each_member(parallel, members, [&](const Member& member, auto wait) {
               const Parallel alone{1, nullptr};
-              const ColumnPack<T> columns(shape, member.units<T>(shape.hidden),
-                                          member.units<T>(a.g_x == nullptr ? 0 : shape.input));
+              const ColumnPack<T> columns(shape, member.columns<T>(shape.hidden),
+                                          member.columns<T>(a.g_x == nullptr ? 0 : shape.input));
               const ColumnWeights<T> weights(shape, a.weights, columns, true, alone);
               const ColumnWeights<T> v_weights(shape, a.v_weights, columns, matrices, alone);
               for (int64_t d = 0; d < D; ++d)

@@ -30,11 +30,11 @@ struct Member {
   Range share(int64_t count) const {
     return {count * index / members, count * (index + 1) / members};
   }
-  // Its hidden units, in whole vectors.
+  // Its part of `count` hidden units or inputs, in whole vectors.
   template <typename T>
-  Range units(int64_t hidden) const {
-    const Range vectors = share(divide_up(hidden, kLanes<T>));
-    return {smaller(vectors.begin * kLanes<T>, hidden), smaller(vectors.end * kLanes<T>, hidden)};
+  Range columns(int64_t count) const {
+    const Range vectors = share(divide_up(count, kLanes<T>));
+    return {smaller(vectors.begin * kLanes<T>, count), smaller(vectors.end * kLanes<T>, count)};
   }
 };
 
