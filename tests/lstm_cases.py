@@ -80,13 +80,13 @@ class Case:
         groups = [weights[d * count : (d + 1) * count] for d in range(self.D)]
         return lstm(x, groups, h0, c0, lengths=self.lengths, impl=impl)
 
-    def run(self, impl: str, dtype: torch.dtype = torch.float64) -> Orders:
+    def run(self, impl: str, dtype: torch.dtype = torch.float64, device: str = "cpu") -> Orders:
         """Forward, backward, and the backward of that applied to fixed random cotangents."""
-        inputs = [t.to(dtype).requires_grad_() for t in self.inputs]
-        cotangents = [t.to(dtype).requires_grad_() for t in self.cotangents]
+        inputs = [t.to(device, dtype).requires_grad_() for t in self.inputs]
+        cotangents = [t.to(device, dtype).requires_grad_() for t in self.cotangents]
         outputs = self.call(impl, *inputs)
         first = torch.autograd.grad(outputs, inputs, cotangents, create_graph=True)
-        directions = [t.to(dtype) for t in self.directions]
+        directions = [t.to(device, dtype) for t in self.directions]
         second = torch.autograd.grad(first, [*inputs, *cotangents], directions, allow_unused=True)
         return Orders(list(outputs), list(first), list(second))
 

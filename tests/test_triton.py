@@ -62,14 +62,16 @@ def bfloat16_dots(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_equals_reference_to_second_order(
     name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The autograd Functions on top of the Triton kernels, on CPU tensors."""
     case = CASES[name].rounded(dtype)
     truth, rival = case.run("reference"), case.run("reference", dtype)
-    monkeypatch.setattr(autograd, "_forward_kernel", lstm_forward)
-    monkeypatch.setattr(autograd, "_backward_kernel", lstm_backward)
-    monkeypatch.setattr(autograd, "_double_backward_kernel", lstm_double_backward)
-    monkeypatch.setattr(backends, "resolve", lambda *_: "cpu")  # also for float16
-    got = case.run("cpu", dtype)
+    if torch.cuda.is_available():
+        got = case.run("triton", dtype, "cuda")
+    else:  # the autograd Functions on top of interpreted kernels, on CPU tensors
+        monkeypatch.setattr(autograd, "_forward_kernel", lstm_forward)
+        monkeypatch.setattr(autograd, "_backward_kernel", lstm_backward)
+        monkeypatch.setattr(autograd, "_double_backward_kernel", lstm_double_backward)
+        monkeypatch.setattr(backends, "resolve", lambda *_: "cpu")  # also for float16
+        got = case.run("cpu", dtype)
     for order in ("outputs", "first", "second"):
         for index, values in enumerate(
             zip(*(getattr(run, order) for run in (got, truth, rival)), strict=True)
