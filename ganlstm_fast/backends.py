@@ -10,6 +10,7 @@ the environment variable ``GANLSTM_FAST_IMPL`` (``reference``, or by family:
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 import warnings
@@ -181,13 +182,18 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
+@functools.cache
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
 def _why_not(this: _Implementation, device: str, dtype: torch.dtype) -> str | None:
     """The reason why ``this`` cannot serve a call, or None."""
     if this.devices is not None and device not in this.devices:
         return f"runs on {_listed(this.devices)}, not on {device}"
     if this.library is not None and not _LIBRARIES[this.library].loaded:
         return _LIBRARIES[this.library].reason
-    if this.package is not None and importlib.util.find_spec(this.package) is None:
+    if this.package is not None and not _is_installed(this.package):
         return f"needs the package {this.package}"
     if this.dtypes is not None and dtype not in this.dtypes:
         *names, last = (str(d).removeprefix("torch.") for d in (*this.dtypes, dtype))
