@@ -19,7 +19,7 @@ from ganlstm_fast.lstm.triton_common import (
     if_alive,
     load,
     load_gates,
-    load_matrix,
+    load_matrices,
     positions,
     precision,
     store_gates,
@@ -53,11 +53,7 @@ def lstm_backward_kernel(
 ):
     units, mask, lengths, state_at, at, at4 = positions(lengths_ptr, T, B, D, H, BLOCK_B, BLOCK_H)
     direction = tl.program_id(1)
-    w_ptr = weight_hh_ptr + direction * 4 * H * H
-    w_i = load_matrix(w_ptr, 0, units[:, None], units[None, :], H)
-    w_f = load_matrix(w_ptr, 1, units[:, None], units[None, :], H)
-    w_g = load_matrix(w_ptr, 2, units[:, None], units[None, :], H)
-    w_o = load_matrix(w_ptr, 3, units[:, None], units[None, :], H)
+    w_i, w_f, w_g, w_o = load_matrices(weight_hh_ptr, direction, units[:, None], units[None, :], H)
     c0 = tl.load(c0_ptr + state_at, mask=mask, other=0.0).to(tl.float32)
     e = tl.zeros([BLOCK_B, BLOCK_H], tl.float32)
     n = tl.zeros([BLOCK_B, BLOCK_H], tl.float32)

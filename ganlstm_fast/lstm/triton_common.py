@@ -92,10 +92,16 @@ def if_alive(new, old, alive, lengths_ptr):
 
 
 @triton.jit
-def load_matrix(ptr, gate, rows, columns, H: tl.constexpr):
-    """Of a (4H, H) matrix, what ``rows`` and ``columns`` name of one gate."""
+def load_matrices(ptr, direction, rows, columns, H: tl.constexpr):
+    """Of weight_hh (D,4H,H), the elements (rows, columns) of the four gates of a direction."""
     mask = (rows < H) & (columns < H)
-    return tl.load(ptr + (gate * H + rows) * H + columns, mask=mask, other=0.0)
+    at = rows * H + columns
+    ptr += direction * (4 * H * H)
+    w_i = tl.load(ptr + at, mask=mask, other=0.0)
+    w_f = tl.load(ptr + H * H + at, mask=mask, other=0.0)
+    w_g = tl.load(ptr + 2 * H * H + at, mask=mask, other=0.0)
+    w_o = tl.load(ptr + 3 * H * H + at, mask=mask, other=0.0)
+    return w_i, w_f, w_g, w_o
 
 
 @triton.jit
