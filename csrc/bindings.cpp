@@ -16,17 +16,19 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
   // weight_hh [4H,H], optionally bias_ih and bias_hh [4H], for each of D = 1 or 2 directions.
   // Shapes: x [T,B,I], h0 and c0 [D,B,H], lengths int64 [B] on the CPU, y [T,B,D*H],
   // h_last and c_last [D,B,H]; when `save`, gates [T,B,D,4H] and c [T,B,D,H], or, with a `window`
-  // of steps, only c [(T-1)/window,D,B,H].
+  // of steps, only c [(T-1)/window,D,B,H]. `impl` (all three): one of those of the device, as
+  // backends.py names them; "" is any.
   m.def(
       "lstm_forward(Tensor x, Tensor[] weights, Tensor h0, Tensor c0, Tensor? lengths, bool save,"
-      " int window=0) -> (Tensor y, Tensor h_last, Tensor c_last, Tensor gates, Tensor c)");
+      " int window=0, str impl=\"\") -> (Tensor y, Tensor h_last, Tensor c_last, Tensor gates, "
+      "Tensor c)");
 
   // `wanted`: x, h0, c0, weight_ih, weight_hh, bias. When `save`, dz [T,B,D,4H] and d [T,B,D,H],
   // which the double backward needs. `window`: as in the forward that saved gates and c.
   m.def(
       "lstm_backward(Tensor? grad_y, Tensor? grad_h_last, Tensor? grad_c_last, Tensor x,"
       " Tensor[] weights, Tensor h0, Tensor c0, Tensor? lengths, Tensor y, Tensor gates, Tensor c,"
-      " bool[] wanted, bool save, int window=0)"
+      " bool[] wanted, bool save, int window=0, str impl=\"\")"
       " -> (Tensor grad_x, Tensor grad_h0, Tensor grad_c0, Tensor[] grad_weights, Tensor dz,"
       " Tensor d)");
 
@@ -35,13 +37,31 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
   m.def(
       "lstm_double_backward(Tensor? v_x, Tensor? v_h0, Tensor? v_c0, Tensor?[] v_weights,"
       " Tensor? grad_c_last, Tensor x, Tensor[] weights, Tensor h0, Tensor c0, Tensor? lengths,"
-      " Tensor y, Tensor gates, Tensor c, Tensor dz, Tensor d, bool[] wanted)"
+      " Tensor y, Tensor gates, Tensor c, Tensor dz, Tensor d, bool[] wanted,"
+      " str impl=\"\")"
       " -> (Tensor g_grad_y, Tensor g_grad_h_last, Tensor g_grad_c_last, Tensor g_x, Tensor g_h0,"
       " Tensor g_c0, Tensor[] g_weights)");
 
-  // One step's gate math, CUDA only: z [B,4H] pre-activations, c_prev [B,H] to h and c [B,H] and
-  // the activated gates [B,4H].
-  m.def("lstm_cell_forward(Tensor z, Tensor c_prev) -> (Tensor h, Tensor c, Tensor gates)");
+  // The recurrent part of these passes on a GPU, as lstm/steps.h has it, in place. `impl`: "cell",
+  // a product and a kernel a step, or "cuda", one launch. Not differentiable.
+  m.def(
+      "lstm_forward_steps(Tensor z, Tensor? bias, Tensor weight_hh, Tensor? lengths, int first, "
+      "int total,"
+      " Tensor(a!) h, Tensor(b!) c, Tensor(c!) y, Tensor(d!)? gates, Tensor(e!)? c_all, bool tf32,"
+      " str impl) -> ()");
+  m.def(
+      "lstm_backward_steps(Tensor? grad_y, Tensor weight_hh, Tensor? lengths, int first, int total,"
+      " Tensor c_before, Tensor gates, Tensor c_all, Tensor(a!) n, Tensor(b!) e, Tensor(c!) dz,"
+      " Tensor(d!)? d, bool tf32, str impl) -> ()");
+  m.def(
+      "lstm_tangent_forward_steps(Tensor z_, Tensor weight_hh, Tensor? lengths, Tensor c_before,"
+      " Tensor gates, Tensor c_all, Tensor(a!) h_, Tensor(b!) c_, Tensor(c!) y_, Tensor(d!) gates_,"
+      " Tensor(e!) c_all_, bool tf32, str impl) -> ()");
+  m.def(
+      "lstm_tangent_backward_steps(Tensor? extra, Tensor weight_hh, Tensor? lengths,"
+      " Tensor c_before, Tensor c_before_, Tensor gates, Tensor c_all, Tensor d, Tensor gates_,"
+      " Tensor c_all_, Tensor(a!) n_, Tensor(b!) e, Tensor(c!) e_, Tensor(d!) dz_, bool tf32,"
+      " str impl) -> ()");
 
   // weight[b] * real[b] + (1 - weight[b]) * fake[b], CUDA only: real and fake [B,...], weight [B].
   m.def("interpolate(Tensor real, Tensor fake, Tensor weight) -> Tensor");

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-IMPLS = ("auto", "reference", "torch", "cpu", "cuda", "triton")
+IMPLS = ("auto", "reference", "torch", "cpu", "cuda", "cell", "triton")
 ENV_IMPL = "GANLSTM_FAST_IMPL"
 ENV_CACHE_MIB = "GANLSTM_FAST_CACHE_MIB"
 ENV_CPU_ISA = "GANLSTM_FAST_CPU_ISA"
@@ -64,6 +64,14 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             ("cuda",),
             (torch.float32, torch.float16, torch.bfloat16),
             package="triton",
+            proven=False,
+        ),
+        _Implementation(
+            "cell",
+            "a product and one kernel for each step of a pass",
+            ("cuda",),
+            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            library="cuda",
             proven=False,
         ),
         _Implementation(
@@ -162,7 +170,8 @@ def use_impl(impl: str, family: str | None = None) -> Iterator[None]:
     """Make ``impl`` the default of every operator called in the ``with`` block.
 
     Args:
-        impl: ``"auto"``, ``"reference"``, ``"torch"``, ``"cpu"``, ``"cuda"`` or ``"triton"``.
+        impl: ``"auto"``, ``"reference"``, ``"torch"``, ``"cpu"``, ``"cuda"``, ``"cell"`` or
+            ``"triton"``.
         family: only this family (``"lstm"``, ``"spectral_norm"``, ``"gradient_penalty"``).
 
     An operator that cannot be served by ``impl`` raises ``RuntimeError`` when it is called. The
@@ -245,7 +254,7 @@ def resolve(family: str, impl: str | None, device: str, dtype: torch.dtype) -> s
         reason = _why_not(this, device, dtype)
         if reason is None and this.proven:
             return this.name
-        if this.library == device and not _LIBRARIES[device].loaded:
+        if this.library == this.name == device and not _LIBRARIES[device].loaded:
             warn_once(f"ganlstm_fast runs {family} without its own kernels: {reason}")
     raise RuntimeError(f"no implementation of {family} serves {dtype} on {device}")
 

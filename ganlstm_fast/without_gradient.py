@@ -14,8 +14,8 @@ from torch import Tensor
 from ganlstm_fast import backends
 
 
-def _lstm_cell_forward_fake(z: Tensor, c_prev: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(c_prev), torch.empty_like(c_prev), torch.empty_like(z)
+def _in_place_fake(*arguments: Any, **options: Any) -> None:
+    pass
 
 
 def _interpolate_fake(real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
@@ -23,7 +23,10 @@ def _interpolate_fake(real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
 
 
 FAKES: dict[str, Callable[..., Any]] = {
-    "lstm_cell_forward": _lstm_cell_forward_fake,
+    "lstm_forward_steps": _in_place_fake,
+    "lstm_backward_steps": _in_place_fake,
+    "lstm_tangent_forward_steps": _in_place_fake,
+    "lstm_tangent_backward_steps": _in_place_fake,
     "interpolate": _interpolate_fake,
 }
 
@@ -31,14 +34,15 @@ FAKES: dict[str, Callable[..., Any]] = {
 def _raising(name: str) -> Callable[..., Any]:
     op = getattr(torch.ops.ganlstm_fast, name).default
 
-    def autograd(*tensors: Tensor) -> Any:
+    def autograd(*arguments: Any, **options: Any) -> Any:
+        tensors = [value for value in arguments if isinstance(value, Tensor)]
         if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
             raise RuntimeError(
                 f"ganlstm_fast::{name} has no gradient; call it under torch.no_grad(), or use the "
                 "function of ganlstm_fast that has one"
             )
         with torch._C._AutoDispatchBelowAutograd():
-            return op(*tensors)
+            return op(*arguments, **options)
 
     return autograd
 

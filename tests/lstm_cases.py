@@ -6,14 +6,24 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pytest
 import torch
 from torch import Tensor
 
-from ganlstm_fast import lstm
+from ganlstm_fast import backends, lstm
+from ganlstm_fast.lstm import autograd, gpu
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 # The dtype of PyTorch's own answer for each: see numerics.py for float64.
 RIVAL_DTYPES = {dtype: dtype for dtype in DTYPES} | {torch.float64: torch.float32}
+
+
+def on_cpu_tensors(monkeypatch: pytest.MonkeyPatch, impl: str) -> None:
+    """The operators of a GPU on CPU tensors, with steps that are interpreted or emulated there."""
+    for name in ("forward", "backward", "double_backward"):
+        kernel = getattr(gpu, f"lstm_{name}")
+        monkeypatch.setattr(autograd, f"_{name}_kernel", kernel)
+    monkeypatch.setattr(backends, "resolve", lambda *_: impl)
 
 
 @dataclass

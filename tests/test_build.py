@@ -323,7 +323,7 @@ def test_cuda_object_registers_its_operators(shared_objects, cuda_object, checko
 import torch
 torch.ops.load_library({str(shared_objects["_C_cpu.so"])!r})
 torch.ops.load_library({str(cuda_object)!r})
-for name in ("lstm_cell_forward", "interpolate"):
+for name in ("lstm_forward_steps", "lstm_tangent_backward_steps", "interpolate"):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"ganlstm_fast::{{name}}", "CUDA"), name
     getattr(torch.ops.ganlstm_fast, name).default
 """

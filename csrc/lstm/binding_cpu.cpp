@@ -27,6 +27,10 @@ Parallel torch_threads() {
           }};
 }
 
+void check_impl(const std::string& impl) {
+  check(impl.empty() || impl == "cpu", "impl: expected cpu for tensors on cpu, got ", impl);
+}
+
 // The sizes of a call, its row order kept alive, and checks of tensors against them.
 class Layer {
  public:
@@ -230,11 +234,10 @@ void set_weight_grads(LstmWeightGrads<T> (&to)[2], const std::vector<Tensor>& fr
              bias ? out<T>(from[first + 2]) : nullptr, bias ? out<T>(from[first + 3]) : nullptr};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x,
-                                                           const std::vector<Tensor>& weights,
-                                                           const Tensor& h0, const Tensor& c0,
-                                                           const OptionalTensor& lengths, bool save,
-                                                           int64_t window) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> forward(
+    const Tensor& x, const std::vector<Tensor>& weights, const Tensor& h0, const Tensor& c0,
+    const OptionalTensor& lengths, bool save, int64_t window, const std::string& impl) {
+  check_impl(impl);
   const Layer layer(x, weights, h0, c0, lengths);
   check(window >= 0, "window: expected a number of steps or 0, got ", window);
   const bool whole = save && window == 0;
@@ -266,7 +269,8 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, Tensor, Tensor> backward
     const OptionalTensor& grad_c_last, const Tensor& x, const std::vector<Tensor>& weights,
     const Tensor& h0, const Tensor& c0, const OptionalTensor& lengths, const Tensor& y,
     const Tensor& gates, const Tensor& c, const std::vector<bool>& wanted, bool save,
-    int64_t window) {
+    int64_t window, const std::string& impl) {
+  check_impl(impl);
   const Layer layer(x, weights, h0, c0, lengths);
   check(wanted.size() == 6, "wanted: expected 6 values, got ", wanted.size());
   if (grad_y.has_value()) layer.contiguous(layer.output(*grad_y, "grad_y"), "grad_y");
@@ -317,7 +321,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
     const std::vector<OptionalTensor>& v_weights, const OptionalTensor& grad_c_last,
     const Tensor& x, const std::vector<Tensor>& weights, const Tensor& h0, const Tensor& c0,
     const OptionalTensor& lengths, const Tensor& y, const Tensor& gates, const Tensor& c,
-    const Tensor& dz, const Tensor& d, const std::vector<bool>& wanted) {
+    const Tensor& dz, const Tensor& d, const std::vector<bool>& wanted, const std::string& impl) {
+  check_impl(impl);
   const Layer layer(x, weights, h0, c0, lengths);
   check(wanted.size() == 9, "wanted: expected 9 values, got ", wanted.size());
   check(v_weights.size() == weights.size(), "v_weights: expected ", weights.size(),

@@ -1,45 +1,56 @@
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-
-#include <tuple>
+// The LSTM's recurrent steps on a GPU as ops.
+#include <array>
 
 #include "../common/cuda_binding.h"
 #include "../common/dispatch.h"
-#include "cell_cuda.h"
+#include "steps_binding.h"
 
+namespace ganlstm::cuda {
 namespace {
 
-using ganlstm::check_device;
-using ganlstm::check_dim;
-using ganlstm::check_like;
-using ganlstm::check_shape;
-using torch::stable::Tensor;
+struct GpuSteps {
+  static constexpr auto kDevice = kCUDA;
 
-std::tuple<Tensor, Tensor, Tensor> lstm_cell_forward(Tensor z, Tensor c_prev) {
-  check_device(z, "z", ganlstm::kCUDA);
-  check_dim(c_prev, "c_prev", 2, "(batch, hidden)");
-  const int64_t batch = c_prev.size(0), hidden = c_prev.size(1);
-  check_shape(z, "z", {batch, 4 * hidden}, "(batch, 4 * hidden)");
-  check_like(c_prev, "c_prev", z, "z");
-  z = torch::stable::contiguous(z);
-  c_prev = torch::stable::contiguous(c_prev);
-  Tensor h = torch::stable::empty_like(c_prev);
-  Tensor c = torch::stable::empty_like(c_prev);
-  Tensor gates = torch::stable::empty_like(z);
-  const ganlstm::cuda::DeviceScope scope(z);
-  ganlstm::dispatch<float, double, __half, __nv_bfloat16>(z.scalar_type(), "z", [&](auto type) {
-    using T = typename decltype(type)::type;
-    const auto error = ganlstm::cuda::lstm_cell_forward(
-        static_cast<const T*>(z.const_data_ptr()), static_cast<const T*>(c_prev.const_data_ptr()),
-        static_cast<T*>(h.mutable_data_ptr()), static_cast<T*>(c.mutable_data_ptr()),
-        static_cast<T*>(gates.mutable_data_ptr()), batch, hidden, scope.stream);
-    ganlstm::cuda::check_launch(error, "lstm_cell_forward");
-  });
-  return {h, c, gates};
-}
+  explicit GpuSteps(const Tensor& on) : scope(on) {}
+
+  template <typename Body>
+  static void dispatch(ScalarType dtype, const char* name, Body&& body) {
+    ganlstm::dispatch<float, double, __half, __nv_bfloat16>(dtype, name, body);
+  }
+
+  // By PyTorch, and so with its handles, workspaces and settings.
+  void multiply(const Tensor& out, const Tensor& a, const Tensor& b) const {
+    using torch::stable::detail::from;
+    using torch::stable::detail::to;
+    if (a.scalar_type() == out.scalar_type()) {
+      std::array<StableIValue, 3> stack{from(a), from(b), from(out)};
+      STABLE_TORCH_ERROR_CODE_CHECK(
+          torch_call_dispatcher("aten::bmm", "out", stack.data(), TORCH_ABI_VERSION));
+      to<Tensor>(stack[0]);
+    } else {
+      std::array<StableIValue, 4> stack{from(a), from(b), from(out.scalar_type()), from(out)};
+      STABLE_TORCH_ERROR_CODE_CHECK(
+          torch_call_dispatcher("aten::bmm", "dtype_out", stack.data(), TORCH_ABI_VERSION));
+      to<Tensor>(stack[0]);
+    }
+  }
+
+  template <typename Args>
+  void cell_step(const CellStep<Args>& step) const {
+    check_launch(launch_cell_step(step, scope.stream), "lstm steps");
+  }
+
+  template <typename Args>
+  void persistent(const Args&, const Tensor&, bool) const {
+    check(false, "impl: cuda is not built");
+  }
+
+  DeviceScope scope;
+};
 
 }  // namespace
+}  // namespace ganlstm::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CUDA, m) {
-  m.impl("lstm_cell_forward", TORCH_BOX(&lstm_cell_forward));
+  GANLSTM_REGISTER_STEPS(m, ganlstm::cuda::GpuSteps);
 }

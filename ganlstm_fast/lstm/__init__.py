@@ -113,7 +113,8 @@ def _run(
     impl: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     name = backends.resolve("lstm", impl, x.device.type, x.dtype)
-    if recompute and name != "cpu" and autograd.records(x, h0, c0, *flat):
+    is_torch = name in ("reference", "torch")
+    if recompute and is_torch and autograd.records(x, h0, c0, *flat):
         backends.warn_once(
             f"ganlstm_fast: recompute=True saves no memory with lstm's {name!r} implementation, "
             f"which runs for {x.dtype} on {x.device.type}; torch.utils.checkpoint does"
@@ -124,12 +125,13 @@ def _run(
         return torch_impl.lstm_forward(x, flat, h0, c0, lengths)
     if name == "triton":
         _check_fits_triton(x, h0.size(2))
-    elif lengths is not None:
+    elif name == "cpu" and lengths is not None:
         lengths = lengths.cpu()
     contiguous = [w.contiguous() for w in flat]
     return autograd.lstm_forward(
         *(x.contiguous(), contiguous, h0.contiguous(), c0.contiguous(), lengths),
-        recompute and name == "cpu",
+        recompute,
+        name,
     )
 
 

@@ -16,8 +16,7 @@ computes all steps again at once, since the double backward needs them.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,12 +24,15 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ganlstm_fast import backends
+from ganlstm_fast.lstm import gpu
 
 _ops = torch.ops.ganlstm_fast
 
-# Steps: what is kept is then an eighth of c, and what is computed again at a time is small beside
+# Steps. What is kept is then an eighth of c, and what is computed again at a time is small beside
 # it in a long sequence.
 RECOMPUTE_WINDOW = 8
+# A GPU needs more at a time to be busy.
+RECOMPUTE_WINDOW_GPU = 64
 
 THIRD_ORDER = (
     "ganlstm_fast: the fused LSTM is differentiable twice, and a third derivative was asked for; "
@@ -62,12 +64,13 @@ def _all_steps(
     gates: Tensor,
     c: Tensor,
     window: int,
+    impl: str,
 ) -> tuple[Tensor, Tensor]:
     """Gates and cell states of the whole sequence, computed again if a window kept them away."""
     if window == 0:
         return gates, c
     with torch.no_grad():
-        gates, c = _ops.lstm_forward(x, weights, h0, c0, lengths, True)[3:]
+        gates, c = _ops.lstm_forward(x, weights, h0, c0, lengths, True, 0, impl)[3:]
     return gates, c
 
 
@@ -142,17 +145,23 @@ def _flat(values: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None
 
 
 class LSTMFunction(_Function):
-    """(x, h0, c0, lengths, window, *weights) -> y, h_T, c_T and the saved gates and cell states."""
+    """(x, h0, c0, lengths, window, impl, *weights) -> y, h_T, c_T, saved gates and cell states."""
 
     @staticmethod
     def forward(
-        x: Tensor, h0: Tensor, c0: Tensor, lengths: Tensor | None, window: int, *weights: Tensor
+        x: Tensor,
+        h0: Tensor,
+        c0: Tensor,
+        lengths: Tensor | None,
+        window: int,
+        impl: str,
+        *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        return _forward_kernel(x, weights, h0, c0, lengths, True, window)
+        return _forward_kernel(x, weights, h0, c0, lengths, True, window, impl)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, h0, c0, lengths, ctx.window, *weights = inputs
+        x, h0, c0, lengths, ctx.window, ctx.impl, *weights = inputs
         y, _, _, gates, c = output
         ctx.mark_non_differentiable(gates, c)
         ctx.set_materialize_grads(False)
@@ -164,34 +173,35 @@ class LSTMFunction(_Function):
         grad_y, grad_h, grad_c = (_contiguous(g) for g in grads[:3])
         x, h0, c0, lengths, y, gates, c, *weights = ctx.saved_tensors
         if grad_y is None and grad_h is None and grad_c is None:
-            return (None,) * (5 + len(weights))
-        needs = _wanted(ctx, ctx.are_tensors, 5)
+            return (None,) * (6 + len(weights))
+        needs = _wanted(ctx, ctx.are_tensors, 6)
         per_direction = len(weights) // h0.size(0)
-        wanted = [*needs[:3], *_grouped(needs[5:], per_direction)]
+        wanted = [*needs[:3], *_grouped(needs[6:], per_direction)]
         # y is a function of the inputs, but its share of the second derivative is in the double
         # backward's equations: seen from there it is a constant.
         inputs = (x, h0, c0, lengths, y.detach())
         if torch.is_grad_enabled():
-            saved = _all_steps(x, weights, h0, c0, lengths, gates, c, ctx.window)
+            saved = _all_steps(x, weights, h0, c0, lengths, gates, c, ctx.window, ctx.impl)
             outputs = LSTMBackwardFunction.apply(
-                grad_y, grad_h, grad_c, *inputs, *saved, wanted, *weights
+                grad_y, grad_h, grad_c, *inputs, *saved, wanted, ctx.impl, *weights
             )
             grad_x, grad_h0, grad_c0, _, _, *grad_weights = outputs
         else:
             grad_x, grad_h0, grad_c0, grad_weights, _, _ = _backward_kernel(
-                grad_y, grad_h, grad_c, x, weights, *inputs[1:], gates, c, wanted, False, ctx.window
+                *(grad_y, grad_h, grad_c, x, weights, *inputs[1:], gates, c),
+                *(wanted, False, ctx.window, ctx.impl),
             )
         return (
             _absent_if_empty(grad_x, needs[0]),
             _absent_if_empty(grad_h0, needs[1]),
             _absent_if_empty(grad_c0, needs[2]),
-            *(None,) * 2,
-            *_flat(grad_weights, needs[5:]),
+            *(None,) * 3,
+            *_flat(grad_weights, needs[6:]),
         )
 
 
 class LSTMBackwardFunction(_Function):
-    """(grad_y, grad_h_T, grad_c_T, x, h0, c0, lengths, y, gates, c, wanted, *weights) -> gradients.
+    """(grad_y, grad_h_T, grad_c_T, x, h0, c0, lengths, y, gates, c, wanted, impl, *weights).
 
     Returns grad_x, grad_h0, grad_c0, dz, d, *grad_weights; what is not wanted is empty.
     h0, c0 and the biases are inputs although the backward hardly reads them: second-order
@@ -200,15 +210,16 @@ class LSTMBackwardFunction(_Function):
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
-        grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, wanted, *weights = inputs
+        grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, wanted, impl, *weights = inputs
         grad_x, grad_h0, grad_c0, grad_weights, dz, d = _backward_kernel(
-            grad_y, grad_h, grad_c, x, weights, h0, c0, lengths, y, gates, c, wanted, True
+            *(grad_y, grad_h, grad_c, x, weights, h0, c0, lengths, y, gates, c),
+            *(wanted, True, 0, impl),
         )
         return grad_x, grad_h0, grad_c0, dz, d, *grad_weights
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, _, *weights = inputs
+        grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, _, ctx.impl, *weights = inputs
         dz, d = output[3:5]
         ctx.mark_non_differentiable(dz, d)
         ctx.set_materialize_grads(False)
@@ -223,10 +234,10 @@ class LSTMBackwardFunction(_Function):
         v_x, v_h0, v_c0, _, _, *v_weights = (_contiguous(v) for v in cotangents)
         grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights = ctx.saved_tensors
         if v_x is None and v_h0 is None and v_c0 is None and all(v is None for v in v_weights):
-            return (None,) * (11 + len(weights))
-        needs = _wanted(ctx, ctx.are_tensors, 11)
+            return (None,) * (12 + len(weights))
+        needs = _wanted(ctx, ctx.are_tensors, 12)
         per_direction = len(weights) // h0.size(0)
-        wanted = [*needs[:6], *_grouped(needs[11:], per_direction)]
+        wanted = [*needs[:6], *_grouped(needs[12:], per_direction)]
         arguments = (grad_c, x, h0, c0, lengths, y, gates, c, dz, d)
         if torch.is_grad_enabled():
             outputs = LSTMDoubleBackwardFunction.apply(
@@ -235,6 +246,7 @@ class LSTMBackwardFunction(_Function):
                 v_c0,
                 *arguments,
                 wanted,
+                ctx.impl,
                 len(weights),
                 *v_weights,
                 *weights,
@@ -242,11 +254,13 @@ class LSTMBackwardFunction(_Function):
                 grad_h,
             )
         else:
-            outputs = _double_backward(v_x, v_h0, v_c0, v_weights, arguments, weights, wanted)
+            outputs = _double_backward(
+                v_x, v_h0, v_c0, v_weights, arguments, weights, wanted, ctx.impl
+            )
         return (
             *_flat(outputs[:6], needs[:6]),
-            *(None,) * 5,
-            *_flat(outputs[6:], needs[11:]),
+            *(None,) * 6,
+            *_flat(outputs[6:], needs[12:]),
         )
 
 
@@ -256,9 +270,9 @@ class LSTMDoubleBackwardFunction(_Function):
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
         v_x, v_h0, v_c0, *arguments = inputs[:13]
-        wanted, count = inputs[13:15]
-        v_weights, weights = inputs[15 : 15 + count], inputs[15 + count : 15 + 2 * count]
-        return _double_backward(v_x, v_h0, v_c0, v_weights, arguments, weights, wanted)
+        wanted, impl, count = inputs[13:16]
+        v_weights, weights = inputs[16 : 16 + count], inputs[16 + count : 16 + 2 * count]
+        return _double_backward(v_x, v_h0, v_c0, v_weights, arguments, weights, wanted, impl)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -277,10 +291,11 @@ def _double_backward(
     arguments: Sequence[Any],
     weights: Sequence[Tensor],
     wanted: list[bool],
+    impl: str,
 ) -> tuple[Tensor, ...]:
     grad_c, x, *rest = arguments
     *outputs, weight_outputs = _double_backward_kernel(
-        v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *rest, wanted
+        v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *rest, wanted, impl
     )
     return (*outputs, *weight_outputs)
 
@@ -298,19 +313,24 @@ def lstm_forward(
     c0: Tensor,
     lengths: Tensor | None,
     recompute: bool = False,
+    impl: str = "",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The fused layer: y, h_T, c_T; recorded only where a gradient can be asked for."""
-    window = RECOMPUTE_WINDOW if recompute else 0
+    """The fused layer: y, h_T, c_T; recorded only where a gradient can be asked for.
+
+    ``impl``: one of the device's; "" leaves it to the operator.
+    """
+    window = RECOMPUTE_WINDOW_GPU if x.is_cuda else RECOMPUTE_WINDOW
+    window = window if recompute else 0
     if torch.compiler.is_compiling():
         save = records(x, h0, c0, *weights)
-        return _ops.lstm_forward(x, weights, h0, c0, lengths, save, window)[:3]
+        return _ops.lstm_forward(x, weights, h0, c0, lengths, save, window, impl)[:3]
     if records(x, h0, c0, *weights):
-        outputs = LSTMFunction.apply(x, h0, c0, lengths, window, *weights)[:3]
+        outputs = LSTMFunction.apply(x, h0, c0, lengths, window, impl, *weights)[:3]
         # A hook on an output of a node with several is called with None where the loss does not
         # use that output; on an alias it is not called at all.
         y, h, c = (output.view_as(output) for output in outputs)
         return y, h, c
-    return _forward_kernel(x, weights, h0, c0, lengths, False)[:3]
+    return _forward_kernel(x, weights, h0, c0, lengths, False, 0, impl)[:3]
 
 
 def _forward_autograd(
@@ -321,10 +341,11 @@ def _forward_autograd(
     lengths: Tensor | None,
     save: bool,
     window: int = 0,
+    impl: str = "",
 ) -> tuple[Tensor, ...]:
     if records(x, h0, c0, *weights):
-        return LSTMFunction.apply(x, h0, c0, lengths, window, *weights)
-    return _forward_kernel(x, weights, h0, c0, lengths, save, window)
+        return LSTMFunction.apply(x, h0, c0, lengths, window, impl, *weights)
+    return _forward_kernel(x, weights, h0, c0, lengths, save, window, impl)
 
 
 def _backward_autograd(
@@ -342,15 +363,17 @@ def _backward_autograd(
     wanted: list[bool],
     save: bool,
     window: int = 0,
+    impl: str = "",
 ) -> tuple[Any, ...]:
     if records(grad_y, grad_h, grad_c, x, h0, c0, y, gates, c, *weights):
-        saved = _all_steps(x, weights, h0, c0, lengths, gates, c, window)
+        saved = _all_steps(x, weights, h0, c0, lengths, gates, c, window, impl)
         grad_x, grad_h0, grad_c0, dz, d, *grad_weights = LSTMBackwardFunction.apply(
-            grad_y, grad_h, grad_c, x, h0, c0, lengths, y, *saved, wanted, *weights
+            grad_y, grad_h, grad_c, x, h0, c0, lengths, y, *saved, wanted, impl, *weights
         )
         return grad_x, grad_h0, grad_c0, grad_weights, dz, d
     return _backward_kernel(
-        *(grad_y, grad_h, grad_c, x, weights, h0, c0, lengths, y, gates, c, wanted, save, window)
+        *(grad_y, grad_h, grad_c, x, weights, h0, c0, lengths, y, gates, c),
+        *(wanted, save, window, impl),
     )
 
 
@@ -362,15 +385,27 @@ def _double_backward_autograd(
     grad_c: Tensor | None,
     x: Tensor,
     weights: list[Tensor],
-    *rest: Any,
+    h0: Tensor,
+    c0: Tensor,
+    lengths: Tensor | None,
+    y: Tensor,
+    gates: Tensor,
+    c: Tensor,
+    dz: Tensor,
+    d: Tensor,
+    wanted: list[bool],
+    impl: str = "",
 ) -> tuple[Any, ...]:
-    *saved, wanted = rest
+    saved = (h0, c0, lengths, y, gates, c, dz, d)
     if records(v_x, v_h0, v_c0, *v_weights, grad_c, x, *saved, *weights):
         outputs = LSTMDoubleBackwardFunction.apply(
-            v_x, v_h0, v_c0, grad_c, x, *saved, wanted, len(weights), *v_weights, *weights
+            *(v_x, v_h0, v_c0, grad_c, x, *saved, wanted, impl, len(weights)),
+            *(*v_weights, *weights),
         )
         return (*outputs[:6], list(outputs[6:]))
-    return _double_backward_kernel(v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *saved, wanted)
+    return _double_backward_kernel(
+        v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *saved, wanted, impl
+    )
 
 
 def _wanted_like(tensors: Sequence[Tensor], wanted: Sequence[bool]) -> list[Tensor]:
@@ -405,6 +440,7 @@ def _forward_fake(
     lengths: Tensor | None,
     save: bool,
     window: int = 0,
+    impl: str = "",
 ) -> tuple[Tensor, ...]:
     directions, batch, hidden = h0.shape
     gates, c = _steps_like(x, h0, _saved_dtype(x))
@@ -433,6 +469,7 @@ def _backward_fake(
     wanted: list[bool],
     save: bool,
     window: int = 0,
+    impl: str = "",
 ) -> tuple[Any, ...]:
     return (
         *_wanted_like((x, h0, c0), wanted[:3]),
@@ -453,9 +490,13 @@ def _double_backward_fake(
     c0: Tensor,
     lengths: Tensor | None,
     y: Tensor,
-    *rest: Any,
+    gates: Tensor,
+    c: Tensor,
+    dz: Tensor,
+    d: Tensor,
+    wanted: list[bool],
+    impl: str = "",
 ) -> tuple[Any, ...]:
-    wanted = rest[-1]
     return (
         *_wanted_like((y, h0, c0, x, h0, c0), wanted[:6]),
         _weights_like(weights, h0.size(0), wanted[6:]),
@@ -470,19 +511,9 @@ def _register() -> torch.library.Library:
         ("lstm_double_backward", _double_backward_autograd, _double_backward_fake),
     ):
         library.impl(name, autograd, "Autograd")
-        library.impl(name, _triton_kernel(name), "CUDA")
+        library.impl(name, getattr(gpu, name), "CUDA")
         torch.library.register_fake(f"ganlstm_fast::{name}", fake, lib=library)
     return library
-
-
-def _triton_kernel(name: str) -> Callable[..., Any]:
-    """The Triton implementation of an operator, which is imported when it is first called."""
-
-    def run(*arguments: Any) -> Any:
-        module = importlib.import_module(f"ganlstm_fast.lstm.triton_{name.removeprefix('lstm_')}")
-        return getattr(module, name)(*arguments)
-
-    return run
 
 
 # Kept for the life of the process: the registrations end with the object.

@@ -1,48 +1,41 @@
-"""The LSTM's backward in Triton: dz of all steps in one launch, then what is parallel in time."""
+"""The LSTM's backward in Triton: dz of the steps of a call in one launch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ganlstm_fast.lstm import projections
-from ganlstm_fast.lstm.projections import by_direction
 from ganlstm_fast.lstm.triton_common import (
-    OPTIONS,
-    check_size,
-    device_of,
-    grid,
     if_alive,
+    is_part,
+    launch,
     load,
     load_gates,
     load_matrices,
+    origin_of,
     positions,
-    precision,
     store_gates,
     tanh,
-    tile,
     time_of,
 )
 
 
-@triton.jit(do_not_specialize=["T", "B"])
+@triton.jit(do_not_specialize=["first", "steps", "T", "B"])
 def lstm_backward_kernel(
     grad_y_ptr,  # [T,B,D,H] or None
-    grad_h_last_ptr,  # [D,B,H] or None
-    grad_c_last_ptr,  # [D,B,H] or None
     weight_hh_ptr,  # [D,4H,H]
-    c0_ptr,  # [D,B,H]
     lengths_ptr,  # [B] int64 or None
-    gates_ptr,  # [T,B,D,4H] float32
-    c_ptr,  # [T,B,D,H] float32
-    dz_ptr,  # [T,B,D,4H] out
-    d_ptr,  # [T,B,D,H] float32 out, or None
-    grad_h0_ptr,  # [D,B,H] out
-    grad_c0_ptr,  # [D,B,H] out
+    c_before_ptr,  # [D,B,H] float32: c before the first step of c_all_ptr
+    gates_ptr,  # [T,B,D,4H] float32, or [steps,B,D,4H]
+    c_all_ptr,  # [T,B,D,H] float32, or [steps,B,D,H]
+    n_ptr,  # [D,B,H] float32 in: gradient of h after the last step; out: before the first
+    e_ptr,  # [D,B,H] float32, likewise of c
+    dz_ptr,  # [steps,B,D,4H] out
+    d_ptr,  # [steps,B,D,H] float32 out, or None
+    saved_is_part: tl.constexpr,
+    first,
+    steps,
     T,
     B,
     D: tl.constexpr,
@@ -54,27 +47,28 @@ def lstm_backward_kernel(
     units, mask, lengths, state_at, at, at4 = positions(lengths_ptr, T, B, D, H, BLOCK_B, BLOCK_H)
     direction = tl.program_id(1)
     w_i, w_f, w_g, w_o = load_matrices(weight_hh_ptr, direction, units[:, None], units[None, :], H)
-    c0 = tl.load(c0_ptr + state_at, mask=mask, other=0.0).to(tl.float32)
-    e = tl.zeros([BLOCK_B, BLOCK_H], tl.float32)
-    n = tl.zeros([BLOCK_B, BLOCK_H], tl.float32)
-    if grad_c_last_ptr is not None:
-        e += tl.load(grad_c_last_ptr + state_at, mask=mask, other=0.0).to(tl.float32)
-    if grad_h_last_ptr is not None:
-        n += tl.load(grad_h_last_ptr + state_at, mask=mask, other=0.0).to(tl.float32)
+    initial = tl.load(c_before_ptr + state_at, mask=mask, other=0.0)
+    n = tl.load(n_ptr + state_at, mask=mask, other=0.0)
+    e = tl.load(e_ptr + state_at, mask=mask, other=0.0)
     kind = dz_ptr.dtype.element_ty
-    back = (2 * direction - 1) * (B * D * H)  # to the step before
-    for step in range(T):
-        t = time_of(T - 1 - step, T, direction)
-        step_at = t * (B * D * H)
+    back = 2 * direction - 1  # to the step before
+    origin = origin_of(first, steps, T, direction)
+    saved_origin = origin if saved_is_part else origin * 0
+    saved_count = steps if saved_is_part else T
+    for step in range(steps):
+        t = time_of(first + steps - 1 - step, T, direction)
+        step_at = (t - origin) * (B * D * H)
+        saved_at = (t - saved_origin) * (B * D * H)
         alive = mask & (t < lengths)[:, None]
-        first = tl.where(direction == 0, t == 0, t == lengths - 1)[:, None]
-        i, f, g, o = load_gates(gates_ptr + 4 * step_at, at4, alive, H)
-        tau = tanh(tl.load(c_ptr + step_at + at, mask=alive, other=0.0))
-        c_before = load(c_ptr + step_at + back, at, alive & (first == 0))
-        c_before = tl.where(first, c0, c_before)
+        before = t + back - saved_origin
+        has_before = (before >= 0) & (before < saved_count) & (t + back < lengths)[:, None]
+        i, f, g, o = load_gates(gates_ptr + 4 * saved_at, at4, alive, H)
+        tau = tanh(tl.load(c_all_ptr + saved_at + at, mask=alive, other=0.0))
+        c_before = load(c_all_ptr + before * (B * D * H), at, mask & has_before)
+        c_before = tl.where(has_before, c_before, initial)
         d = n
         if grad_y_ptr is not None:
-            d += tl.load(grad_y_ptr + step_at + at, mask=alive, other=0.0).to(tl.float32)
+            d += tl.load(grad_y_ptr + t * (B * D * H) + at, mask=alive, other=0.0).to(tl.float32)
         dc = e + d * o * (1.0 - tau * tau)
         zero = tl.zeros_like(d)
         dz_i = if_alive(dc * g * i * (1.0 - i), zero, alive, lengths_ptr).to(kind)
@@ -90,119 +84,30 @@ def lstm_backward_kernel(
         product = tl.dot(dz_g, w_g, acc=product, input_precision=PRECISION)
         product = tl.dot(dz_o, w_o, acc=product, input_precision=PRECISION)
         n = if_alive(product, n, alive, lengths_ptr)
-    tl.store(grad_h0_ptr + state_at, n, mask=mask)
-    tl.store(grad_c0_ptr + state_at, e, mask=mask)
+    tl.store(n_ptr + state_at, n, mask=mask)
+    tl.store(e_ptr + state_at, e, mask=mask)
 
 
-def lstm_backward(
+def lstm_backward_steps(
     grad_y: Tensor | None,
-    grad_h_last: Tensor | None,
-    grad_c_last: Tensor | None,
-    x: Tensor,
-    weights: Sequence[Tensor],
-    h0: Tensor,
-    c0: Tensor,
+    weight_hh: Tensor,
     lengths: Tensor | None,
-    y: Tensor,
+    first: int,
+    total: int,
+    c_before: Tensor,
     gates: Tensor,
-    c: Tensor,
-    wanted: Sequence[bool],
-    save: bool,
-    window: int = 0,
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor, Tensor]:
-    """The operator ``ganlstm_fast::lstm_backward``; no window."""
-    check_size(h0)
-    (steps, batch, _), (directions, _, hidden) = x.shape, h0.shape
-    lengths = None if lengths is None else lengths.to(x.device)
-    dz = x.new_empty(gates.shape)
-    d = torch.empty_like(c)
-    grad_h0, grad_c0 = torch.empty_like(h0), torch.empty_like(c0)
-    constants = tile(hidden)
-    if batch > 0:
-        with device_of(x):
-            lstm_backward_kernel[grid(batch, directions, constants)](
-                *(grad_y, grad_h_last, grad_c_last),
-                *(by_direction(weights, directions, 1), c0, lengths),
-                *(gates, c, dz, d if save else None, grad_h0, grad_c0, steps, batch),
-                D=directions,
-                **constants,
-                PRECISION=precision(x),
-                **OPTIONS,
-            )
-    grad_x = input_gradient(dz, weights, x) if wanted[0] else None
-    of_weights = WeightGradients(weights, directions, wanted[3:], x.dtype)
-    of_weights.add(dz, y, h0, x, lengths, with_bias=True)
-    absent = x.new_empty(0)
-    return (
-        absent if grad_x is None else grad_x.to(x.dtype),
-        grad_h0 if wanted[1] else absent,
-        grad_c0 if wanted[2] else absent,
-        of_weights.results(),
-        dz if save else absent,
-        d if save else c.new_empty(0),
+    c_all: Tensor,
+    n: Tensor,
+    e: Tensor,
+    dz: Tensor,
+    d: Tensor | None,
+    tf32: bool,
+) -> None:
+    """As the operator of this name, for H up to ``MOST_HIDDEN``."""
+    launch(
+        lstm_backward_kernel,
+        *(grad_y, weight_hh, lengths, c_before, gates, c_all, n, e, dz, d),
+        *(is_part(gates, total), first, dz.size(0), total),
+        state=n,
+        tf32=tf32,
     )
-
-
-def input_gradient(dz: Tensor, weights: Sequence[Tensor], x: Tensor) -> Tensor:
-    """dz (T, B, D, 4H) times weight_ih, summed over the directions: (T, B, I)."""
-    directions = dz.size(2)
-    product = projections.multiply(
-        dz.flatten(0, 1).flatten(1), by_direction(weights, directions, 0).flatten(0, 1)
-    )
-    return product.view(x.shape)
-
-
-class WeightGradients:
-    """Sums over all steps of dz^T [h_{t-1} | x_t | 1]; ``wanted``: weight_ih, weight_hh, bias."""
-
-    def __init__(
-        self,
-        weights: Sequence[Tensor],
-        directions: int,
-        wanted: Sequence[bool],
-        dtype: torch.dtype,
-    ) -> None:
-        self.per_direction = len(weights) // directions
-        kinds = [wanted[0], wanted[1], wanted[2], wanted[2]][: self.per_direction]
-        self.wanted = kinds * directions
-        self.directions, self.dtype, self.like = directions, dtype, weights[0]
-        self.sums: list[Tensor | None] = [None] * len(weights)
-
-    def add(
-        self,
-        dz: Tensor,
-        states: Tensor,
-        initial: Tensor | None,
-        x: Tensor | None,
-        lengths: Tensor | None,
-        with_bias: bool,
-    ) -> None:
-        """states (T, B, D*H) and ``initial`` (D, B, H) of h, x (T, B, I): None stands for zeros."""
-        hidden = dz.size(3) // 4
-        states = states.view(*dz.shape[:3], hidden)
-        if any(self.wanted[1 :: self.per_direction]):
-            states = projections.before(states, initial, lengths)
-        x = None if x is None else projections.valid_inputs(x, lengths)
-        for direction in range(self.directions):
-            own, first = dz[:, :, direction], direction * self.per_direction
-            if self.wanted[first] and x is not None:
-                self._add(first, projections.outer(own, x))
-            if self.wanted[first + 1]:
-                self._add(first + 1, projections.outer(own, states[:, :, direction]))
-            if with_bias and self.per_direction == 4 and self.wanted[first + 2]:
-                self._add(first + 2, own.sum((0, 1), dtype=torch.float32))
-
-    def _add(self, index: int, value: Tensor) -> None:
-        before = self.sums[index]
-        self.sums[index] = value if before is None else before + value
-
-    def results(self) -> list[Tensor]:
-        return [
-            self._result(index) if wanted else self.like.new_empty(0)
-            for index, wanted in enumerate(self.wanted)
-        ]
-
-    def _result(self, index: int) -> Tensor:
-        # bias_ih and bias_hh have the same gradient, in tensors of their own.
-        is_second_bias = index % self.per_direction == 3
-        return self.sums[index - is_second_bias].to(self.dtype, copy=is_second_bias)

@@ -7,6 +7,7 @@ units, padded to BLOCK_H: weight_hh stays on chip.
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 import triton
@@ -15,7 +16,6 @@ from torch import Tensor
 
 # Hidden units up to which weight_hh fits on chip, by bytes of an element.
 MOST_HIDDEN = {2: 128, 4: 64}
-
 
 # One stage: a pipeline's buffers would take the shared memory that weight_hh needs.
 OPTIONS = {"num_warps": 8, "num_stages": 1}
@@ -26,24 +26,36 @@ def tile(hidden: int) -> dict[str, int]:
     return {"H": hidden, "BLOCK_B": 16, "BLOCK_H": max(16, triton.next_power_of_2(hidden))}
 
 
-def check_size(h0: Tensor) -> None:
-    if 4 * h0.numel() >= 2**31:
-        raise RuntimeError(f"h0: expected fewer than 2**29 elements, got shape {tuple(h0.shape)}")
+def check_size(state: Tensor) -> None:
+    """Offsets within a step have 32 bits."""
+    if 4 * state.numel() >= 2**31:
+        shape = tuple(state.shape)
+        raise RuntimeError(f"h0: expected fewer than 2**29 elements, got shape {shape}")
 
 
-def device_of(x: Tensor) -> contextlib.AbstractContextManager[None]:
-    """Triton launches on the current device, which need not be that of the tensors."""
-    return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
+def launch(kernel: Any, *arguments: Any, state: Tensor, tf32: bool) -> None:
+    """Run ``kernel`` on the tensors and sizes ``arguments``; ``state`` (D, B, H) is one of them."""
+    check_size(state)
+    directions, batch, hidden = state.shape
+    constants = tile(hidden)
+    if batch == 0:
+        return
+    # Triton launches on the current device, which need not be that of the tensors.
+    device = torch.cuda.device(state.device) if state.is_cuda else contextlib.nullcontext()
+    with device:
+        kernel[triton.cdiv(batch, constants["BLOCK_B"]), directions](
+            *arguments,
+            batch,
+            D=directions,
+            **constants,
+            PRECISION="tf32" if tf32 else "ieee",
+            **OPTIONS,
+        )
 
 
-def grid(batch: int, directions: int, constants: dict[str, int]) -> tuple[int, int]:
-    return triton.cdiv(batch, constants["BLOCK_B"]), directions
-
-
-def precision(x: Tensor) -> str:
-    """Of products in float32, as PyTorch has it set for cuDNN's LSTM."""
-    tf32 = x.is_cuda and torch.backends.cudnn.rnn.fp32_precision == "tf32"
-    return "tf32" if tf32 else "ieee"
+def is_part(values: Tensor | None, total: int) -> bool:
+    """Whether an array over time has the steps of the call only."""
+    return values is not None and values.size(0) != total
 
 
 @triton.jit
@@ -70,7 +82,7 @@ def positions(
     if lengths_ptr is None:
         lengths = tl.zeros([BLOCK_B], tl.int64) + T
     else:
-        lengths = tl.load(lengths_ptr + rows, mask=rows < B, other=0)
+        lengths = tl.minimum(tl.load(lengths_ptr + rows, mask=rows < B, other=0), T)
     of_state = ((direction * B + rows) * H)[:, None] + units[None, :]
     of_step = ((rows * D + direction) * H)[:, None] + units[None, :]
     of_gates = ((rows * D + direction) * (4 * H))[:, None] + units[None, :]
@@ -82,6 +94,13 @@ def time_of(step, T, direction):
     """The step-th time in the order of the direction, 64 bits."""
     step = tl.zeros([], tl.int64) + step
     return tl.where(direction == 0, step, T - 1 - step)
+
+
+@triton.jit
+def origin_of(first, steps, T, direction):
+    """The time of element 0 of an array that has the call's ``steps`` only, 64 bits."""
+    first = tl.zeros([], tl.int64) + first
+    return tl.where(direction == 0, first, T - first - steps)
 
 
 @triton.jit

@@ -1,30 +1,19 @@
 """The LSTM's double backward in Triton: the tangent of the forward in a launch along time, the
-tangent of the backward in one against it, and what is parallel in time around them."""
+tangent of the backward in one against it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from ganlstm_fast.lstm import projections
-from ganlstm_fast.lstm.projections import by_direction
-from ganlstm_fast.lstm.triton_backward import WeightGradients, input_gradient
 from ganlstm_fast.lstm.triton_common import (
-    OPTIONS,
-    check_size,
-    device_of,
-    grid,
     if_alive,
+    launch,
     load,
     load_matrices,
     positions,
-    precision,
     tanh,
-    tile,
     time_of,
 )
 
@@ -33,17 +22,15 @@ from ganlstm_fast.lstm.triton_common import (
 def lstm_tangent_forward_kernel(
     z_ptr,  # [T,B,D,4H] float32: the tangent of z without that of h_{t-1}
     weight_hh_ptr,  # [D,4H,H]
-    v_h0_ptr,  # [D,B,H] or None
-    v_c0_ptr,  # [D,B,H] or None
-    c0_ptr,  # [D,B,H]
     lengths_ptr,  # [B] int64 or None
+    c0_ptr,  # [D,B,H] float32
     gates_ptr,  # [T,B,D,4H] float32
     c_ptr,  # [T,B,D,H] float32
-    gates_out_ptr,  # [T,B,D,4H] float32 out: tangents
-    c_out_ptr,  # [T,B,D,H] float32 out: tangents
+    h__ptr,  # [D,B,H] in and out: the state's tangent before the first and after the last step
+    c__ptr,  # [D,B,H] float32, likewise
     h_out_ptr,  # [T,B,D,H] out: tangents, the gradient of grad_y
-    h_last_ptr,  # [D,B,H] out
-    c_last_ptr,  # [D,B,H] out
+    gates_out_ptr,  # [T,B,D,4H] float32 out: tangents; may be z_ptr
+    c_out_ptr,  # [T,B,D,H] float32 out: tangents
     T,
     B,
     D: tl.constexpr,
@@ -55,13 +42,9 @@ def lstm_tangent_forward_kernel(
     units, mask, lengths, state_at, at, at4 = positions(lengths_ptr, T, B, D, H, BLOCK_B, BLOCK_H)
     direction = tl.program_id(1)
     w_i, w_f, w_g, w_o = load_matrices(weight_hh_ptr, direction, units[None, :], units[:, None], H)
-    c_before = tl.load(c0_ptr + state_at, mask=mask, other=0.0).to(tl.float32)
-    h_ = tl.zeros([BLOCK_B, BLOCK_H], h_out_ptr.dtype.element_ty)
-    c_ = tl.zeros([BLOCK_B, BLOCK_H], tl.float32)
-    if v_h0_ptr is not None:
-        h_ += tl.load(v_h0_ptr + state_at, mask=mask, other=0.0)
-    if v_c0_ptr is not None:
-        c_ += tl.load(v_c0_ptr + state_at, mask=mask, other=0.0).to(tl.float32)
+    c_before = tl.load(c0_ptr + state_at, mask=mask, other=0.0)
+    h_ = tl.load(h__ptr + state_at, mask=mask, other=0.0)
+    c_ = tl.load(c__ptr + state_at, mask=mask, other=0.0)
     for step in range(T):
         t = time_of(step, T, direction)
         step_at = t * (B * D * H)
@@ -95,26 +78,26 @@ def lstm_tangent_forward_kernel(
         c_before = if_alive(c, c_before, alive, lengths_ptr)
         tl.store(c_out_ptr + step_at + at, c_, mask=alive)
         tl.store(h_out_ptr + step_at + at, if_alive(h_, 0.0, alive, lengths_ptr), mask=mask)
-    tl.store(h_last_ptr + state_at, h_, mask=mask)
-    tl.store(c_last_ptr + state_at, c_, mask=mask)
+    tl.store(h__ptr + state_at, h_, mask=mask)
+    tl.store(c__ptr + state_at, c_, mask=mask)
 
 
 @triton.jit(do_not_specialize=["T", "B"])
 def lstm_tangent_backward_kernel(
     extra_ptr,  # [T,B,D,H] float32: dz times the cotangent of weight_hh's gradient, or None
-    grad_c_last_ptr,  # [D,B,H] or None
     weight_hh_ptr,  # [D,4H,H]
-    c0_ptr,  # [D,B,H]
-    v_c0_ptr,  # [D,B,H] or None
     lengths_ptr,  # [B] int64 or None
+    c0_ptr,  # [D,B,H] float32
+    c0__ptr,  # [D,B,H] float32: its tangent
     gates_ptr,  # [T,B,D,4H] float32
     c_ptr,  # [T,B,D,H] float32
     d_ptr,  # [T,B,D,H] float32
     gates__ptr,  # [T,B,D,4H] float32: tangents
     c__ptr,  # [T,B,D,H] float32: tangents
-    dz_ptr,  # [T,B,D,4H] out: tangents
-    g_h0_ptr,  # [D,B,H] out
-    g_c0_ptr,  # [D,B,H] out
+    d__ptr,  # [D,B,H] float32 in and out: the tangent of what reaches h from the step after
+    e_ptr,  # [D,B,H] float32 in and out: what reaches c from the step after
+    e__ptr,  # [D,B,H] float32 in and out: its tangent
+    dz_ptr,  # [T,B,D,4H] out: tangents; may be gates__ptr
     T,
     B,
     D: tl.constexpr,
@@ -127,12 +110,11 @@ def lstm_tangent_backward_kernel(
     direction = tl.program_id(1)
     w_i, w_f, w_g, w_o = load_matrices(weight_hh_ptr, direction, units[:, None], units[None, :], H)
     zero = tl.zeros([BLOCK_B, BLOCK_H], tl.float32)
-    c0 = tl.load(c0_ptr + state_at, mask=mask, other=0.0).to(tl.float32)
-    c0_, e, e_, d_ = zero, zero, zero, zero
-    if v_c0_ptr is not None:
-        c0_ += tl.load(v_c0_ptr + state_at, mask=mask, other=0.0).to(tl.float32)
-    if grad_c_last_ptr is not None:
-        e += tl.load(grad_c_last_ptr + state_at, mask=mask, other=0.0).to(tl.float32)
+    c0 = tl.load(c0_ptr + state_at, mask=mask, other=0.0)
+    c0_ = tl.load(c0__ptr + state_at, mask=mask, other=0.0)
+    d_ = tl.load(d__ptr + state_at, mask=mask, other=0.0)
+    e = tl.load(e_ptr + state_at, mask=mask, other=0.0)
+    e_ = tl.load(e__ptr + state_at, mask=mask, other=0.0)
     back = (2 * direction - 1) * (B * D * H)  # to the step before
     for step in range(T):
         t = time_of(T - 1 - step, T, direction)
@@ -180,89 +162,56 @@ def lstm_tangent_backward_kernel(
         tl.store(dz_ptr + 4 * step_at + 2 * H + at4, dz, mask=mask)
         product = tl.dot(dz, w_g, product, PRECISION)
         d_ = if_alive(product, d_, alive, lengths_ptr)
-    tl.store(g_h0_ptr + state_at, d_, mask=mask)
-    tl.store(g_c0_ptr + state_at, e_, mask=mask)
+    tl.store(d__ptr + state_at, d_, mask=mask)
+    tl.store(e_ptr + state_at, e, mask=mask)
+    tl.store(e__ptr + state_at, e_, mask=mask)
 
 
-def lstm_double_backward(
-    v_x: Tensor | None,
-    v_h0: Tensor | None,
-    v_c0: Tensor | None,
-    v_weights: Sequence[Tensor | None],
-    grad_c_last: Tensor | None,
-    x: Tensor,
-    weights: Sequence[Tensor],
-    h0: Tensor,
-    c0: Tensor,
+def lstm_tangent_forward_steps(
+    z_: Tensor,
+    weight_hh: Tensor,
     lengths: Tensor | None,
-    y: Tensor,
+    c_before: Tensor,
     gates: Tensor,
-    c: Tensor,
-    dz: Tensor,
+    c_all: Tensor,
+    h_: Tensor,
+    c_: Tensor,
+    y_: Tensor,
+    gates_: Tensor,
+    c_all_: Tensor,
+    tf32: bool,
+) -> None:
+    """As the operator of this name, for H up to ``MOST_HIDDEN``."""
+    launch(
+        lstm_tangent_forward_kernel,
+        *(z_, weight_hh, lengths, c_before, gates, c_all, h_, c_, y_, gates_, c_all_, z_.size(0)),
+        state=h_,
+        tf32=tf32,
+    )
+
+
+def lstm_tangent_backward_steps(
+    extra: Tensor | None,
+    weight_hh: Tensor,
+    lengths: Tensor | None,
+    c_before: Tensor,
+    c_before_: Tensor,
+    gates: Tensor,
+    c_all: Tensor,
     d: Tensor,
-    wanted: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
-    """The operator ``ganlstm_fast::lstm_double_backward``."""
-    check_size(h0)
-    directions, batch, hidden = h0.shape
-    steps, per_direction = x.size(0), len(weights) // directions
-    lengths = None if lengths is None else lengths.to(x.device)
-    weight_hh = by_direction(weights, directions, 1)
-    came = [
-        any(v is not None for v in v_weights[kind::per_direction]) for kind in range(per_direction)
-    ]
-    filled = [
-        torch.zeros_like(w) if v is None else v for v, w in zip(v_weights, weights, strict=True)
-    ]
-
-    z_ = torch.zeros(gates.shape, dtype=torch.float32, device=x.device)
-    if v_x is not None:
-        z_ += projections.project(v_x, by_direction(weights, directions, 0))
-    if came[0]:
-        z_ += projections.project(x, by_direction(filled, directions, 0))
-    extra = None
-    if came[1]:
-        v_hh = by_direction(filled, directions, 1)
-        before = projections.before(y.view(c.shape), h0, lengths)
-        z_ += projections.project_states(before, v_hh.transpose(1, 2))
-        extra = projections.project_states(dz, v_hh).float().contiguous()
-    for kind in range(2, per_direction):
-        if came[kind]:
-            z_ += by_direction(filled, directions, kind).float()
-
-    gates_, c_ = torch.empty_like(gates), torch.empty_like(c)
-    h_, dz_ = y.new_empty(c.shape), torch.empty_like(dz)
-    h_last_, c_last_, g_h0, g_c0 = (torch.empty_like(h0) for _ in range(4))
-    constants = tile(hidden) | {"D": directions, "PRECISION": precision(x)} | OPTIONS
-    if batch > 0:
-        programs = grid(batch, directions, constants)
-        with device_of(x):
-            lstm_tangent_forward_kernel[programs](
-                *(z_, weight_hh, v_h0, v_c0, c0, lengths, gates, c),
-                *(gates_, c_, h_, h_last_, c_last_, steps, batch),
-                **constants,
-            )
-            lstm_tangent_backward_kernel[programs](
-                *(extra, grad_c_last, weight_hh, c0, v_c0, lengths, gates, c, d),
-                *(gates_, c_, dz_, g_h0, g_c0, steps, batch),
-                **constants,
-            )
-    absent = x.new_empty(0)
-    g_x = absent
-    if wanted[3]:
-        g_x = input_gradient(dz_, weights, x)
-        if came[0]:
-            g_x = g_x + input_gradient(dz, filled, x)
-        g_x = g_x.to(x.dtype)
-    of_weights = WeightGradients(weights, directions, wanted[6:], x.dtype)
-    of_weights.add(dz_, y, h0, x, lengths, with_bias=True)
-    of_weights.add(dz, h_, v_h0, v_x, lengths, with_bias=False)
-    return (
-        h_.flatten(2) if wanted[0] else absent,
-        h_last_ if wanted[1] else absent,
-        c_last_ if wanted[2] else absent,
-        g_x,
-        g_h0 if wanted[4] else absent,
-        g_c0 if wanted[5] else absent,
-        of_weights.results(),
+    gates_: Tensor,
+    c_all_: Tensor,
+    n_: Tensor,
+    e: Tensor,
+    e_: Tensor,
+    dz_: Tensor,
+    tf32: bool,
+) -> None:
+    """As the operator of this name, for H up to ``MOST_HIDDEN``."""
+    launch(
+        lstm_tangent_backward_kernel,
+        *(extra, weight_hh, lengths, c_before, c_before_, gates, c_all, d, gates_, c_all_),
+        *(n_, e, e_, dz_, dz_.size(0)),
+        state=n_,
+        tf32=tf32,
     )

@@ -1,0 +1,148 @@
+"""The recurrent steps of the GPU's kernels, compiled for the CPU: the same code for an element of a
+step, the same walks and the same Python around them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from lstm_cases import CASES, RIVAL_DTYPES, on_cpu_tensors
+from numerics import assert_close_to_reference
+from torch import Tensor
+
+import setup
+from ganlstm_fast import lstm
+from ganlstm_fast.lstm import autograd, gpu
+
+ROOT = Path(__file__).parents[1]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(scope="module")
+def steps_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("g++ was not found")
+    output = tmp_path_factory.mktemp("steps") / "steps.so"
+    torch_folder = Path(torch.__file__).parent
+    command = ["g++", *setup.CXX_FLAGS, "-O1", "-shared", *setup.torch_flags(torch_folder)]
+    command += [str(ROOT / "csrc/tests/binding_steps.cpp"), "-o", str(output)]
+    command += [f"-L{torch_folder / 'lib'}", "-ltorch_cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    torch.ops.load_library(str(output))
+
+
+def assert_orders_agree(got, truth, rival) -> None:
+    for order in ("outputs", "first", "second"):
+        values = zip(*(getattr(run, order) for run in (got, truth, rival)), strict=True)
+        for index, value in enumerate(values):
+            assert_close_to_reference(*value, f"{order}[{index}]")
+
+
+@pytest.mark.usefixtures("steps_on_cpu", "poison")
+@pytest.mark.parametrize("impl", ["cell"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_equals_reference_to_second_order(
+    name: str, dtype: torch.dtype, impl: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = CASES[name].rounded(dtype)
+    truth, rival = case.run("reference"), case.run("reference", RIVAL_DTYPES[dtype])
+    on_cpu_tensors(monkeypatch, impl)
+    assert_orders_agree(case.run(impl, dtype), truth, rival)
+
+
+SLOW = ["one step", "both directions, no bias", "lengths, both directions"]
+
+
+@pytest.mark.usefixtures("steps_on_cpu", "poison")
+@pytest.mark.parametrize("impl", ["cell"])
+@pytest.mark.parametrize("name", SLOW)
+def test_gradgradcheck(name: str, impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES[name]
+    on_cpu_tensors(monkeypatch, impl)
+    inputs = [t.clone().requires_grad_() for t in case.inputs]
+
+    def call(*inputs: Tensor) -> tuple[Tensor, ...]:
+        return case.call(impl, *inputs)
+
+    assert torch.autograd.gradcheck(call, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(call, inputs, fast_mode=True)
+
+
+@pytest.mark.usefixtures("steps_on_cpu", "poison")
+@pytest.mark.parametrize("name", ["lengths", "both directions", "lengths, both directions"])
+@pytest.mark.parametrize("window", [0, 1, 3, 100])
+def test_parts_of_the_steps(name: str, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """dz made, and with a window the gates computed again, for some steps at a time."""
+    case = CASES[name]
+    x, h0, c0, *weights = inputs = [t.clone().requires_grad_() for t in case.inputs]
+    count = len(weights) // case.D
+    groups = [weights[d * count : (d + 1) * count] for d in range(case.D)]
+    truth = torch.autograd.grad(case.call("reference", *inputs), inputs, case.cotangents)
+    on_cpu_tensors(monkeypatch, "cell")
+    monkeypatch.setattr(gpu, "PART", 2 * 4 * h0.numel())  # two steps
+    monkeypatch.setattr(autograd, "RECOMPUTE_WINDOW", window)
+    with torch.no_grad():
+        y = lstm(x, groups, h0, c0, lengths=case.lengths)[0]
+    outputs = lstm(x, groups, h0, c0, lengths=case.lengths, recompute=window > 0)
+    torch.testing.assert_close(y, outputs[0])
+    got = torch.autograd.grad(outputs, inputs, case.cotangents, retain_graph=True)
+    torch.testing.assert_close(got, truth)
+    # Twice: nothing that is saved has changed.
+    again = torch.autograd.grad(outputs, inputs, case.cotangents, create_graph=True)
+    torch.testing.assert_close(again, truth)
+    assert again[0].requires_grad
+
+
+@pytest.mark.usefixtures("steps_on_cpu", "poison")
+@torch.no_grad()
+def test_lengths_out_of_range_are_clamped() -> None:
+    """Lengths on a GPU are not checked: that would take a synchronisation."""
+    case = CASES["lengths, both directions"]
+    x, h0, c0, *weights = case.inputs
+    wrong = torch.tensor([99, 7, -1, 0, 3, 8])
+    clamped = wrong.clamp(0, case.T)
+    got, want = (
+        gpu.lstm_forward(x, weights, h0, c0, lengths, True, 0, "cell")
+        for lengths in (wrong, clamped)
+    )
+    torch.testing.assert_close(got, want)
+    y, h, _, *saved = got
+    assert not y[:, 2:4].any()
+    torch.testing.assert_close(h[:, 2], h0[:, 2])
+    got, want = (
+        gpu.lstm_backward(
+            *case.cotangents,
+            *(x, weights, h0, c0, lengths, y, *saved, [True] * 6, True, 0, "cell"),
+        )
+        for lengths in (wrong, clamped)
+    )
+    torch.testing.assert_close(got, want)
+    assert all(t.isfinite().all() for t in (*got[:3], *got[3], got[4]))
+
+
+@pytest.mark.usefixtures("steps_on_cpu")
+def test_a_step_operator_checks_its_tensors() -> None:
+    z, weight = torch.zeros(2, 3, 1, 16), torch.zeros(1, 16, 4)
+    h, c, y = torch.zeros(1, 3, 4), torch.zeros(1, 3, 4), torch.zeros(2, 3, 1, 4)
+    good = {"z": z, "bias": None, "weight_hh": weight, "lengths": None, "first": 0, "total": 2}
+    good |= {"h": h, "c": c, "y": y, "gates": None, "c_all": None, "tf32": False, "impl": "cell"}
+    op = torch.ops.ganlstm_fast.lstm_forward_steps
+    op(**good)
+    for change, message in (
+        ({"z": z[..., :12]}, r"z: expected a contiguous tensor"),
+        ({"z": z[..., :12].contiguous()}, r"z: expected shape \(T, B, D, 4H\) = \(2, 3, 1, 16\)"),
+        ({"first": 1}, r"first: expected 2 steps from it on within 2, got 1"),
+        ({"y": y.double()}, r"y: expected torch.float32, got torch.float64"),
+        ({"c": torch.zeros(1, 3, 5)}, r"c: expected shape \(D, B, H\)"),
+        ({"lengths": torch.ones(3)}, r"lengths: expected torch.int64, got torch.float32"),
+        ({"bias": torch.zeros(1, 4)}, r"bias: expected shape \(D, 4H\) = \(1, 16\), got \(1, 4\)"),
+        ({"total": 5, "y": torch.zeros(3, 3, 1, 4)}, r"y: expected 5 steps or the 2 of this call"),
+        ({"impl": "other"}, r"impl: expected cell or cuda, got other"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            op(**(good | change))
