@@ -67,6 +67,14 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             proven=False,
         ),
         _Implementation(
+            "cuda",
+            "one launch for all steps of a pass, over thread-block clusters",
+            ("cuda",),
+            (torch.float32, torch.float16, torch.bfloat16),
+            library="cuda",
+            proven=False,
+        ),
+        _Implementation(
             "cell",
             "a product and one kernel for each step of a pass",
             ("cuda",),

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lstm_cases import CASES, RIVAL_DTYPES, on_cpu_tensors
-from numerics import assert_close_to_reference
+from lstm_cases import CASES, RIVAL_DTYPES, Case, on_cpu_tensors
+from numerics import assert_close_to_reference, relative_error
 from torch import Tensor
 
 import setup
 from ganlstm_fast import lstm
-from ganlstm_fast.lstm import autograd, gpu
+from ganlstm_fast.lstm import _check_fits_cluster, autograd, gpu
 
 ROOT = Path(__file__).parents[1]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -35,7 +35,13 @@ def steps_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> None:
     torch.ops.load_library(str(output))
 
 
-def assert_orders_agree(got, truth, rival) -> None:
+def assert_equals_reference(
+    case: Case, impl: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = case.rounded(dtype)
+    truth, rival = case.run("reference"), case.run("reference", RIVAL_DTYPES[dtype])
+    on_cpu_tensors(monkeypatch, impl)
+    got = case.run(impl, dtype)
     for order in ("outputs", "first", "second"):
         values = zip(*(getattr(run, order) for run in (got, truth, rival)), strict=True)
         for index, value in enumerate(values):
@@ -43,16 +49,52 @@ def assert_orders_agree(got, truth, rival) -> None:
 
 
 @pytest.mark.usefixtures("steps_on_cpu", "poison")
-@pytest.mark.parametrize("impl", ["cell"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("impl", "dtype"),
+    [*(("cell", dtype) for dtype in DTYPES), *(("cuda", dtype) for dtype in DTYPES[1:])],
+)
 @pytest.mark.parametrize("name", CASES)
 def test_equals_reference_to_second_order(
     name: str, dtype: torch.dtype, impl: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    case = CASES[name].rounded(dtype)
-    truth, rival = case.run("reference"), case.run("reference", RIVAL_DTYPES[dtype])
-    on_cpu_tensors(monkeypatch, impl)
-    assert_orders_agree(case.run(impl, dtype), truth, rival)
+    if impl == "cuda" and name == "several windows of dz":
+        pytest.skip("half a minute in the emulator, and no different there")
+    assert_equals_reference(CASES[name], impl, dtype, monkeypatch)
+
+
+@pytest.mark.usefixtures("steps_on_cpu", "poison")
+@pytest.mark.parametrize("cluster", ["1 1", "2 1", "4 2", "8 4", "16 2"])
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_any_cluster(cluster: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a cluster, tiles of the batch: rows and units that do not exist among them."""
+    monkeypatch.setenv("GANLSTM_TEST_CLUSTER", cluster)
+    case = Case(T=3, B=18, I=4, H=29, D=2, lengths=[1 + b % 3 for b in range(18)])
+    assert_equals_reference(case, "cuda", dtype, monkeypatch)
+
+
+@pytest.mark.usefixtures("steps_on_cpu")
+def test_says_what_a_cluster_does_not_hold() -> None:
+    why_not = torch.ops.ganlstm_fast.lstm_why_no_cluster
+    assert [why_not(0, hidden, 2) for hidden in (1, 24, 256, 512)] == [""] * 4
+    assert [why_not(0, hidden, 4) for hidden in (1, 24, 128, 256)] == [""] * 4
+    assert why_not(0, 1024, 2) == "has no room on chip for weight_hh of 1024 hidden units"
+    with pytest.raises(RuntimeError, match="impl='cuda' cannot run lstm: it has no room on chip"):
+        _check_fits_cluster(torch.zeros(1, 1, 1), 512)
+
+
+@pytest.mark.usefixtures("steps_on_cpu", "poison")
+def test_tf32_where_it_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = CASES["vectors and one"]
+    truth, exact = case.run("reference"), None
+    on_cpu_tensors(monkeypatch, "cuda")
+    for allowed, most in ((False, 1e-6), (True, 1e-3)):
+        monkeypatch.setattr(gpu, "allows_tf32", lambda _, allowed=allowed: allowed)
+        got = case.run("cuda", torch.float32)
+        for order in ("outputs", "first", "second"):
+            for out, true in zip(getattr(got, order), getattr(truth, order), strict=True):
+                assert relative_error(out, true) < most
+        assert exact is None or relative_error(got.second[0], exact.second[0].double()) > 1e-5
+        exact = got
 
 
 SLOW = ["one step", "both directions, no bias", "lengths, both directions"]

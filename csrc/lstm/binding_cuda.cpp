@@ -1,8 +1,10 @@
 // The LSTM's recurrent steps on a GPU as ops.
 #include <array>
+#include <string>
 
 #include "../common/cuda_binding.h"
 #include "../common/dispatch.h"
+#include "cluster_launch.h"
 #include "steps_binding.h"
 
 namespace ganlstm::cuda {
@@ -41,15 +43,45 @@ struct GpuSteps {
   }
 
   template <typename Args>
-  void persistent(const Args&, const Tensor&, bool) const {
-    check(false, "impl: cuda is not built");
+  void persistent(const Args& args, const Tensor& weight_hh, bool tf32) const {
+    using T = typename Args::T;
+    if constexpr (std::is_same_v<T, double>) {
+      check(false, "weight_hh: impl cuda takes no torch.float64");
+    } else {
+      const Steps& s = args.shape;
+      const ClusterPlan plan = planned(weight_hh.get_device_index(), s.batch, s.hidden,
+                                       s.directions, sizeof(T), Pass<Args>::kExchanged);
+      const std::string reason = cluster::why_not(plan, s.hidden);
+      check(reason.empty(), "impl: cuda ", reason);
+      const auto* weights = static_cast<const T*>(weight_hh.const_data_ptr());
+      check_launch(launch_cluster_steps(args, plan, weights, tf32, scope.stream), "lstm steps");
+    }
+  }
+
+  static ClusterPlan planned(int device, int64_t batch, int64_t hidden, int64_t directions,
+                             int element, int exchanged) {
+    const ClusterLimits limits = cluster_limits(device);
+    ClusterPlan plan =
+        cluster::plan(batch, hidden, directions, element, exchanged, cluster::kMostBlocks,
+                      size_t(limits.shared), limits.multiprocessors);
+    if (limits.capability < 9) plan.blocks = 0;
+    return plan;
   }
 
   DeviceScope scope;
 };
 
+// Against time more is exchanged, and so less fits.
+std::string why_no_cluster(int64_t device, int64_t hidden, int64_t element) {
+  return cluster::why_not(GpuSteps::planned(int(device), 1, hidden, 1, int(element), 4), hidden);
+}
+
 }  // namespace
 }  // namespace ganlstm::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
+  m.impl("lstm_why_no_cluster", TORCH_BOX(&ganlstm::cuda::why_no_cluster));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CUDA, m) {
   GANLSTM_REGISTER_STEPS(m, ganlstm::cuda::GpuSteps);

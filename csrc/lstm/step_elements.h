@@ -4,6 +4,7 @@
 // Pass<Args> has, for a kernel:
 //   kAlongTime       which way the walk goes
 //   kExchanged       values that the product takes: 1 (h) or 4 (dz); it gives 4 sums or 1
+//   states()         the array that the first product takes, along time
 //   Carried          what goes from step to step: carry() reads it, keep() writes it back
 //   Operands         what a step reads from memory: load_operands(), which may run ahead
 //   take()           the product of the step before, against time; only where that was alive
@@ -25,6 +26,7 @@ struct Element {
   int64_t gates;   // in a step of [T,B,D,4H]
   int64_t length;  // valid steps
 
+  GANLSTM_HD Element() {}
   GANLSTM_HD Element(const Steps& s, int64_t direction, int64_t row, int64_t unit)
       : direction(direction),
         row(row),
@@ -119,6 +121,7 @@ struct Pass<ForwardSteps<T>> {
     V h, c;
   };
 
+  static GANLSTM_HD const T* states(const Args& a) { return a.h; }
   static GANLSTM_HD Carried carry(const Args& a, const Element& at) {
     return {load(a.h + at.state), a.c[at.state]};
   }
@@ -213,6 +216,7 @@ struct Pass<TangentForwardSteps<T>> {
     V h, c_;  // h: the tangent
   };
 
+  static GANLSTM_HD const T* states(const Args& a) { return a.h_; }
   static GANLSTM_HD Carried carry(const Args& a, const Element& at) {
     return {load(a.h_ + at.state), a.c_[at.state]};
   }

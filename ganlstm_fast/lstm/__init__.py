@@ -125,6 +125,8 @@ def _run(
         return torch_impl.lstm_forward(x, flat, h0, c0, lengths)
     if name == "triton":
         _check_fits_triton(x, h0.size(2))
+    elif name == "cuda":
+        _check_fits_cluster(x, h0.size(2))
     elif name == "cpu" and lengths is not None:
         lengths = lengths.cpu()
     contiguous = [w.contiguous() for w in flat]
@@ -143,6 +145,12 @@ def _check_fits_triton(x: Tensor, hidden: int) -> None:
         raise RuntimeError(
             f"impl='triton' cannot run lstm: it takes H up to {most} in {x.dtype}, got {hidden}"
         )
+
+
+def _check_fits_cluster(x: Tensor, hidden: int) -> None:
+    reason = torch.ops.ganlstm_fast.lstm_why_no_cluster(x.get_device(), hidden, x.dtype.itemsize)
+    if reason:
+        raise RuntimeError(f"impl='cuda' cannot run lstm: it {reason}")
 
 
 def _state(name: str, value: Tensor | None, shape: tuple[int, ...], x: Tensor) -> Tensor:

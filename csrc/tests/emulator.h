@@ -1,0 +1,210 @@
+// The GPU of common/device.h on a CPU, for tests: one thread-block cluster at a time, every thread
+// of it a fiber. A fiber runs until it waits for others, and who runs next is drawn by chance. What
+// this cannot show is what a GPU's memory does without a fence.
+#pragma once
+
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../common/numbers.h"
+
+#define GANLSTM_DEVICE inline
+
+namespace ganlstm::cuda::device {
+
+struct Words4 {
+  uint32_t x, y, z, w;
+};
+
+struct Barrier {
+  int arrived = 0;
+  int64_t passed = 0;
+
+  // The number of the passage that this arrival belongs to.
+  int64_t arrive(int expected) {
+    const int64_t mine = passed;
+    if (++arrived == expected) {
+      arrived = 0;
+      ++passed;
+    }
+    return mine;
+  }
+};
+
+struct Warp {
+  uint32_t a[32][4], b[32][2];
+  Barrier barrier;
+};
+
+struct EmulatedBlock {
+  std::vector<char> memory;
+  std::vector<Warp> warps;
+  Barrier barrier;
+};
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  int thread, block;
+  int64_t cluster_passage;
+  bool done = false;
+};
+
+struct Cluster {
+  std::vector<EmulatedBlock> blocks;
+  std::vector<Fiber> fibers;
+  Barrier barrier;
+  ucontext_t scheduler;
+  Fiber* current = nullptr;
+  std::function<void()> body;
+  int first_block, y, threads;
+};
+
+inline Cluster* running = nullptr;
+
+inline Fiber& fiber() { return *running->current; }
+inline EmulatedBlock& own_block() { return running->blocks[size_t(fiber().block)]; }
+
+inline void wait_for(const Barrier& barrier, int64_t passage) {
+  while (barrier.passed == passage) swapcontext(&fiber().context, &running->scheduler);
+}
+
+inline int thread() { return fiber().thread; }
+inline int threads() { return running->threads; }
+inline int block_x() { return running->first_block + fiber().block; }
+inline int block_y() { return running->y; }
+inline char* shared_memory() { return own_block().memory.data(); }
+
+inline void block_barrier() {
+  Barrier& barrier = own_block().barrier;
+  wait_for(barrier, barrier.arrive(threads()));
+}
+inline void cluster_arrive() {
+  fiber().cluster_passage = running->barrier.arrive(int(running->fibers.size()));
+}
+inline void cluster_wait() { wait_for(running->barrier, fiber().cluster_passage); }
+
+template <typename T>
+inline T* of_block(T* shared, int rank) {
+  const char* own = own_block().memory.data();
+  char* other = running->blocks[size_t(rank)].memory.data();
+  return reinterpret_cast<T*>(other + (reinterpret_cast<const char*>(shared) - own));
+}
+
+inline Words4 load16(const char* from) {
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0) std::abort();
+  Words4 value;
+  std::memcpy(&value, from, 16);
+  return value;
+}
+inline void store16(char* to, const Words4& value) {
+  if (reinterpret_cast<uintptr_t>(to) % 16 != 0) std::abort();
+  std::memcpy(to, &value, 16);
+}
+
+inline uint32_t bits_of(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  return bits;
+}
+inline float float_of(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+// To the nearest, a tie away from 0.
+inline float to_tf32(float value) {
+  return std::isfinite(value) ? float_of((bits_of(value) + 0x1000) & ~uint32_t(0x1fff)) : value;
+}
+
+// The element of a register that is column or row `k` of its pair.
+template <typename T>
+inline float element(uint32_t word, int k) {
+  if constexpr (sizeof(T) == 4) return float_of(word & ~uint32_t(0x1fff));
+  T value;
+  std::memcpy(&value, reinterpret_cast<const char*>(&word) + 2 * k, 2);
+  return load(&value);
+}
+
+// The fragments as the PTX manual has them for mma.m16n8k8 and mma.m16n8k16.
+template <typename T>
+inline void mma(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
+                uint32_t b1) {
+  const int lane = thread() % 32;
+  Warp& warp = own_block().warps[size_t(thread() / 32)];
+  const uint32_t a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
+  std::memcpy(warp.a[lane], a, sizeof(a));
+  std::memcpy(warp.b[lane], b, sizeof(b));
+  wait_for(warp.barrier, warp.barrier.arrive(32));
+  constexpr int kPair = 4 / int(sizeof(T)) == 2 ? 2 : 1;
+  for (int c = 0; c < 4; ++c) {
+    const int row = lane / 4 + c / 2 * 8, column = lane % 4 * 2 + c % 2;
+    double total = 0;
+    for (int half = 0; half < 2; ++half)
+      for (int q = 0; q < 4; ++q)
+        for (int k = 0; k < kPair; ++k)
+          total += double(element<T>(warp.a[row % 8 * 4 + q][row / 8 + 2 * half], k)) *
+                   element<T>(warp.b[column * 4 + q][half], k);
+    sum[c] = float(sum[c] + total);
+  }
+  wait_for(warp.barrier, warp.barrier.arrive(32));
+}
+
+inline void start_fiber() {
+  running->body();
+  fiber().done = true;
+  swapcontext(&fiber().context, &running->scheduler);
+}
+
+// Runs body() as each thread of a grid of `x` blocks in clusters of `blocks`, by `y`.
+inline void launch(int x, int y, int blocks, int threads, size_t shared,
+                   const std::function<void()>& body) {
+  constexpr size_t kStack = 128 << 10;
+  for (int cluster = 0; cluster < x / blocks * y; ++cluster) {
+    Cluster c;
+    c.body = body;
+    c.threads = threads;
+    c.first_block = cluster % (x / blocks) * blocks;
+    c.y = cluster / (x / blocks);
+    c.blocks.resize(size_t(blocks));
+    // A NaN in each word: memory comes as another kernel left it.
+    for (EmulatedBlock& block : c.blocks) {
+      block.memory.assign(shared, char(0xff));
+      block.warps.resize(size_t(threads / 32));
+    }
+    c.fibers.resize(size_t(blocks) * size_t(threads));
+    running = &c;
+    for (size_t k = 0; k < c.fibers.size(); ++k) {
+      Fiber& fiber = c.fibers[k];
+      fiber.thread = int(k) % threads;
+      fiber.block = int(k) / threads;
+      fiber.stack.reset(new char[kStack]);
+      getcontext(&fiber.context);
+      fiber.context.uc_stack.ss_sp = fiber.stack.get();
+      fiber.context.uc_stack.ss_size = kStack;
+      makecontext(&fiber.context, start_fiber, 0);
+    }
+    // Each round in another order, so that a missing barrier shows.
+    std::vector<Fiber*> order;
+    for (Fiber& fiber : c.fibers) order.push_back(&fiber);
+    for (std::mt19937 random(1); !order.empty();) {
+      std::shuffle(order.begin(), order.end(), random);
+      for (Fiber* fiber : order) {
+        c.current = fiber;
+        swapcontext(&c.scheduler, &fiber->context);
+      }
+      order.erase(std::remove_if(order.begin(), order.end(), [](Fiber* f) { return f->done; }),
+                  order.end());
+    }
+    running = nullptr;
+  }
+}
+
+}  // namespace ganlstm::cuda::device
