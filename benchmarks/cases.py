@@ -65,6 +65,49 @@ _MEMORY = (
 )
 LSTM_MEMORY = {"quick": (), "default": (_CRITIC_STEP,), "large": _MEMORY, "full": _MEMORY}
 
+# On a GPU. The first is the one to quote.
+_CUDA_QUICK = (LSTMShape(64, 128, 64, 128), LSTMShape(64, 24, 6, 24))
+_CUDA = (
+    *_CUDA_QUICK,
+    LSTMShape(128, 24, 28, 64),
+    LSTMShape(256, 24, 64, 128),
+    LSTMShape(64, 1000, 64, 128),
+    LSTMShape(256, 128, 64, 64),
+    LSTMShape(64, 256, 64, 256),
+    LSTMShape(32, 200, 128, 384),
+    LSTMShape(64, 100, 512, 512),
+    LSTMShape(32, 1000, 32, 64),
+)
+LSTM_CUDA = {"quick": _CUDA_QUICK, "default": _CUDA, "large": _CUDA, "full": _CUDA}
+# float32 with full products.
+_FULL_PRODUCTS = (*_CUDA_QUICK[:1], LSTMShape(64, 256, 64, 256))
+LSTM_CUDA_FLOAT32 = {
+    "quick": (),
+    "default": _FULL_PRODUCTS,
+    "large": _CUDA,
+    "full": _CUDA,
+}
+LSTM_CUDA_BFLOAT16 = {
+    "quick": (),
+    "default": _FULL_PRODUCTS,
+    "large": _CUDA,
+    "full": _CUDA,
+}
+# Of which times have been published for cuDNN and FlashRNN.
+LSTM_CUDA_FLOAT16 = (LSTMShape(16, 1024, 768, 768),)
+# For the time of a step.
+LSTM_CUDA_STEPS = tuple(LSTMShape(64, 1000, H, H) for H in (64, 128, 256))
+_CUDA_MEMORY = (
+    ("LSTM forward+backward", LSTMShape(256, 1000, 64, 128)),
+    ("LSTM WGAN-GP critic step", LSTMShape(64, 128, 64, 128)),
+)
+LSTM_CUDA_MEMORY = {
+    "quick": (),
+    "default": _CUDA_MEMORY,
+    "large": _CUDA_MEMORY,
+    "full": _CUDA_MEMORY,
+}
+
 # The convolution weights of networks under spectral norm.
 SPECTRAL_NORM_WEIGHTS = {
     "DCGAN-64 discriminator": (

@@ -1,4 +1,5 @@
-"""What the machine can do at most, measured by ``ceilings.cpp`` in the run that quotes it.
+"""What the machine can do at most, measured in the run that quotes it: by ``ceilings.cpp`` on a
+processor, by PyTorch on a GPU.
 
 The rates are the best of several short windows: what the hardware gives when nothing else has it,
 so that a fraction of it never flatters.
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from environment import precision
 
 from ganlstm_fast import backends
 
@@ -55,8 +57,67 @@ def isa() -> str:
     return backends.cpu_isa() or by_torch or "baseline"
 
 
-def measure() -> Ceilings:
-    """All ceilings, in about two seconds; None stands for what is not there or not measurable.
+def measure(device: str = "cpu") -> Ceilings:
+    """All ceilings, in about two seconds; None stands for what is not there or not measurable."""
+    return _of_gpu() if device == "cuda" else _of_processor()
+
+
+def _of_gpu() -> Ceilings:
+    """The names of ``_of_processor``, None for what a GPU has not, and more.
+
+    ``multiply_adds``, ``tf32``, ``bf16_dot``: multiply-adds per second of a matrix product of
+    random numbers in float32, in TF32 and in bfloat16. ``copy``: bytes per second, read and
+    written. ``launch``: seconds from one empty kernel to the next, as the host launches them.
+    ``launch_in_graph``: as a CUDA graph does.
+    """
+    n = 8192
+
+    def product(dtype: torch.dtype, tf32: bool) -> float:
+        a, b = (torch.randn(n, n, device="cuda", dtype=dtype) for _ in range(2))
+        with precision(tf32):
+            return n**3 / _device_seconds(lambda: torch.mm(a, b, out=c[dtype]))
+
+    c = {d: torch.empty(n, n, device="cuda", dtype=d) for d in (torch.float32, torch.bfloat16)}
+    source = torch.randn(2**28, device="cuda")
+    target = torch.empty_like(source)
+    launches = 1000
+
+    def launch() -> None:
+        for _ in range(launches):
+            torch.cuda._sleep(0)
+
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        launch()
+    return {
+        "multiply_adds": product(torch.float32, False),
+        "multiply_adds_1": None,
+        "bf16_dot": product(torch.bfloat16, False),
+        "copy": 2 * source.nbytes / _device_seconds(lambda: target.copy_(source)),
+        "ping_pong": None,
+        "tf32": product(torch.float32, True),
+        "launch": _device_seconds(launch) / launches,
+        "launch_in_graph": _device_seconds(graph.replay) / launches,
+    }
+
+
+def _device_seconds(call: Callable[[], object]) -> float:
+    """Of a GPU for one call, by its events: the least of ``WINDOWS``."""
+    call()
+    times = []
+    for _ in range(WINDOWS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(1e-3 * start.elapsed_time(end))
+    return min(times)
+
+
+def _of_processor() -> Ceilings:
+    """Of all threads together, where it does not say otherwise.
 
     ``multiply_adds``: float32 multiply-adds per second, of ``threads`` threads, in the instruction
     set of the kernels. ``multiply_adds_1``: of one thread. ``bf16_dot``: multiply-adds of bfloat16,

@@ -3,6 +3,8 @@
 Each ``bench_*.py`` has ``works(preset)`` and one test that calls ``race``. The contenders of a work
 are measured together, interleaved, when the first of them is asked for; pytest-benchmark then gets
 each contender's times as they were recorded, so that its JSON, its storage and its comparison work.
+
+``python benchmarks/bench_lstm_gpu.py`` takes from here what it needs to do without pytest.
 """
 
 from __future__ import annotations
@@ -26,13 +28,20 @@ import ceilings  # noqa: E402
 import report  # noqa: E402
 from environment import device_folder, environment, file_name  # noqa: E402
 from harness import SCHEMA, Effort, Race, Result, Work, measure, row  # noqa: E402
-from memory import MemoryWork, measure_memory  # noqa: E402
+from memory import DeviceMemoryWork, MemoryWork, measure_memory  # noqa: E402
 
 EFFORTS = {
     "quick": Effort(seconds=2.5, min_rounds=5),
     "default": Effort(seconds=4.0, min_rounds=9),
     "large": Effort(seconds=4.0, min_rounds=9),
     "full": Effort(seconds=20.0, min_rounds=9, processes=3),
+}
+# Of a work on a GPU, which has more contenders and is the quieter machine.
+CUDA_EFFORTS = {
+    "quick": Effort(seconds=1.0, min_rounds=5),
+    "default": Effort(seconds=1.5, min_rounds=7),
+    "large": Effort(seconds=2.0, min_rounds=9),
+    "full": Effort(seconds=4.0, min_rounds=9),
 }
 
 
@@ -55,40 +64,48 @@ CLOCK = ReplayClock()
 class Measurements:
     """The results of the session: each work is measured once, when it is first asked for.
 
-    The ceilings are measured before the first and after the last: the machine drifts.
+    The ceilings of a device, "cpu" or "cuda", are measured before its first work and at the end:
+    the machine drifts.
     """
 
-    def __init__(self, preset: str, timed: bool, effort: Effort | None = None) -> None:
-        self.effort = effort or EFFORTS[preset]
+    def __init__(self, preset: str, timed: bool, seconds: float | None = None) -> None:
+        changes = {} if seconds is None else {"seconds": seconds}
+        self.efforts = {
+            device: dataclasses.replace(efforts[preset], **changes)
+            for device, efforts in (("cpu", EFFORTS), ("cuda", CUDA_EFFORTS))
+        }
         self.preset = preset
         self.timed = timed
-        self.ceilings: dict[str, ceilings.Ceilings] = {}
+        self.ceilings: dict[str, dict[str, ceilings.Ceilings]] = {}
         self.works: dict[tuple[str, str], Work] = {}
         self.results: dict[tuple[str, str], list[Result]] = {}
-        self.rows: list[dict[str, Any]] = []
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+
+    def measure(self, work: Work) -> list[Result]:
+        if self.timed and work.device not in self.ceilings:
+            self.ceilings[work.device] = {"begin": ceilings.measure(work.device)}
+        kind = measure_memory if isinstance(work, MemoryWork | DeviceMemoryWork) else measure
+        results = kind(work, self.efforts[work.device], self.timed)
+        self.results[work.group, work.case] = results
+        self.rows.setdefault(work.device, []).extend(row(work, r, results) for r in results)
+        return results
 
     def get(self, group: str, case: str, contender: str) -> Result:
         key = (group, case)
-        if key not in self.results:
-            if self.timed and not self.ceilings:
-                self.ceilings["begin"] = ceilings.measure()
-            work, effort = self.works[key], self.effort
-            kind = measure_memory if isinstance(work, MemoryWork) else measure
-            self.results[key] = kind(work, effort, self.timed)
-            self.rows += [row(work, r, self.results[key]) for r in self.results[key]]
-        return next(r for r in self.results[key] if r.contender.name == contender)
+        results = self.results.get(key) or self.measure(self.works[key])
+        return next(r for r in results if r.contender.name == contender)
 
-    def environment(self) -> dict[str, Any]:
-        """Of the whole run, when its last work has been measured."""
-        if "begin" in self.ceilings and "end" not in self.ceilings:
-            self.ceilings["end"] = ceilings.measure()
-        return {**environment(self.preset), "ceilings": self.ceilings}
+    def finish(self) -> None:
+        """To be called when the last work has been measured."""
+        for device, measured in self.ceilings.items():
+            if "end" not in measured:
+                measured["end"] = ceilings.measure(device)
 
-    def content(self) -> dict[str, Any]:
+    def content(self, device: str) -> dict[str, Any]:
         """A result file: each row says itself where it comes from."""
-        where = self.environment()
+        where = environment(self.preset, device) | {"ceilings": self.ceilings.get(device, {})}
         short = {name: value for name, value in where.items() if name != "ceilings"}
-        rows = [{**this, **short} for this in self.rows]
+        rows = [{**this, **short} for this in self.rows.get(device, ())]
         return {"ganlstm_fast_schema": SCHEMA, "environment": where, "rows": rows}
 
 
@@ -106,8 +123,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--seconds",
         type=float,
         metavar="S",
-        help="time for each piece of work (default: 2.5 with --quick, 20 with --full, else 4); the "
-        "preset's least number of rounds is always run",
+        help="time for each piece of work (default: 2.5 with --quick, 20 with --full, else 4; on a "
+        "GPU 1, 4, 2 with --large, else 1.5); the preset's least number of rounds is always run",
     )
     group.addoption(
         "--save-results",
@@ -130,10 +147,8 @@ def _preset(config: pytest.Config) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("python_files", "bench_*.py")
     timed = not config.getoption("benchmark_disable", False)
-    effort = EFFORTS[_preset(config)]
-    if (seconds := config.getoption("--seconds")) is not None:
-        effort = dataclasses.replace(effort, seconds=seconds)
-    config.stash[MEASUREMENTS] = Measurements(_preset(config), timed, effort)
+    seconds = config.getoption("--seconds")
+    config.stash[MEASUREMENTS] = Measurements(_preset(config), timed, seconds)
     # The table below replaces pytest-benchmark's own, which has no ratio within a round.
     config.option.benchmark_quiet = config.getoption("verbose") <= 0
 
@@ -192,10 +207,14 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    output_json |= config.stash[MEASUREMENTS].content()
+    """All rows, each of which names its device; the environment is that of the first."""
+    measurements = config.stash[MEASUREMENTS]
+    measurements.finish()
+    contents = [measurements.content(device) for device in measurements.rows or ("cpu",)]
+    output_json |= contents[0] | {"rows": [this for c in contents for this in c["rows"]]}
 
 
-def _save(name: str, content: dict[str, Any]) -> Path:
+def save(name: str, content: dict[str, Any]) -> Path:
     where = content["environment"]
     path = HERE / "results" / device_folder(where) / f"{name or file_name(where)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -209,14 +228,17 @@ def _save(name: str, content: dict[str, Any]) -> Path:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     measurements = config.stash[MEASUREMENTS]
-    if not measurements.rows or not measurements.timed:
+    if not measurements.timed:
         return
-    content = measurements.content()
-    where, name = content["environment"], config.getoption("--save-results")
-    terminalreporter.section("benchmarks")
-    terminalreporter.write_line("\n".join(report.describe(where)))
-    terminalreporter.write_line("")
-    terminalreporter.write_line(report.text_table(where, measurements.rows))
-    if name is not None:
-        path = _save(name, content)
-        terminalreporter.write_line(f"\nsaved {path.relative_to(HERE.parent)}")
+    measurements.finish()
+    name = config.getoption("--save-results")
+    for device, rows in measurements.rows.items():
+        content = measurements.content(device)
+        where = content["environment"]
+        terminalreporter.section(f"benchmarks on {where['device']}")
+        terminalreporter.write_line("\n".join(report.describe(where)))
+        terminalreporter.write_line("")
+        terminalreporter.write_line(report.text_table(where, rows))
+        if name is not None:
+            path = save(name, content)
+            terminalreporter.write_line(f"\nsaved {path.relative_to(HERE.parent)}")

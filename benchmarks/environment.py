@@ -7,6 +7,8 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +62,69 @@ def _text(variables: dict[str, str]) -> str:
     return " ".join(f"{name}={value}" for name, value in variables.items()) or "default"
 
 
-def environment(preset: str) -> dict[str, Any]:
-    """Device, threads, versions, allocator, instruction sets, commit, preset."""
-    device, isa = _processor()
+@contextlib.contextmanager
+def precision(tf32: bool | None, cudnn: bool = True) -> Iterator[None]:
+    """TF32 for every product in float32 on a GPU, torch's and ours, or for none; cuDNN or not.
+
+    ``torch.backends.cudnn.flags`` would do it with settings of an older kind, which do not go
+    together with these. torch also refuses to name cuDNN's where convolutions have another.
+    """
+    parts = (torch.backends.cudnn.rnn, torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+    before = [part.fp32_precision for part in parts]
+    enabled = torch.backends.cudnn.enabled
+    for part in parts:
+        part.fp32_precision = "tf32" if tf32 else "ieee"
+    torch.backends.cudnn.enabled = cudnn
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
+        for part, value in zip(parts, before, strict=True):
+            part.fp32_precision = value
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpu() -> dict[str, Any]:
+    """What replaces, or is added to, what is said of a processor."""
+    properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+    architecture = f"sm_{properties.major}{properties.minor}"
+    drivers = _command("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return {
+        "device": properties.name,
+        "processor": _processor()[0],
+        "isa": architecture,
+        "isa_of_kernels": architecture if backends.is_loaded("cuda") else None,
+        "isa_of_torch": " ".join(torch.cuda.get_arch_list()),
+        "isa_limits": "default",
+        "multiprocessors": properties.multi_processor_count,
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "driver": next(iter(drivers.splitlines()), None),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "triton": _installed("triton"),
+    }
+
+
+def environment(preset: str, device: str = "cpu") -> dict[str, Any]:
+    """Device, threads, versions, allocator, instruction sets, commit, preset.
+
+    Args:
+        device: "cpu" or "cuda": what was measured.
+    """
+    name, isa = _processor()
     allocator = _set(ALLOCATOR_VARIABLES)
     if "LD_PRELOAD" in os.environ:
         preloaded = os.environ["LD_PRELOAD"].replace(":", " ").split()
         allocator["LD_PRELOAD"] = " ".join(Path(p).name for p in preloaded)
     changed = _command("git", "status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results")
-    return {
-        "device": device,
+    where = {
+        "device": name,
         "isa": isa,
         "isa_of_kernels": backends.cpu_isa(),
         "isa_of_torch": torch.backends.cpu.get_cpu_capability(),
@@ -85,6 +140,7 @@ def environment(preset: str) -> dict[str, Any]:
         "allocator": _text(allocator),
         "preset": preset,
     }
+    return where | (_gpu() if device == "cuda" else {})
 
 
 def device_folder(where: dict[str, Any]) -> str:

@@ -4,6 +4,10 @@ A :class:`Work` is what is to be done; its contenders do it. :func:`measure` fir
 contender's answer with the truth in float64 by the rule of ``tests/numerics.py`` and refuses those
 that are wrong. Then, in each round, every contender runs once in random order, so that a ratio
 within a round survives a machine whose speed drifts.
+
+On a GPU, events of the device take the time of as many calls in a row as need ``SAMPLE_SECONDS``,
+as a training loop issues them: where the host needs longer than the device to get through them,
+its time is what counts.
 """
 
 from __future__ import annotations
@@ -12,8 +16,11 @@ import contextlib
 import gc
 import math
 import random
+import re
 import statistics
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +32,15 @@ from numerics import relative_error, tolerance  # isort: skip  (tests/, put on t
 
 SCHEMA = 1
 # A rival is refused only where it is plainly wrong; ours answers to the rule of tests/numerics.py.
-RIVAL_TOLERANCE = {torch.bfloat16: 1e-1, torch.float32: 1e-3, torch.float64: 1e-9}
+RIVAL_TOLERANCE = {
+    torch.bfloat16: 1e-1,
+    torch.float16: 3e-2,
+    torch.float32: 1e-3,
+    torch.float64: 1e-9,
+}
+SAMPLE_SECONDS, MOST_CALLS = 2e-3, 50
+# How an implementation of ours says that a call is none for it.
+CANNOT_RUN = re.compile(r"impl='\w+' cannot run ")
 
 Answer = Sequence[Tensor]
 Call = Callable[[], Answer]
@@ -73,6 +88,8 @@ class Work:
             contenders draw different random numbers).
         dtype: of the inputs.
         multiply_adds: how many the work needs at least, where that bounds its speed.
+        device: where the tensors are.
+        tf32: on a GPU and in float32, whether products may round their factors to TF32.
     """
 
     group: str
@@ -82,6 +99,13 @@ class Work:
     truth: Callable[[Answer], Answer]
     dtype: torch.dtype = torch.float32
     multiply_adds: int | None = None
+    device: str = "cpu"
+    tf32: bool | None = None
+
+    @property
+    def judged_as(self) -> torch.dtype:
+        """The dtype whose tolerance holds: TF32 keeps 10 bits of mantissa, as float16 does."""
+        return torch.float16 if self.tf32 else self.dtype
 
 
 @dataclass(frozen=True)
@@ -99,13 +123,15 @@ class Result:
     """What came of one contender: its figures, or a reason why there are none.
 
     Attributes:
-        times: seconds, one a round.
+        times: seconds of a call, one a round.
         peaks: MiB of memory over what was there before, one a process.
+        device_mib: of a GPU's memory, the peak of a call over what was there before.
     """
 
     contender: Contender
     times: list[float] = field(default_factory=list)
     peaks: list[float] = field(default_factory=list)
+    device_mib: float | None = None
     error: float = math.nan
     refused: str | None = None
     unsupported: str | None = None
@@ -146,6 +172,31 @@ def _judge(result: Result, errors: list[float], allowed: list[float]) -> None:
             )
 
 
+def _failed(result: Result, error: Exception) -> None:
+    """One contender fails for itself: the others are measured all the same."""
+    said = (str(error).splitlines() or [""])[0]
+    if isinstance(error, Unsupported) or CANNOT_RUN.match(said):
+        result.unsupported = said
+    elif result.contender.ours:
+        traceback.print_exception(error, file=sys.stderr)
+        result.refused = f"raised {type(error).__name__}: {said[:200]}"
+    else:
+        result.unsupported = said[:80] or type(error).__name__
+
+
+def device_peak_mib(call: Call) -> float:
+    """Of a GPU's memory, what ``call`` and its answer take at most over what was there before."""
+    gc.collect()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    answer = call()
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated() - before
+    del answer
+    return peak / 2**20
+
+
 def measure(work: Work, effort: Effort, timed: bool = True) -> list[Result]:
     """Check all contenders, then time those that are right, interleaved.
 
@@ -163,44 +214,61 @@ def measure(work: Work, effort: Effort, timed: bool = True) -> list[Result]:
         contender = result.contender
         with contender.context():
             try:
-                calls[contender.name] = contender.prepare()
-                answer = [t.detach().clone() for t in calls[contender.name]()]
-            except Unsupported as reason:
-                result.unsupported = str(reason)
-                continue
-            except RuntimeError as error:
-                if contender.ours:
-                    raise
-                result.unsupported = str(error).splitlines()[0][:80]
+                call = contender.prepare()
+                answer = [t.detach().clone() for t in call()]
+                if work.device == "cuda":
+                    result.device_mib = device_peak_mib(call)
+                calls[contender.name] = call
+            except Exception as error:  # whatever it is: see _failed
+                _failed(result, error)
+                if work.device == "cuda":
+                    # A kernel's error stays with the context and would be blamed on the others.
+                    torch.cuda.synchronize()
                 continue
         errors = _errors(result, answer, (contender.truth or work.truth)(answer))
         if result.refused is not None:
             continue
         if contender.ours:
             worst = [max(e) for e in zip(*rivals_errors, strict=True)] or [None] * len(errors)
-            _judge(result, errors, [tolerance(work.dtype, e) for e in worst])
+            _judge(result, errors, [tolerance(work.judged_as, e) for e in worst])
             continue
-        _judge(result, errors, [RIVAL_TOLERANCE[work.dtype]] * len(errors))
+        _judge(result, errors, [RIVAL_TOLERANCE[work.judged_as]] * len(errors))
         if result.refused is None and contender.truth is None:
             rivals_errors.append(errors)
-    racing = [r for r in results if r.ready]
     if timed:
-        _race(racing, calls, effort)
+        _race([r for r in results if r.ready], calls, effort, work.device)
+    if work.device == "cuda":
+        calls.clear()
+        torch.cuda.empty_cache()  # else what one work has left in pieces may be missing for another
     return results
 
 
-def _timed(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+def _timed(call: Call, device: str = "cpu", calls: int = 1) -> float:
+    """Seconds of one call, the mean over ``calls`` in a row."""
+    if device != "cuda":
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return (time.perf_counter() - start) / calls
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(calls):
+        call()
+    end.record()
+    end.synchronize()
+    return 1e-3 * start.elapsed_time(end) / calls
 
 
-def _race(racing: list[Result], calls: dict[str, Call], effort: Effort) -> None:
-    cost = 0.0
+def _race(racing: list[Result], calls: dict[str, Call], effort: Effort, device: str) -> None:
+    cost, in_a_row = 0.0, {}
     for result in racing:
+        name = result.contender.name
         with result.contender.context():
-            _timed(calls[result.contender.name])
-            cost += _timed(calls[result.contender.name])
+            _timed(calls[name], device)
+            seconds = _timed(calls[name], device)
+        fitting = SAMPLE_SECONDS / max(seconds, 1e-6) if device == "cuda" else 1
+        in_a_row[name] = max(1, min(math.ceil(fitting), MOST_CALLS))
+        cost += seconds * in_a_row[name]
     rounds = int(effort.seconds / max(cost, 1e-6))
     rounds = max(effort.min_rounds, min(rounds, effort.max_rounds))
     order, shuffled = list(racing), random.Random(0)
@@ -211,8 +279,10 @@ def _race(racing: list[Result], calls: dict[str, Call], effort: Effort) -> None:
         for _ in range(rounds):
             shuffled.shuffle(order)
             for result in order:
+                name = result.contender.name
                 with result.contender.context():
-                    result.times.append(_timed(calls[result.contender.name]))
+                    result.times.append(_timed(calls[name], device, in_a_row[name]))
+            gc.collect(0)  # graphs that lie in cycles would fill a GPU in a few rounds
     finally:
         if collecting:
             gc.enable()
@@ -244,6 +314,8 @@ def row(work: Work, result: Result, results: Sequence[Result]) -> dict[str, Any]
         "error": result.error if math.isfinite(result.error) else None,
         "skipped": result.refused or result.unsupported,
     }
+    if work.device != "cpu":
+        this |= {"tf32": work.tf32, "peak_mib": result.device_mib}
     rival = best_rival(results)
     if result.peaks:
         this |= {"processes": len(result.peaks), "median_mib": result.median}

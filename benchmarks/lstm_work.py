@@ -3,19 +3,22 @@
 ``forward``: y, h_T and c_T without a graph. ``forward+backward``: the gradients of x and of the
 weights for a given cotangent of y. ``WGAN-GP step``: scores from a linear head over the mean of y,
 their gradient in x with ``create_graph``, the penalty of its norms, and the gradients of the
-penalty in the weights.
+penalty in the weights. ``WGAN-GP critic step``: the whole of it, the critic's loss of real and fake
+samples with that penalty between them, and its gradients in the weights.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from cases import LSTMShape
+from environment import precision
 from harness import Answer, Call, Contender, Unsupported, Work
 from torch import Tensor, nn
 
@@ -40,10 +43,33 @@ def _forward_backward(lstm: nn.Module, x: Tensor, cotangent: Tensor) -> Answer:
 def _wgan_gp(lstm: nn.Module, x: Tensor, cotangent: Tensor) -> Answer:
     y, _ = lstm(x)
     scores = y.mean(0) @ cotangent[0, 0]  # any vector will do as the head
-    (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
-    # Time comes first: a sample's norm is over dimensions 0 and 2. The same code for all.
-    penalty = (grad.square().sum((0, 2)).sqrt() - 1).square().mean()
+    penalty = _penalty(scores, x)
     return penalty, *torch.autograd.grad(penalty, tuple(lstm.parameters()))
+
+
+def _penalty(scores: Tensor, x: Tensor) -> Tensor:
+    """Time comes first: a sample's norm is over dimensions 0 and 2. The same code for all."""
+    (grad,) = torch.autograd.grad(scores.sum(), x, create_graph=True)
+    return (grad.square().sum((0, 2)).sqrt() - 1).square().mean()
+
+
+def _critic_step(
+    lstm: nn.Module,
+    x: Tensor,
+    cotangent: Tensor,
+    twice: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+) -> Answer:
+    """``twice`` is entered around the forward that is to be differentiated twice."""
+    real, head = x.detach(), cotangent[0, 0]
+    fake = 0.5 * real.flip(0)
+    both = lstm(torch.cat([real, fake], 1))[0].mean(0) @ head
+    mix = torch.linspace(0, 1, x.size(1), dtype=x.dtype, device=x.device)
+    between = torch.lerp(fake, real, mix[:, None]).requires_grad_()
+    with twice():
+        scores = lstm(between)[0].mean(0) @ head
+    of_real, of_fake = both.chunk(2)
+    loss = of_fake.mean() - of_real.mean() + 10 * _penalty(scores, between)
+    return loss, *torch.autograd.grad(loss, tuple(lstm.parameters()))
 
 
 STEPS: dict[str, Step] = {
@@ -51,6 +77,12 @@ STEPS: dict[str, Step] = {
     "LSTM forward+backward": _forward_backward,
     "LSTM WGAN-GP step": _wgan_gp,
 }
+CUDA_STEPS: dict[str, Step] = {
+    "LSTM forward": _forward,
+    "LSTM forward+backward": _forward_backward,
+    "LSTM WGAN-GP critic step": _critic_step,
+}
+CUDA_IMPLS = ("cuda", "triton", "cell", "torch")
 
 
 def multiply_adds(step: str, shape: LSTMShape, sequence_steps: int | None = None) -> int:
@@ -64,6 +96,7 @@ def multiply_adds(step: str, shape: LSTMShape, sequence_steps: int | None = None
       tangent of the backward (to h, and to x where a layer is below); two products for the weights,
       dz'^T [x | h] and dz^T [x' | h']. That gives the layer below a gradient of its output, which
       an ordinary backward takes from there, as far as its weights and the layers below need it.
+    - WGAN-GP critic step: that; forward and backward of twice the batch, without the gradient of x.
 
     Args:
         sequence_steps: the valid steps of all sequences together; T*B if None.
@@ -81,6 +114,8 @@ def multiply_adds(step: str, shape: LSTMShape, sequence_steps: int | None = None
         else:
             total += rows * (5 * both + against_time)
             total += 0 if last else rows * (both + against_time)
+            if step == "LSTM WGAN-GP critic step":
+                total += 2 * rows * (2 * both + against_time)
     return total
 
 
@@ -112,13 +147,14 @@ def prepare(
     shape: LSTMShape,
     dtype: torch.dtype,
     drawn: torch.dtype | None = None,
+    device: str = "cpu",
 ) -> Call:
     """The call of ``step`` in ``dtype``, on values that were drawn in ``drawn`` (``dtype``)."""
     weights, x, cotangent = draw(shape, drawn or dtype)
-    lstm = build(layer, shape).to(dtype)
+    lstm = build(layer, shape).to(device, dtype)
     lstm.load_state_dict(weights)
-    x = x.to(dtype).requires_grad_(step is not _forward)
-    return functools.partial(step, lstm, x, cotangent.to(dtype))
+    x = x.to(device, dtype).requires_grad_(step is not _forward)
+    return functools.partial(step, lstm, x, cotangent.to(device, dtype))
 
 
 def _kernels_only(call: Callable[[], Call], dtype: torch.dtype) -> Call:
@@ -186,9 +222,10 @@ def compiled_contenders(
     ]
 
 
-def reference(step: Step, shape: LSTMShape, drawn: torch.dtype) -> Answer:
+def reference(step: Step, shape: LSTMShape, drawn: torch.dtype, device: str = "cpu") -> Answer:
     with ganlstm_fast.use_impl("reference", "lstm"):
-        return prepare(ganlstm_fast.FastLSTM, step, shape, torch.float64, drawn)()
+        answer = prepare(ganlstm_fast.FastLSTM, step, shape, torch.float64, drawn, device)()
+    return [tensor.detach().cpu() for tensor in answer]
 
 
 def lstm_work(group: str, shape: LSTMShape, compiled_steps: int | None = None) -> Work:
@@ -248,6 +285,101 @@ def bfloat16_work(group: str, shape: LSTMShape) -> Work:
         _once(lambda: reference(step, shape, half)),
         half,
         multiply_adds(group, shape),
+    )
+
+
+class FlashRNN(nn.LSTM):
+    """``nn.LSTM`` of one layer and direction on the package flashrnn, without a state to start."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        if importlib.util.find_spec("flashrnn") is None:
+            raise Unsupported("the package flashrnn is not installed")
+        from flashrnn import flashrnn
+
+        steps, batch, hidden = *x.shape[:2], self.hidden_size
+        products = nn.functional.linear(x, self.weight_ih_l0)
+        states, last = flashrnn(
+            products.view(steps, batch, 4, 1, hidden).transpose(0, 1),
+            self.weight_hh_l0.view(4, 1, hidden, hidden),
+            (self.bias_ih_l0 + self.bias_hh_l0).view(4, 1, hidden),
+            function="lstm",
+            backend="cuda_fused",
+            dtype=str(x.dtype).removeprefix("torch."),
+        )
+        h, c = (state.reshape(1, batch, hidden) for state in last)
+        return states[0].reshape(batch, steps, hidden).transpose(0, 1), (h, c)
+
+
+def cuda_work(
+    group: str,
+    shape: LSTMShape,
+    dtype: torch.dtype,
+    tf32: bool | None = None,
+    *,
+    impls: Sequence[str] = CUDA_IMPLS,
+    recompute: bool = False,
+) -> Work:
+    """FastLSTM on a GPU, by each of its implementations, against nn.LSTM and plain PyTorch.
+
+    Args:
+        group: a key of ``CUDA_STEPS``.
+        tf32: see ``Work``.
+        impls: which implementations.
+        recompute: of a forward+backward, with these once more as ``recompute=True``.
+    """
+    step, ours = CUDA_STEPS[group], ganlstm_fast.FastLSTM
+
+    def contender(
+        name: str, layer: Layer, step: Step = step, cudnn: bool = True, **options: Any
+    ) -> Contender:
+        return Contender(
+            name,
+            functools.partial(prepare, layer, step, shape, dtype, device="cuda"),
+            context=functools.partial(precision, tf32, cudnn),
+            **options,
+        )
+
+    contenders = [
+        contender(f"FastLSTM, {impl}", functools.partial(ours, impl=impl), ours=True)
+        for impl in impls
+    ]
+    if recompute and step is _forward_backward:
+        contenders += [
+            contender(
+                f"FastLSTM, {impl}, recompute",
+                functools.partial(ours, impl=impl, recompute=True),
+                ours=True,
+                beside=f"FastLSTM, {impl}",
+            )
+            for impl in impls
+            if impl != "torch"
+        ]
+    if step is _critic_step:
+        # cuDNN's LSTM has no double backward: without it for the penalty alone, or for all.
+        native = functools.partial(precision, tf32, False)
+        mixed = functools.partial(_critic_step, twice=native)
+        contenders += [
+            contender("nn.LSTM, cuDNN off for the penalty", nn.LSTM, mixed),
+            contender("nn.LSTM, cuDNN off", nn.LSTM, cudnn=False),
+        ]
+    else:
+        contenders.append(contender("nn.LSTM, cuDNN", nn.LSTM))
+        if dtype.itemsize == 2:
+            contenders.append(contender("FlashRNN", FlashRNN))
+    if shape.T <= 256:
+        plain = functools.partial(ours, impl="reference")
+        contenders.append(contender("plain PyTorch, step by step", plain))
+    kind = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(dtype, "tf32" if tf32 else "fp32")
+    return Work(
+        f"CUDA {group}, {kind}",
+        str(shape),
+        vars(shape),
+        tuple(contenders),
+        _once(lambda: reference(step, shape, dtype, "cuda")),
+        dtype,
+        multiply_adds(group, shape),
+        "cuda",
+        tf32,
     )
 
 

@@ -1,4 +1,5 @@
 """Peak memory of a contender, each in a process of its own: what one has freed helps no other.
+(On a GPU the allocator counts, and one process does for all.)
 
 ``python memory.py MODULE GROUP CASE CONTENDER`` is such a process: it prints the peak, in MiB, of
 the resident memory over what was there before the call. Weights, inputs and cotangents count as
@@ -37,12 +38,25 @@ class MemoryWork(Work):
     small: Work
 
 
-def measure_memory(work: MemoryWork, effort: Effort, measured: bool = True) -> list[Result]:
-    """Check all contenders at the small shape, then measure those that are right.
+@dataclass(frozen=True)
+class DeviceMemoryWork(Work):
+    """A work of which a GPU's memory is measured, where it is checked: at its own shape."""
+
+
+def measure_memory(
+    work: MemoryWork | DeviceMemoryWork, effort: Effort, measured: bool = True
+) -> list[Result]:
+    """Check all contenders, of a ``MemoryWork`` at the small shape, then measure the right ones.
 
     Args:
         measured: False checks only.
     """
+    if isinstance(work, DeviceMemoryWork):
+        results = measure(work, effort, timed=False)
+        for result in results:
+            if result.ready and measured:
+                result.peaks = [result.device_mib]
+        return results
     results = measure(work.small, effort, timed=False)
     for result in results:
         if result.ready and measured:

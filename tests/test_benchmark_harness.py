@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ if not BENCHMARKS.is_dir():
 sys.path.insert(0, str(BENCHMARKS))
 
 import bench_lstm  # noqa: E402
+import bench_lstm_gpu  # noqa: E402
 import bench_memory  # noqa: E402
 import ceilings  # noqa: E402
 import environment  # noqa: E402
@@ -117,14 +119,32 @@ def test_ratios_are_medians_of_rounds():
     assert harness.row(work, results[0], results)["ratio"] == 2
 
 
-def test_only_a_rival_may_raise():
-    def fails():
-        raise RuntimeError("not here\nand so on")
+def test_a_contender_that_raises_fails_alone(capsys):
+    def fails(message):
+        def prepare():
+            raise RuntimeError(message)
 
-    (result,) = harness.measure(_work(Contender("rival", fails)), EFFORT)
-    assert result.unsupported == "not here"
-    with pytest.raises(RuntimeError, match="not here"):
-        harness.measure(_work(Contender("ours", fails, ours=True)), EFFORT)
+        return prepare
+
+    work = _work(
+        Contender("rival", fails("not here\nand so on")),
+        Contender("ours", fails("no launch"), ours=True),
+        Contender("not for it", fails("impl='cuda' cannot run lstm: no"), ours=True),
+        _contender("right", ours=True),
+    )
+    rival, ours, not_for_it, right = harness.measure(work, EFFORT)
+    assert rival.unsupported == "not here"
+    assert ours.refused == "raised RuntimeError: no launch"
+    assert "no launch" in capsys.readouterr().err
+    assert not_for_it.unsupported == "impl='cuda' cannot run lstm: no"
+    assert right.times
+
+
+def test_tf32_is_judged_as_what_it_keeps():
+    work = _work(_contender("ours", error=5e-3, ours=True), _contender("rival", error=5e-3))
+    assert not any(r.ready for r in harness.measure(work, EFFORT, timed=False))
+    work = dataclasses.replace(work, tf32=True)
+    assert all(r.ready for r in harness.measure(work, EFFORT, timed=False))
 
 
 def test_bfloat16_has_its_own_tolerance():
@@ -252,6 +272,8 @@ def test_multiply_adds():
     assert count("LSTM forward+backward", one) == rows * 27
     assert count("LSTM WGAN-GP step", one) == rows * (5 * 9 + 5)
     assert count("LSTM forward", one, sequence_steps=4) == 4 * 20 * 9
+    critic = rows * (5 * 9 + 5) + 2 * rows * (2 * 9 + 5)
+    assert count("LSTM WGAN-GP critic step", one) == critic
     two = LSTMShape(2, 3, 4, 5, layers=2, directions=2)
     assert count("LSTM forward", two) == 2 * rows * (9 + 15)
     assert count("LSTM WGAN-GP step", two) == 2 * rows * ((5 * 9 + 5 + 9 + 5) + 6 * 15)
@@ -277,9 +299,61 @@ def test_contenders_do_the_same_work(work):
         assert result.unsupported is None or "bfloat16" in result.contender.name
 
 
+def test_critic_step_is_the_same_for_all_and_has_real_fake_and_penalty():
+    step, shape = lstm_work.CUDA_STEPS["LSTM WGAN-GP critic step"], LSTMShape(3, 5, 4, 6)
+    truth = lstm_work.reference(step, shape, torch.float64)
+    native = functools.partial(step, twice=lambda: environment.precision(False, cudnn=False))
+    call = lstm_work.prepare(torch.nn.LSTM, native, shape, torch.float64)
+    torch.testing.assert_close(list(call()), truth)
+    # The penalty alone, at the same points, is another's answer.
+    lstm, x, head = *call.args[:2], call.args[2][0, 0]
+    scores = lambda s: lstm(s)[0].mean(0) @ head  # noqa: E731
+    fake = 0.5 * x.flip(0)
+    mix = torch.linspace(0, 1, 3, dtype=x.dtype)[:, None]
+    between = (mix * x + (1 - mix) * fake).detach().requires_grad_()
+    (grad,) = torch.autograd.grad(scores(between).sum(), between)
+    norms = grad.norm(dim=2).norm(dim=0)
+    loss = scores(fake).mean() - scores(x).mean() + 10 * (norms - 1).square().mean()
+    torch.testing.assert_close(truth[0], loss.detach())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("tf32", [False, True])
+@pytest.mark.parametrize("group", lstm_work.CUDA_STEPS)
+def test_contenders_do_the_same_work_on_a_gpu(group, tf32):
+    work = lstm_work.cuda_work(group, SMALL, torch.float32, tf32, recompute=True)
+    for result in harness.measure(work, EFFORT):
+        assert result.refused is None
+        assert result.unsupported is not None or (result.times and result.device_mib > 0)
+
+
+def test_short_table():
+    names = ("FastLSTM, cuda", "FastLSTM, cell", "FastLSTM, triton", "nn.LSTM, cuDNN")
+    cuda, cell, triton, rival = (_contender(n, ours=n != "nn.LSTM, cuDNN") for n in names)
+    work = Work("CUDA LSTM forward, tf32", "B2", {"T": 10}, (cuda, rival), lambda _: (TRUTH,))
+    results = [
+        Result(cuda, times=[1e-4] * 3),
+        Result(cell, refused="wrong answer: output 0"),
+        Result(triton, unsupported="too wide"),
+        Result(rival, times=[2e-4] * 3),
+    ]
+    rows = [harness.row(work, r, results) for r in results]
+    assert bench_lstm_gpu.short_table(rows) == (
+        "forward, tf32; B2; nn.LSTM, cuDNN 200 us (20.00 us a step) | cuda 2.00x "
+        "(10.00 us a step); cell wrong or failed; triton -"
+    )
+    peaks = dataclasses.replace(work, group="peak memory, CUDA LSTM forward, tf32")
+    results = [Result(cuda, peaks=[30.0]), Result(rival, peaks=[100.0])]
+    rows = [harness.row(peaks, r, results) for r in results]
+    line = "peak memory, forward, tf32; B2; nn.LSTM, cuDNN 100 MiB | cuda 30 MiB"
+    assert bench_lstm_gpu.short_table(rows) == line
+
+
 def test_works_have_names_of_their_own():
     for preset in ("quick", "default", "full"):
         works = bench_lstm.works(preset) + bench_memory.works(preset)
+        works += bench_lstm_gpu.works(preset)
         assert len({(w.group, w.case) for w in works}) == len(works)
         for work in works:
             names = [c.name for c in work.contenders]
