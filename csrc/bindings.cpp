@@ -64,7 +64,7 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
       " str impl) -> ()");
 
   // Why "cuda" cannot run H hidden units of an element's size on a device; empty where it can.
-  m.def("lstm_why_no_cluster(int device, int hidden, int element) -> str");
+  m.def("lstm_why_not_cuda(int device, int hidden, int element) -> str");
 
   // weight[b] * real[b] + (1 - weight[b]) * fake[b], CUDA only: real and fake [B,...], weight [B].
   m.def("interpolate(Tensor real, Tensor fake, Tensor weight) -> Tensor");

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import setup
 from ganlstm_fast import lstm
-from ganlstm_fast.lstm import _check_fits_cluster, autograd, gpu
+from ganlstm_fast.lstm import _check_fits_cuda, autograd, gpu
 
 ROOT = Path(__file__).parents[1]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -63,23 +63,32 @@ def test_equals_reference_to_second_order(
 
 
 @pytest.mark.usefixtures("steps_on_cpu", "poison")
-@pytest.mark.parametrize("cluster", ["1 1", "2 1", "4 2", "8 4", "16 2"])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        *("cluster 1 1", "cluster 2 1", "cluster 4 2", "cluster 8 4", "cluster 16 2"),
+        *("grid 2 1 132", "grid 2 1 4", "grid 3 4 3"),
+    ],
+)
 @pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
-def test_any_cluster(cluster: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of a cluster, tiles of the batch: rows and units that do not exist among them."""
-    monkeypatch.setenv("GANLSTM_TEST_CLUSTER", cluster)
+def test_any_plan(plan: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a team, rows of a tile by 8, and in a grid multiprocessors: with rows and units
+    that do not exist, and with more tiles than teams."""
+    kind, *numbers = plan.split()
+    text = " ".join([str(int(kind == "grid")), *numbers, "132"][:4])
+    monkeypatch.setenv("GANLSTM_TEST_PLAN", text)
     case = Case(T=3, B=18, I=4, H=29, D=2, lengths=[1 + b % 3 for b in range(18)])
     assert_equals_reference(case, "cuda", dtype, monkeypatch)
 
 
 @pytest.mark.usefixtures("steps_on_cpu")
-def test_says_what_a_cluster_does_not_hold() -> None:
-    why_not = torch.ops.ganlstm_fast.lstm_why_no_cluster
-    assert [why_not(0, hidden, 2) for hidden in (1, 24, 256, 512)] == [""] * 4
-    assert [why_not(0, hidden, 4) for hidden in (1, 24, 128, 256)] == [""] * 4
-    assert why_not(0, 1024, 2) == "has no room on chip for weight_hh of 1024 hidden units"
+def test_says_what_does_not_fit_on_chip() -> None:
+    why_not = torch.ops.ganlstm_fast.lstm_why_not_cuda
+    assert [why_not(0, hidden, 2) for hidden in (1, 24, 256, 512, 1024)] == [""] * 5
+    assert [why_not(0, hidden, 4) for hidden in (1, 24, 256, 512)] == [""] * 4
+    assert why_not(0, 2048, 2) == "has no room on chip for weight_hh of 2048 hidden units"
     with pytest.raises(RuntimeError, match="impl='cuda' cannot run lstm: it has no room on chip"):
-        _check_fits_cluster(torch.zeros(1, 1, 1), 512)
+        _check_fits_cuda(torch.zeros(1, 1, 1), 1024)
 
 
 @pytest.mark.usefixtures("steps_on_cpu", "poison")

@@ -4,7 +4,7 @@
 
 #include "../common/cuda_binding.h"
 #include "../common/dispatch.h"
-#include "cluster_launch.h"
+#include "persistent_launch.h"
 #include "steps_binding.h"
 
 namespace ganlstm::cuda {
@@ -48,39 +48,35 @@ struct GpuSteps {
     if constexpr (std::is_same_v<T, double>) {
       check(false, "weight_hh: impl cuda takes no torch.float64");
     } else {
+      const auto limits = persistent::limits_of(weight_hh.get_device_index());
       const Steps& s = args.shape;
-      const ClusterPlan plan = planned(weight_hh.get_device_index(), s.batch, s.hidden,
-                                       s.directions, sizeof(T), Pass<Args>::kExchanged);
-      const std::string reason = cluster::why_not(plan, s.hidden);
+      const persistent::Plan plan = persistent::plan(s.batch, s.hidden, s.directions, sizeof(T),
+                                                     Pass<Args>::kExchanged, limits);
+      const std::string reason = persistent::why_not(plan, s.hidden, limits);
       check(reason.empty(), "impl: cuda ", reason);
+      Tensor room = room_of(plan, weight_hh);
       const auto* weights = static_cast<const T*>(weight_hh.const_data_ptr());
-      check_launch(launch_cluster_steps(args, plan, weights, tf32, scope.stream), "lstm steps");
+      check_launch(
+          persistent::launch(args, plan, weights, room.mutable_data_ptr(), tf32, scope.stream),
+          "lstm steps");
     }
-  }
-
-  static ClusterPlan planned(int device, int64_t batch, int64_t hidden, int64_t directions,
-                             int element, int exchanged) {
-    const ClusterLimits limits = cluster_limits(device);
-    ClusterPlan plan =
-        cluster::plan(batch, hidden, directions, element, exchanged, cluster::kMostBlocks,
-                      size_t(limits.shared), limits.multiprocessors);
-    if (limits.capability < 9) plan.blocks = 0;
-    return plan;
   }
 
   DeviceScope scope;
 };
 
 // Against time more is exchanged, and so less fits.
-std::string why_no_cluster(int64_t device, int64_t hidden, int64_t element) {
-  return cluster::why_not(GpuSteps::planned(int(device), 1, hidden, 1, int(element), 4), hidden);
+std::string why_not_cuda(int64_t device, int64_t hidden, int64_t element) {
+  const auto limits = persistent::limits_of(int(device));
+  const auto plan = persistent::plan(1, hidden, 1, int(element), 4, limits);
+  return persistent::why_not(plan, hidden, limits);
 }
 
 }  // namespace
 }  // namespace ganlstm::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
-  m.impl("lstm_why_no_cluster", TORCH_BOX(&ganlstm::cuda::why_no_cluster));
+  m.impl("lstm_why_not_cuda", TORCH_BOX(&ganlstm::cuda::why_not_cuda));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CUDA, m) {

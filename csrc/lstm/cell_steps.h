@@ -42,7 +42,9 @@ struct CellStep {
     if (walked < s.steps) {
       const int64_t time = at.time(s, index);
       V values[P::kExchanged];
-      P::run(args, at, time, P::load_operands(args, at, time), sums, carried, values);
+      typename P::Results results;
+      P::run(args, at, time, P::load_operands(args, at, time), sums, carried, values, results);
+      P::write(args, at, time, results);
       if constexpr (!P::kAlongTime)
         for (int q = 0; q < 4; ++q) store(exchanged + (row * 4 + q) * s.hidden + unit, values[q]);
     }

@@ -9,6 +9,7 @@
 //   Operands         what a step reads from memory: load_operands(), which may run ahead
 //   take()           the product of the step before, against time; only where that was alive
 //   run()            the step, with the product of the state before it along time
+//   write()          its Results to memory, which nobody waits for
 #pragma once
 
 #include <type_traits>
@@ -120,6 +121,10 @@ struct Pass<ForwardSteps<T>> {
   struct Carried {
     V h, c;
   };
+  struct Results {
+    Gates<V> gates;
+    V y, c;
+  };
 
   static GANLSTM_HD const T* states(const Args& a) { return a.h; }
   static GANLSTM_HD Carried carry(const Args& a, const Element& at) {
@@ -139,21 +144,24 @@ struct Pass<ForwardSteps<T>> {
     }
     return {z};
   }
-  static GANLSTM_HD void run(const Args& a, const Element& at, int64_t time, const Operands& in,
-                             const Gates<V>& product, Carried& carried, V (&exchanged)[1]) {
-    Gates<V> gates{};
-    V y = 0, c = 0;
+  static GANLSTM_HD void run(const Args&, const Element& at, int64_t time, const Operands& in,
+                             const Gates<V>& product, Carried& carried, V (&exchanged)[1],
+                             Results& out) {
+    out = {};
     if (at.is_alive(time)) {
       V h;
-      gates = cell_forward(
+      out.gates = cell_forward(
           Gates<V>{in.z.i + product.i, in.z.f + product.f, in.z.g + product.g, in.z.o + product.o},
-          carried.c, c, h);
-      carried = {y = rounded<T>(h), c};
+          carried.c, out.c, h);
+      out.y = rounded<T>(h);
+      carried = {out.y, out.c};
     }
-    store_state(a.y, a.shape, at, time, y);
-    if (a.gates.data != nullptr) store_gates(a.gates, a.shape, at, time, gates);
-    if (a.c_all.data != nullptr) store_state(a.c_all, a.shape, at, time, c);
     exchanged[0] = carried.h;
+  }
+  static GANLSTM_HD void write(const Args& a, const Element& at, int64_t time, const Results& out) {
+    store_state(a.y, a.shape, at, time, out.y);
+    if (a.gates.data != nullptr) store_gates(a.gates, a.shape, at, time, out.gates);
+    if (a.c_all.data != nullptr) store_state(a.c_all, a.shape, at, time, out.c);
   }
 };
 
@@ -169,6 +177,10 @@ struct Pass<BackwardSteps<T>> {
   };
   struct Carried {
     V n, e;
+  };
+  struct Results {
+    Gates<V> dz;
+    V d;
   };
 
   static GANLSTM_HD Carried carry(const Args& a, const Element& at) {
@@ -188,17 +200,18 @@ struct Pass<BackwardSteps<T>> {
             load_before(a.c_all, a.c_before, a.shape, at, time),
             a.grad_y.data == nullptr ? V(0) : load_state(a.grad_y, a.shape, at, time)};
   }
-  static GANLSTM_HD void run(const Args& a, const Element& at, int64_t time, const Operands& in,
-                             const Gates<V>&, Carried& carried, V (&exchanged)[4]) {
-    Gates<V> dz{};
-    V d = 0;
+  static GANLSTM_HD void run(const Args&, const Element& at, int64_t time, const Operands& in,
+                             const Gates<V>&, Carried& carried, V (&exchanged)[4], Results& out) {
+    out = {};
     if (at.is_alive(time)) {
-      d = in.grad_y + carried.n;
-      dz = cell_backward(in.gates, in.c_before, tanh_(in.c), d, carried.e);
+      out.d = in.grad_y + carried.n;
+      out.dz = cell_backward(in.gates, in.c_before, tanh_(in.c), out.d, carried.e);
     }
-    store_gates(a.dz, a.shape, at, time, dz);
-    if (a.d.data != nullptr) store_state(a.d, a.shape, at, time, d);
-    exchange(exchanged, dz);
+    exchange(exchanged, out.dz);
+  }
+  static GANLSTM_HD void write(const Args& a, const Element& at, int64_t time, const Results& out) {
+    store_gates(a.dz, a.shape, at, time, out.dz);
+    if (a.d.data != nullptr) store_state(a.d, a.shape, at, time, out.d);
   }
 };
 
@@ -215,6 +228,10 @@ struct Pass<TangentForwardSteps<T>> {
   struct Carried {
     V h, c_;  // h: the tangent
   };
+  struct Results {
+    Gates<V> gates_;
+    V y_, c_;
+  };
 
   static GANLSTM_HD const T* states(const Args& a) { return a.h_; }
   static GANLSTM_HD Carried carry(const Args& a, const Element& at) {
@@ -230,22 +247,25 @@ struct Pass<TangentForwardSteps<T>> {
             load_state(a.c_all, a.shape, at, time),
             load_before(a.c_all, a.c_before, a.shape, at, time)};
   }
-  static GANLSTM_HD void run(const Args& a, const Element& at, int64_t time, const Operands& in,
-                             const Gates<V>& product, Carried& carried, V (&exchanged)[1]) {
-    Gates<V> gates_{};
-    V y_ = 0, c_ = 0;
+  static GANLSTM_HD void run(const Args&, const Element& at, int64_t time, const Operands& in,
+                             const Gates<V>& product, Carried& carried, V (&exchanged)[1],
+                             Results& out) {
+    out = {};
     if (at.is_alive(time)) {
       V h_;
-      gates_ = cell_forward_tangent(in.gates,
-                                    Gates<V>{in.z_.i + product.i, in.z_.f + product.f,
-                                             in.z_.g + product.g, in.z_.o + product.o},
-                                    in.c_before, carried.c_, tanh_(in.c), c_, h_);
-      carried = {y_ = rounded<T>(h_), c_};
+      out.gates_ = cell_forward_tangent(in.gates,
+                                        Gates<V>{in.z_.i + product.i, in.z_.f + product.f,
+                                                 in.z_.g + product.g, in.z_.o + product.o},
+                                        in.c_before, carried.c_, tanh_(in.c), out.c_, h_);
+      out.y_ = rounded<T>(h_);
+      carried = {out.y_, out.c_};
     }
-    store_state(a.y_, a.shape, at, time, y_);
-    store_gates(a.gates_, a.shape, at, time, gates_);
-    store_state(a.c_all_, a.shape, at, time, c_);
     exchanged[0] = carried.h;
+  }
+  static GANLSTM_HD void write(const Args& a, const Element& at, int64_t time, const Results& out) {
+    store_state(a.y_, a.shape, at, time, out.y_);
+    store_gates(a.gates_, a.shape, at, time, out.gates_);
+    store_state(a.c_all_, a.shape, at, time, out.c_);
   }
 };
 
@@ -262,6 +282,7 @@ struct Pass<TangentBackwardSteps<T>> {
   struct Carried {
     V n_, e, e_;
   };
+  using Results = Gates<V>;  // dz_
 
   static GANLSTM_HD Carried carry(const Args& a, const Element& at) {
     return {a.n_[at.state], a.e[at.state], a.e_[at.state]};
@@ -285,16 +306,18 @@ struct Pass<TangentBackwardSteps<T>> {
             load_state(a.d, a.shape, at, time),
             a.extra.data == nullptr ? V(0) : load_state(a.extra, a.shape, at, time)};
   }
-  static GANLSTM_HD void run(const Args& a, const Element& at, int64_t time, const Operands& in,
-                             const Gates<V>&, Carried& carried, V (&exchanged)[4]) {
-    Gates<V> dz_{};
+  static GANLSTM_HD void run(const Args&, const Element& at, int64_t time, const Operands& in,
+                             const Gates<V>&, Carried& carried, V (&exchanged)[4], Results& out) {
+    out = {};
     if (at.is_alive(time)) {
-      dz_ = cell_backward_tangent(in.gates, in.gates_, in.c_before, in.c_before_, in.c_,
+      out = cell_backward_tangent(in.gates, in.gates_, in.c_before, in.c_before_, in.c_,
                                   tanh_(in.c), in.d, carried.n_, carried.e, carried.e_);
       carried.n_ = in.extra;
     }
-    store_gates(a.dz_, a.shape, at, time, dz_);
-    exchange(exchanged, dz_);
+    exchange(exchanged, out);
+  }
+  static GANLSTM_HD void write(const Args& a, const Element& at, int64_t time, const Results& out) {
+    store_gates(a.dz_, a.shape, at, time, out);
   }
 };
 

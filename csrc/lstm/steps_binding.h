@@ -18,6 +18,7 @@
 
 #include "../common/check.h"
 #include "cell_steps.h"
+#include "persistent_plan.h"
 
 namespace ganlstm::cuda {
 
@@ -117,6 +118,13 @@ class StepsCall {
   const Tensor& states_;
   torch::headeronly::DeviceType device_;
 };
+
+// What the teams of a cooperative grid exchange, and one counter each: zeros.
+inline Tensor room_of(const persistent::Plan& plan, const Tensor& like) {
+  const int64_t bytes = plan.grid ? plan.teams * int64_t(plan.room + sizeof(unsigned int)) : 0;
+  Tensor room = torch::stable::new_empty(like, {&bytes, 1}, ScalarType::Byte);
+  return bytes == 0 ? room : torch::stable::zero_(room);
+}
 
 // `states`: args.h or args.h_ as a tensor, along time.
 template <typename Backend, typename Args>

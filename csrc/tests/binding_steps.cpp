@@ -2,14 +2,15 @@
 // products by PyTorch, or the kernels of one launch, emulated. tests/test_steps.py compiles and
 // loads it.
 //
-// GANLSTM_TEST_CLUSTER: "blocks columns", in place of what the plan has.
+// GANLSTM_TEST_PLAN: "grid blocks columns multiprocessors", in place of what the plan has.
 #include <array>
+#include <cstdio>
 #include <cstdlib>
 
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../lstm/cluster_steps.h"
+#include "../lstm/persistent_steps.h"
 #include "../lstm/steps_binding.h"
 
 namespace ganlstm::cuda {
@@ -26,14 +27,11 @@ Tensor widened(const Tensor& t) {
   return to<Tensor>(stack[0]);
 }
 
-// Of an H100.
-constexpr size_t kShared = 227 << 10;
-constexpr int kMultiprocessors = 132;
+constexpr persistent::Limits kH100{9, 227 << 10, 132};
 
-std::string why_no_cluster(int64_t, int64_t hidden, int64_t element) {
-  const ClusterPlan plan =
-      cluster::plan(1, hidden, 1, int(element), 4, cluster::kMostBlocks, kShared, kMultiprocessors);
-  return cluster::why_not(plan, hidden);
+std::string why_not_cuda(int64_t, int64_t hidden, int64_t element) {
+  const auto plan = persistent::plan(1, hidden, 1, int(element), 4, kH100);
+  return persistent::why_not(plan, hidden, kH100);
 }
 
 struct PlainSteps {
@@ -65,45 +63,62 @@ struct PlainSteps {
     if constexpr (std::is_same_v<typename Args::T, double>) {
       check(false, "impl: cuda takes no torch.float64");
     } else {
-      ClusterPlan plan = planned(args);
+      using persistent::Precision;
+      const persistent::Plan plan = planned(args);
+      check(plan.fits, persistent::why_not(plan, args.shape.hidden, kH100));
       const auto* weights = static_cast<const typename Args::T*>(weight_hh.const_data_ptr());
+      Tensor room = room_of(plan, weight_hh);
+      char* bytes = static_cast<char*>(room.mutable_data_ptr());
       if constexpr (!std::is_same_v<typename Args::T, float>)
-        run<Args, Precision::native>(args, plan, weights);
+        run<Args, Precision::native>(args, plan, weights, bytes);
       else if (tf32)
-        run<Args, Precision::tf32>(args, plan, weights);
+        run<Args, Precision::tf32>(args, plan, weights, bytes);
       else
-        run<Args, Precision::split>(args, plan, weights);
+        run<Args, Precision::split>(args, plan, weights, bytes);
     }
   }
 
  private:
   template <typename Args>
-  static ClusterPlan planned(const Args& args) {
+  static persistent::Plan planned(const Args& args) {
     const Steps& s = args.shape;
     constexpr int kElement = int(sizeof(typename Args::T)), kTimes = Pass<Args>::kExchanged;
-    const char* named = std::getenv("GANLSTM_TEST_CLUSTER");
+    const char* named = std::getenv("GANLSTM_TEST_PLAN");
     if (named == nullptr)
-      return cluster::plan(s.batch, s.hidden, s.directions, kElement, kTimes, cluster::kMostBlocks,
-                           kShared, kMultiprocessors);
-    char* end;
-    const int blocks = int(std::strtol(named, &end, 10)), columns = int(std::strtol(end, &end, 10));
-    return cluster::sized(s.batch, s.hidden, kElement, kTimes, blocks, columns);
+      return persistent::plan(s.batch, s.hidden, s.directions, kElement, kTimes, kH100);
+    int grid = 0, blocks = 0, columns = 0;
+    persistent::Limits limits = kH100;
+    check(std::sscanf(named, "%d %d %d %d", &grid, &blocks, &columns, &limits.multiprocessors) == 4,
+          "GANLSTM_TEST_PLAN: expected four numbers, got ", named);
+    return persistent::sized(s.batch, s.hidden, s.directions, kElement, kTimes, grid != 0, blocks,
+                             columns, limits);
   }
 
-  template <typename Args, Precision kPrecision>
-  static void run(const Args& args, const ClusterPlan& plan, const typename Args::T* weights) {
+  template <typename Args, persistent::Precision kPrecision>
+  static void run(const Args& args, const persistent::Plan& plan, const typename Args::T* weights,
+                  char* room) {
     switch (plan.columns) {
-      case 1: return run<Args, kPrecision, 1>(args, plan, weights);
-      case 2: return run<Args, kPrecision, 2>(args, plan, weights);
-      default: return run<Args, kPrecision, 4>(args, plan, weights);
+      case 1: return run<Args, kPrecision, 1>(args, plan, weights, room);
+      case 2: return run<Args, kPrecision, 2>(args, plan, weights, room);
+      default: return run<Args, kPrecision, 4>(args, plan, weights, room);
     }
   }
 
-  template <typename Args, Precision kPrecision, int kColumns>
-  static void run(const Args& args, const ClusterPlan& plan, const typename Args::T* weights) {
-    device::launch(int(plan.tiles) * plan.blocks, int(args.shape.directions), plan.blocks,
-                   plan.threads, plan.shared,
-                   [&] { cluster::Block<Args, kPrecision, kColumns>(args, plan).run(weights); });
+  template <typename Args, persistent::Precision kPrecision, int kColumns>
+  static void run(const Args& args, const persistent::Plan& plan, const typename Args::T* weights,
+                  char* room) {
+    auto* arrivals = reinterpret_cast<unsigned int*>(room + plan.teams * plan.room);
+    const auto body = [&](auto grid) {
+      persistent::Block<Args, kPrecision, kColumns, decltype(grid)::value>(args, plan, room,
+                                                                           arrivals)
+          .run(weights);
+    };
+    device::launch(plan.teams * plan.blocks, plan.blocks, plan.threads, plan.shared, [&] {
+      if (plan.grid)
+        body(std::true_type());
+      else
+        body(std::false_type());
+    });
   }
 };
 
@@ -115,5 +130,5 @@ STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
-  m.impl("lstm_why_no_cluster", TORCH_BOX(&ganlstm::cuda::why_no_cluster));
+  m.impl("lstm_why_not_cuda", TORCH_BOX(&ganlstm::cuda::why_not_cuda));
 }

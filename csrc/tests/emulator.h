@@ -53,7 +53,6 @@ struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   int thread, block;
-  int64_t cluster_passage;
   bool done = false;
 };
 
@@ -64,7 +63,8 @@ struct Cluster {
   ucontext_t scheduler;
   Fiber* current = nullptr;
   std::function<void()> body;
-  int first_block, y, threads;
+  std::vector<std::function<void()>> mail;
+  int first_block, threads;
 };
 
 inline Cluster* running = nullptr;
@@ -78,24 +78,21 @@ inline void wait_for(const Barrier& barrier, int64_t passage) {
 
 inline int thread() { return fiber().thread; }
 inline int threads() { return running->threads; }
-inline int block_x() { return running->first_block + fiber().block; }
-inline int block_y() { return running->y; }
+inline int block() { return running->first_block + fiber().block; }
 inline char* shared_memory() { return own_block().memory.data(); }
 
 inline void block_barrier() {
   Barrier& barrier = own_block().barrier;
   wait_for(barrier, barrier.arrive(threads()));
 }
-inline void cluster_arrive() {
-  fiber().cluster_passage = running->barrier.arrive(int(running->fibers.size()));
+inline void cluster_barrier() {
+  Barrier& barrier = running->barrier;
+  wait_for(barrier, barrier.arrive(int(running->fibers.size())));
 }
-inline void cluster_wait() { wait_for(running->barrier, fiber().cluster_passage); }
 
-template <typename T>
-inline T* of_block(T* shared, int rank) {
-  const char* own = own_block().memory.data();
-  char* other = running->blocks[size_t(rank)].memory.data();
-  return reinterpret_cast<T*>(other + (reinterpret_cast<const char*>(shared) - own));
+inline void grid_arrive(unsigned int* count) { ++*count; }
+inline void grid_wait(const unsigned int* count, unsigned int expected) {
+  while (*count < expected) swapcontext(&fiber().context, &running->scheduler);
 }
 
 inline Words4 load16(const char* from) {
@@ -104,9 +101,42 @@ inline Words4 load16(const char* from) {
   std::memcpy(&value, from, 16);
   return value;
 }
+inline Words4 load16_of_others(const char* from) { return load16(from); }
 inline void store16(char* to, const Words4& value) {
   if (reinterpret_cast<uintptr_t>(to) % 16 != 0) std::abort();
   std::memcpy(to, &value, 16);
+}
+
+struct alignas(16) Inbox {
+  int expected;  // arrivals that the phase still waits for
+  int missing;   // bytes
+  int phase;
+
+  void settle() {
+    if (expected != 0 || missing != 0) return;
+    expected = 1;
+    ++phase;
+  }
+};
+inline void open_inbox(Inbox* inbox) { *inbox = {1, 0, 0}; }
+inline void expect_bytes(Inbox* inbox, uint32_t bytes) {
+  inbox->missing += int(bytes);
+  --inbox->expected;
+  inbox->settle();
+}
+inline void wait_for_bytes(Inbox* inbox, uint32_t parity) {
+  while (inbox->phase % 2 == parity) swapcontext(&fiber().context, &running->scheduler);
+}
+// It arrives when it arrives.
+inline void send16(char* place, const Words4& value, Inbox* inbox, int rank) {
+  char* own = own_block().memory.data();
+  char* other = running->blocks[size_t(rank)].memory.data();
+  auto* box = reinterpret_cast<Inbox*>(other + (reinterpret_cast<char*>(inbox) - own));
+  running->mail.push_back([to = other + (place - own), value, box] {
+    store16(to, value);
+    box->missing -= 16;
+    box->settle();
+  });
 }
 
 inline uint32_t bits_of(float value) {
@@ -163,16 +193,16 @@ inline void start_fiber() {
   swapcontext(&fiber().context, &running->scheduler);
 }
 
-// Runs body() as each thread of a grid of `x` blocks in clusters of `blocks`, by `y`.
-inline void launch(int x, int y, int blocks, int threads, size_t shared,
+// Runs body() as each thread of a grid of `all` blocks, in clusters, or in teams of a cooperative
+// grid that have nothing to do with each other, of `blocks`.
+inline void launch(int all, int blocks, int threads, size_t shared,
                    const std::function<void()>& body) {
   constexpr size_t kStack = 128 << 10;
-  for (int cluster = 0; cluster < x / blocks * y; ++cluster) {
+  for (int cluster = 0; cluster < all / blocks; ++cluster) {
     Cluster c;
     c.body = body;
     c.threads = threads;
-    c.first_block = cluster % (x / blocks) * blocks;
-    c.y = cluster / (x / blocks);
+    c.first_block = cluster * blocks;
     c.blocks.resize(size_t(blocks));
     // A NaN in each word: memory comes as another kernel left it.
     for (EmulatedBlock& block : c.blocks) {
@@ -200,6 +230,9 @@ inline void launch(int x, int y, int blocks, int threads, size_t shared,
         c.current = fiber;
         swapcontext(&c.scheduler, &fiber->context);
       }
+      std::shuffle(c.mail.begin(), c.mail.end(), random);
+      for (size_t left = c.mail.size() / 4; c.mail.size() > left; c.mail.pop_back())
+        c.mail.back()();
       order.erase(std::remove_if(order.begin(), order.end(), [](Fiber* f) { return f->done; }),
                   order.end());
     }

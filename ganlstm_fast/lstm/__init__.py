@@ -126,7 +126,7 @@ def _run(
     if name == "triton":
         _check_fits_triton(x, h0.size(2))
     elif name == "cuda":
-        _check_fits_cluster(x, h0.size(2))
+        _check_fits_cuda(x, h0.size(2))
     elif name == "cpu" and lengths is not None:
         lengths = lengths.cpu()
     contiguous = [w.contiguous() for w in flat]
@@ -147,8 +147,8 @@ def _check_fits_triton(x: Tensor, hidden: int) -> None:
         )
 
 
-def _check_fits_cluster(x: Tensor, hidden: int) -> None:
-    reason = torch.ops.ganlstm_fast.lstm_why_no_cluster(x.get_device(), hidden, x.dtype.itemsize)
+def _check_fits_cuda(x: Tensor, hidden: int) -> None:
+    reason = torch.ops.ganlstm_fast.lstm_why_not_cuda(x.get_device(), hidden, x.dtype.itemsize)
     if reason:
         raise RuntimeError(f"impl='cuda' cannot run lstm: it {reason}")
 

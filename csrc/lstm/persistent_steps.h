@@ -1,10 +1,10 @@
-// A pass's walk in one launch: a thread-block cluster takes some rows of the batch in one direction
+// A pass's walk in one launch: a team of thread blocks takes a tile of the batch in one direction
 // through all steps.
 //
 // A block has the weights of its own hidden units in shared memory for the whole walk. Each step it
 // multiplies them with what all blocks exchanged after the step before (h along time, dz against
-// it), works on its units, and writes their new values into the shared memory of every block of the
-// cluster: one cluster barrier a step. Both products are, for gates q, units u and rows b,
+// it), works on its units, and sends their new values to every block of the team. Both products
+// are, for gates q, units u and rows b,
 //
 //   sums[q][u][b] = sum over k < H of weight[q][u][k] exchanged[q or 0][b][k]
 //
@@ -16,86 +16,19 @@
 // the same, it holds 16 consecutive bytes, and every fragment is one load of 16 bytes.
 #pragma once
 
-#include <string>
-
 #include "../common/device.h"
+#include "persistent_plan.h"
 #include "step_elements.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::cuda::persistent {
 
 // Products of float32, whose two factors are rounded for tensor cores, or, exact to float32's own
 // rounding, split into two parts of which all products but the smallest are summed.
 enum class Precision { native, tf32, split };
 
-struct ClusterPlan {
-  int blocks;     // of a cluster
-  int units;      // of a block, a multiple of 16
-  int columns;    // rows of the batch by 8: 1, 2 or 4
-  int groups;     // of 64 bytes along k
-  int stride;     // bytes of a row of the exchanged array
-  int threads;    // of a block
-  int64_t tiles;  // of rows of the batch
-  size_t shared;  // bytes of a block
-  bool fits;
-};
-
-namespace cluster {
-
-// Eight are what every GPU with clusters takes; 16 those known so far.
-constexpr int kMostBlocks = 16;
-constexpr int kMostUnits = 32;  // of a block: more do not fit its shared memory
-
-inline ClusterPlan sized(int64_t batch, int64_t hidden, int element, int exchanged, int blocks,
-                         int columns) {
-  ClusterPlan p{};
-  p.blocks = blocks;
-  p.columns = columns;
-  p.units = int((hidden + 16 * blocks - 1) / (16 * blocks)) * 16;
-  p.groups = int((hidden * element + 63) / 64);
-  // Eight rows' loads then fall into different banks.
-  p.stride = p.groups * 64 + (p.groups % 2 == 0 ? 64 : 0);
-  p.threads = 8 * p.units;
-  p.tiles = (batch + 8 * columns - 1) / (8 * columns);
-  p.shared = size_t(4) * p.units * p.groups * 64 + size_t(2) * exchanged * 8 * columns * p.stride +
-             size_t(4) * p.units * (8 * columns + 1) * sizeof(float);
-  p.fits = p.units <= kMostUnits;
-  return p;
-}
-
-// The smallest cluster that holds the weights, 16 units a block if that takes no more than 8; and
-// the fewest rows a tile for which all clusters run at once.
-inline ClusterPlan plan(int64_t batch, int64_t hidden, int64_t directions, int element,
-                        int exchanged, int most_blocks, size_t most_shared, int multiprocessors) {
-  int blocks = 1;
-  while (blocks < 8 && blocks < most_blocks && blocks * 16 < hidden) blocks *= 2;
-  const auto fits = [&](int columns) {
-    const ClusterPlan p = sized(batch, hidden, element, exchanged, blocks, columns);
-    return p.fits && p.shared <= most_shared;
-  };
-  while (blocks < most_blocks && !fits(1)) blocks *= 2;
-  int columns = 1;
-  while (columns < 4 && fits(2 * columns) &&
-         sized(batch, hidden, element, exchanged, blocks, columns).tiles * blocks * directions >
-             multiprocessors)
-    columns *= 2;
-  ClusterPlan result = sized(batch, hidden, element, exchanged, blocks, columns);
-  result.fits = fits(columns);
-  return result;
-}
-
-// The end of a sentence, or nothing.
-inline std::string why_not(const ClusterPlan& plan, int64_t hidden) {
-  if (plan.blocks == 0) return "needs thread-block clusters, of compute capability 9.0";
-  if (plan.fits) return "";
-  return "has no room on chip for weight_hh of " + std::to_string(hidden) + " hidden units";
-}
-
-}  // namespace cluster
-
 #if defined(GANLSTM_DEVICE)
 
-namespace cluster {
-
+using device::Inbox;
 using device::Words4;
 
 // sum += a b over one group of 64 bytes of k: `low` and `high` are rows r and r + 8 of a.
@@ -136,7 +69,7 @@ GANLSTM_DEVICE T factor(T value) {
 }
 
 // A block's part of the work.
-template <typename Args, Precision kPrecision, int kColumns>
+template <typename Args, Precision kPrecision, int kColumns, bool kGrid>
 struct Block {
   using P = Pass<Args>;
   using T = typename Args::T;
@@ -144,27 +77,42 @@ struct Block {
   static constexpr int kRows = 8 * kColumns;
   static constexpr int kInGroup = 64 / int(sizeof(T));  // elements
   static constexpr int kSums = kRows + 1;               // row of the sums: other banks
+  static constexpr int kBuffers = kGrid ? 1 : 2;
+  // Groups of k at a time, as registers allow.
+  static constexpr int kUnroll = kPrecision == Precision::split ? 4 / kColumns
+                                 : kColumns == 4                ? 2
+                                                                : 4;
 
   const Args& args;
-  const ClusterPlan& plan;
-  const int rank, direction;
-  const int64_t first_row;
+  const Plan& plan;
+  const int rank, team;
   char* const weights;    // [4][units/16][groups][2][32 lanes] of 16 bytes
-  char* const exchanged;  // [2][kExchanged][kRows] of `stride` bytes
+  char* const exchanged;  // [kBuffers][kExchanged][kRows] of `stride` bytes
+  Inbox* const inboxes;   // of the two buffers, in a cluster
   float* const sums;      // [4][units][kSums]
+  char* const room;       // in a grid, of the team: [2] of `exchanged`
+  unsigned int* const arrivals;
+  int direction;
+  int64_t first_row;
+  unsigned int passages = 0;
 
-  GANLSTM_DEVICE Block(const Args& args, const ClusterPlan& plan)
+  GANLSTM_DEVICE Block(const Args& args, const Plan& plan, char* rooms, unsigned int* arrivals)
       : args(args),
         plan(plan),
-        rank(device::block_x() % plan.blocks),
-        direction(device::block_y()),
-        first_row(int64_t(device::block_x() / plan.blocks) * kRows),
+        rank(device::block() % plan.blocks),
+        team(device::block() / plan.blocks),
         weights(device::shared_memory()),
-        exchanged(weights + int64_t(4) * plan.units * plan.groups * 64),
-        sums(reinterpret_cast<float*>(exchanged + 2 * P::kExchanged * kRows * plan.stride)) {}
+        exchanged(weights + 4 * plan.units * plan.groups * 64),
+        inboxes(
+            reinterpret_cast<Inbox*>(exchanged + kBuffers * P::kExchanged * kRows * plan.stride)),
+        sums(reinterpret_cast<float*>(inboxes + 2)),
+        room(kGrid ? rooms + team * plan.room : nullptr),
+        arrivals(kGrid ? arrivals + team : nullptr) {}
+
+  static_assert(sizeof(Inbox) == kInbox);
 
   GANLSTM_DEVICE char* exchanged_row(int buffer, int q, int row) const {
-    return exchanged + ((buffer * P::kExchanged + q) * kRows + row) * plan.stride;
+    return exchanged + ((buffer % kBuffers * P::kExchanged + q) * kRows + row) * plan.stride;
   }
 
   // Of weight_hh [D,4H,H], what this block's units need; 0 where there is no unit or no k.
@@ -197,10 +145,10 @@ struct Block {
     return reinterpret_cast<T*>(weights + (fragment * 32 + lane) * 16) + in_group % kPart;
   }
 
-  // Both buffers 0, which the places of units that do not exist keep; along time the first holds
-  // the state before the first step.
+  // 0, which the places of units that do not exist keep; along time the first buffer holds the
+  // state before the first step.
   GANLSTM_DEVICE void load_exchanged() const {
-    char* end = reinterpret_cast<char*>(sums);
+    char* end = reinterpret_cast<char*>(inboxes);
     for (char* at = exchanged + device::thread() * 16; at < end; at += device::threads() * 16)
       device::store16(at, {0, 0, 0, 0});
     device::block_barrier();
@@ -226,7 +174,7 @@ struct Block {
 #pragma unroll
     for (int n = 0; n < kColumns; ++n)
       b[n] = exchanged_row(buffer, P::kExchanged == 4 ? q : 0, 8 * n + lane / 4) + lane % 4 * 16;
-#pragma unroll(kColumns == 4 ? 2 : 4)
+#pragma unroll(kUnroll)
     for (int group = 0; group < plan.groups; ++group) {
       const Words4 low = device::load16(a + group * 1024);
       const Words4 high = device::load16(a + group * 1024 + 512);
@@ -250,59 +198,136 @@ struct Block {
     return {at[0], at[gate], at[2 * gate], at[3 * gate]};
   }
 
-  // This block's units of a buffer, to every other block.
-  GANLSTM_DEVICE void send(int buffer) const {
-    const int first = rank * plan.units * int(sizeof(T)), bytes = plan.units * int(sizeof(T));
-    const int rest = plan.groups * 64 - first;  // of the row: a last block may have no units
-    const int chunks = (rest < 0 ? 0 : rest < bytes ? rest : bytes) / 16;
-    const int here = P::kExchanged * kRows * chunks;
-    for (int index = device::thread(); index < here * (plan.blocks - 1);
-         index += device::threads()) {
-      const int other = index / here, at = index % here;
-      char* chunk = exchanged_row(buffer, at / chunks / kRows, at / chunks % kRows) + first +
-                    at % chunks * 16;
-      const int to = (rank + 1 + other) % plan.blocks;
-      device::store16(device::of_block(chunk, to), device::load16(chunk));
+  // body(offset) for each 16 bytes of this block's units in a buffer.
+  template <typename Body>
+  GANLSTM_DEVICE void for_own_chunks(int first, int step, Body&& body) const {
+    // 16 or 32 units: a power of two.
+    const int shift = (sizeof(T) == 4 ? 2 : 1) + (plan.units == 32);
+    const int own = rank * plan.units * int(sizeof(T));
+    for (int index = first; index < P::kExchanged * kRows << shift; index += step) {
+      const int chunk = own + (index & ((1 << shift) - 1)) * 16;
+      // A last block may have fewer units.
+      if (chunk < plan.groups * 64) body((index >> shift) * plan.stride + chunk);
     }
   }
 
-  GANLSTM_DEVICE void run(const T* weight_hh) const {
-    load_weights(weight_hh);
-    load_exchanged();
+  // Before the walk: all blocks of the team are ready for what the others will send.
+  GANLSTM_DEVICE void begin() {
+    if constexpr (kGrid) {
+      arrive();
+      wait();
+    } else {
+      if (device::thread() == 0)
+        for (int buffer = 0; buffer < 2; ++buffer) device::open_inbox(inboxes + buffer);
+      device::cluster_barrier();
+    }
+  }
+
+  // This block's units of a buffer, for every other block. A block that sends the next step's has
+  // received all of this step's, and so nobody reads the buffer any more that it sends to.
+  GANLSTM_DEVICE void send(int buffer) {
+    if constexpr (kGrid) {
+      char* to = room + buffer * (plan.room / 2);
+      for_own_chunks(device::thread(), device::threads(), [&](int offset) {
+        device::store16(to + offset, device::load16(exchanged + offset));
+      });
+      arrive();
+    } else {
+      Inbox* inbox = inboxes + buffer;
+      if (device::thread() == 0) device::expect_bytes(inbox, bytes_of_others());
+      char* from = exchanged_row(buffer, 0, 0);
+      const int warps = device::threads() / 32;
+      for (int other = device::thread() / 32; other < plan.blocks - 1; other += warps) {
+        const int next = rank + 1 + other, to = next < plan.blocks ? next : next - plan.blocks;
+        for_own_chunks(device::thread() % 32, 32, [&](int offset) {
+          device::send16(from + offset, device::load16(from + offset), inbox, to);
+        });
+      }
+    }
+  }
+  GANLSTM_DEVICE int bytes_of_others() const {
+    const int units = plan.units * int(sizeof(T)), row = plan.groups * 64;
+    const auto up_to = [&](int block) { return block * units < row ? block * units : row; };
+    const int own = up_to(rank + 1) - up_to(rank);
+    return P::kExchanged * kRows * (up_to(plan.blocks) - own);
+  }
+
+  // What all have sent after step `walked` is there.
+  GANLSTM_DEVICE void receive(int buffer, int64_t walked) {
+    if constexpr (kGrid) {
+      wait();
+      fetch(buffer);
+    } else {
+      device::wait_for_bytes(inboxes + buffer, walked / 2 % 2);
+    }
+  }
+
+  // The last block's own memory is written to until it has received.
+  GANLSTM_DEVICE void end() const {
+    if constexpr (!kGrid) device::cluster_barrier();
+  }
+
+  GANLSTM_DEVICE void arrive() const {
+    device::block_barrier();
+    if (device::thread() == 0) device::grid_arrive(arrivals);
+  }
+  GANLSTM_DEVICE void wait() {
+    passages += plan.blocks;
+    if (device::thread() == 0) device::grid_wait(arrivals, passages);
+    device::block_barrier();
+  }
+  GANLSTM_DEVICE void fetch(int buffer) const {
+    const char* from = room + buffer * (plan.room / 2);
+    const int bytes = P::kExchanged * kRows * plan.stride;
+    for (int at = device::thread() * 16; at < bytes; at += device::threads() * 16)
+      device::store16(exchanged + at, device::load16_of_others(from + at));
+    device::block_barrier();
+  }
+
+  GANLSTM_DEVICE void run(const T* weight_hh) {
+    const int items = plan.tiles * int(args.shape.directions);
+    for (int item = team; item < items; item += plan.teams) {
+      direction = item / plan.tiles;
+      first_row = int64_t(item % plan.tiles) * kRows;
+      load_weights(weight_hh);
+      load_exchanged();
+      walk();
+    }
+  }
+
+  GANLSTM_DEVICE void walk() {
     // A thread has kColumns elements: one unit of rows that lie 8 apart.
     const int u = device::thread() % plan.units, row = device::thread() / plan.units;
     const int64_t unit = rank * plan.units + u;
     const Steps& s = args.shape;
     const auto exists = [&](int n) { return unit < s.hidden && first_row + row + 8 * n < s.batch; };
-    const auto index_of = [&](int64_t walked) {
-      return s.first + (P::kAlongTime ? walked : s.steps - 1 - walked);
-    };
     Element at[kColumns];
     typename P::Carried carried[kColumns];
     typename P::Operands operands[kColumns];
+    typename P::Results results[kColumns];
+    const auto time = [&](int n, int64_t walked) {
+      return at[n].time(s, s.first + (P::kAlongTime ? walked : s.steps - 1 - walked));
+    };
 #pragma unroll
     for (int n = 0; n < kColumns; ++n)
       if (exists(n)) {
         at[n] = Element(s, direction, first_row + row + 8 * n, unit);
         carried[n] = P::carry(args, at[n]);
-        operands[n] = P::load_operands(args, at[n], at[n].time(s, index_of(0)));
+        operands[n] = P::load_operands(args, at[n], time(n, 0));
       }
-    device::cluster_arrive();
-    device::cluster_wait();
-    for (int64_t walked = 0; walked < s.steps + !P::kAlongTime; ++walked) {
+    begin();
+    for (int64_t walked = 0; walked < s.steps; ++walked) {
       const int now = int(walked % 2), next = 1 - now;
       if (P::kAlongTime || walked > 0) multiply(now);
       device::block_barrier();
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) {
         if (!exists(n)) continue;
-        const int64_t index = index_of(walked);
         const Gates<V> product = sums_of(u, row + 8 * n);
         if constexpr (!P::kAlongTime)
-          if (walked > 0 && at[n].is_alive(at[n].time(s, index + 1))) P::take(product, carried[n]);
-        if (walked == s.steps) continue;
+          if (walked > 0 && at[n].is_alive(time(n, walked - 1))) P::take(product, carried[n]);
         V values[P::kExchanged];
-        P::run(args, at[n], at[n].time(s, index), operands[n], product, carried[n], values);
+        P::run(args, at[n], time(n, walked), operands[n], product, carried[n], values, results[n]);
 #pragma unroll
         for (int q = 0; q < P::kExchanged; ++q) {
           T value;
@@ -310,22 +335,33 @@ struct Block {
           reinterpret_cast<T*>(exchanged_row(next, q, row + 8 * n))[unit] =
               factor<kPrecision>(value);
         }
-        if (walked + 1 < s.steps)
-          operands[n] = P::load_operands(args, at[n], at[n].time(s, index_of(walked + 1)));
       }
       device::block_barrier();
-      if (walked < s.steps) send(next);
-      device::cluster_arrive();
-      device::cluster_wait();
+      send(next);
+      // While it is on its way.
+#pragma unroll
+      for (int n = 0; n < kColumns; ++n) {
+        if (!exists(n)) continue;
+        P::write(args, at[n], time(n, walked), results[n]);
+        if (walked + 1 < s.steps) operands[n] = P::load_operands(args, at[n], time(n, walked + 1));
+      }
+      receive(next, walked);
+    }
+    if constexpr (!P::kAlongTime) {
+      multiply(int(s.steps % 2));
+      device::block_barrier();
     }
 #pragma unroll
-    for (int n = 0; n < kColumns; ++n)
-      if (exists(n)) P::keep(args, at[n], carried[n]);
+    for (int n = 0; n < kColumns; ++n) {
+      if (!exists(n)) continue;
+      if constexpr (!P::kAlongTime)
+        if (at[n].is_alive(time(n, s.steps - 1))) P::take(sums_of(u, row + 8 * n), carried[n]);
+      P::keep(args, at[n], carried[n]);
+    }
+    end();
   }
 };
 
-}  // namespace cluster
-
 #endif
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::cuda::persistent
