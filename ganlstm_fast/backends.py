@@ -267,6 +267,17 @@ def resolve(family: str, impl: str | None, device: str, dtype: torch.dtype) -> s
     raise RuntimeError(f"no implementation of {family} serves {dtype} on {device}")
 
 
+def serving(
+    family: str, device: str, dtype: torch.dtype, *, proven_only: bool = False
+) -> list[str]:
+    """The implementations that serve a call, or those of them that ``auto`` may choose."""
+    return [
+        this.name
+        for this in _FAMILIES[family]
+        if _why_not(this, device, dtype) is None and (this.proven or not proven_only)
+    ]
+
+
 def explain(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from lstm_cases import CASES, RIVAL_DTYPES, Case, on_cpu_tensors
+from lstm_cases import CASES, RIVAL_DTYPES, Case, Orders, on_cpu_tensors
 from numerics import assert_close_to_reference, relative_error
 from torch import Tensor
 
 import setup
 from ganlstm_fast import lstm
-from ganlstm_fast.lstm import _check_fits_cuda, autograd, gpu
+from ganlstm_fast.lstm import autograd, fit, gpu, torch_impl
 
 ROOT = Path(__file__).parents[1]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -41,7 +41,14 @@ def assert_equals_reference(
     case = case.rounded(dtype)
     truth, rival = case.run("reference"), case.run("reference", RIVAL_DTYPES[dtype])
     on_cpu_tensors(monkeypatch, impl)
-    got = case.run(impl, dtype)
+    assert_runs_equal(case.run(impl, dtype), case, truth, rival)
+
+
+def assert_runs_equal(
+    got: Orders, case: Case, truth: Orders | None = None, rival: Orders | None = None
+) -> None:
+    truth = truth or case.run("reference")
+    rival = rival or case.run("reference", torch.float32)
     for order in ("outputs", "first", "second"):
         values = zip(*(getattr(run, order) for run in (got, truth, rival)), strict=True)
         for index, value in enumerate(values):
@@ -88,7 +95,7 @@ def test_says_what_does_not_fit_on_chip() -> None:
     assert [why_not(0, hidden, 4) for hidden in (1, 24, 256, 512)] == [""] * 4
     assert why_not(0, 2048, 2) == "has no room on chip for weight_hh of 2048 hidden units"
     with pytest.raises(RuntimeError, match="impl='cuda' cannot run lstm: it has no room on chip"):
-        _check_fits_cuda(torch.zeros(1, 1, 1), 1024)
+        fit.check("cuda", torch.zeros(1, 1, 1), 1024)
 
 
 @pytest.mark.usefixtures("steps_on_cpu", "poison")
@@ -197,3 +204,23 @@ def test_a_step_operator_checks_its_tensors() -> None:
     ):
         with pytest.raises(RuntimeError, match=message):
             op(**(good | change))
+
+
+@pytest.mark.usefixtures("steps_on_cpu", "poison")
+@pytest.mark.parametrize("name", ["lengths, both directions", "no bias"])
+def test_torch_at_first_order_and_kernels_at_second(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU whose kernels are proven, where cuDNN runs what is not recorded."""
+    case = CASES[name]
+    on_cpu_tensors(monkeypatch, "torch")
+    monkeypatch.setattr(torch_impl, "proven_kernels", lambda *_: "cell")
+    assert_runs_equal(case.run("torch", torch.float32), case)
+    inputs = [t.float().requires_grad_() for t in case.inputs]
+    outputs = case.call("torch", *inputs)
+    cotangents = [t.float() for t in case.cotangents]
+    first = torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True)
+    again = torch.autograd.grad(outputs, inputs, cotangents)
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(outputs, inputs, cotangents)

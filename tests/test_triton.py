@@ -17,7 +17,7 @@ from lstm_cases import CASES, on_cpu_tensors
 from numerics import assert_close_to_reference
 
 from ganlstm_fast import FastLSTM
-from ganlstm_fast.lstm import _check_fits_triton
+from ganlstm_fast.lstm import fit
 from ganlstm_fast.lstm.triton_common import check_size
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -62,6 +62,7 @@ def test_equals_reference_to_second_order(
     case = CASES[name].rounded(dtype)
     truth, rival = case.run("reference"), case.run("reference", dtype)
     if torch.cuda.is_available():
+        monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
         got = case.run("triton", dtype, "cuda")
     else:  # the autograd Functions on top of interpreted kernels, on CPU tensors
         on_cpu_tensors(monkeypatch, "triton")
@@ -148,8 +149,8 @@ def test_compiles_without_a_gpu(architecture: int, dtype: str, hidden: int) -> N
 
 def test_says_what_it_does_not_take() -> None:
     with pytest.raises(RuntimeError, match=r"it takes H up to 64 in torch\.float32, got 65"):
-        _check_fits_triton(torch.empty(1, 1, 1), 65)
-    _check_fits_triton(torch.empty(1, 1, 1, dtype=torch.bfloat16), 128)
+        fit.check("triton", torch.empty(1, 1, 1), 65)
+    fit.check("triton", torch.empty(1, 1, 1, dtype=torch.bfloat16), 128)
     with pytest.raises(RuntimeError, match="cannot run lstm: runs on cuda, not on cpu"):
         FastLSTM(3, 4, impl="triton")(torch.zeros(2, 3, 3))
     with pytest.raises(RuntimeError, match=r"fewer than 2\*\*29 elements, got shape"):

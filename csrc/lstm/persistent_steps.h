@@ -31,9 +31,10 @@ enum class Precision { native, tf32, split };
 using device::Inbox;
 using device::Words4;
 
-// sum += a b over one group of 64 bytes of k: `low` and `high` are rows r and r + 8 of a.
+// sum += a b over one group of 64 bytes of k: `low` and `high` are rows r and r + 8 of a. The two
+// halves of the group go to sums of their own: one would wait for the other.
 template <typename T, Precision kPrecision>
-GANLSTM_DEVICE void multiply_group(float (&sum)[4], const Words4& low, const Words4& high,
+GANLSTM_DEVICE void multiply_group(float (&sum)[2][4], const Words4& low, const Words4& high,
                                    const Words4& b) {
   if constexpr (kPrecision == Precision::split) {
     const auto round = [](uint32_t bits) {
@@ -54,8 +55,8 @@ GANLSTM_DEVICE void multiply_group(float (&sum)[4], const Words4& low, const Wor
     multiply_group<T, Precision::native>(sum, l, h, c_);
     multiply_group<T, Precision::native>(sum, l, h, c);
   } else {
-    device::mma<T>(sum, low.x, high.x, low.y, high.y, b.x, b.y);
-    device::mma<T>(sum, low.z, high.z, low.w, high.w, b.z, b.w);
+    device::mma<T>(sum[0], low.x, high.x, low.y, high.y, b.x, b.y);
+    device::mma<T>(sum[1], low.z, high.z, low.w, high.w, b.z, b.w);
   }
 }
 
@@ -170,7 +171,7 @@ struct Block {
     const int q = warp / (plan.units / 16), tile = warp % (plan.units / 16);
     const char* a = weights + (int64_t(warp) * plan.groups * 64 + lane) * 16;
     const char* b[kColumns];
-    float sum[kColumns][4] = {};
+    float sum[kColumns][2][4] = {};
 #pragma unroll
     for (int n = 0; n < kColumns; ++n)
       b[n] = exchanged_row(buffer, P::kExchanged == 4 ? q : 0, 8 * n + lane / 4) + lane % 4 * 16;
@@ -185,10 +186,10 @@ struct Block {
     float* to = sums + (q * plan.units + tile * 16 + lane / 4) * kSums + lane % 4 * 2;
 #pragma unroll
     for (int n = 0; n < kColumns; ++n) {
-      to[8 * n] = sum[n][0];
-      to[8 * n + 1] = sum[n][1];
-      to[8 * n + 8 * kSums] = sum[n][2];
-      to[8 * n + 8 * kSums + 1] = sum[n][3];
+      to[8 * n] = sum[n][0][0] + sum[n][1][0];
+      to[8 * n + 1] = sum[n][0][1] + sum[n][1][1];
+      to[8 * n + 8 * kSums] = sum[n][0][2] + sum[n][1][2];
+      to[8 * n + 8 * kSums + 1] = sum[n][0][3] + sum[n][1][3];
     }
   }
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast import backends
-from ganlstm_fast.lstm import autograd, reference, torch_impl
+from ganlstm_fast.lstm import autograd, fit, reference, torch_impl
 from ganlstm_fast.validation import check_lengths, check_tensor, describe
 
 __all__ = ["lstm", "lstm_cell"]
@@ -123,11 +123,8 @@ def _run(
         return reference.lstm(x, weights, h0, c0, lengths)
     if name == "torch":
         return torch_impl.lstm_forward(x, flat, h0, c0, lengths)
-    if name == "triton":
-        _check_fits_triton(x, h0.size(2))
-    elif name == "cuda":
-        _check_fits_cuda(x, h0.size(2))
-    elif name == "cpu" and lengths is not None:
+    fit.check(name, x, h0.size(2))
+    if name == "cpu" and lengths is not None:
         lengths = lengths.cpu()
     contiguous = [w.contiguous() for w in flat]
     return autograd.lstm_forward(
@@ -135,22 +132,6 @@ def _run(
         recompute,
         name,
     )
-
-
-def _check_fits_triton(x: Tensor, hidden: int) -> None:
-    from ganlstm_fast.lstm.triton_common import MOST_HIDDEN  # here: it needs triton
-
-    most = MOST_HIDDEN[x.dtype.itemsize]
-    if hidden > most:
-        raise RuntimeError(
-            f"impl='triton' cannot run lstm: it takes H up to {most} in {x.dtype}, got {hidden}"
-        )
-
-
-def _check_fits_cuda(x: Tensor, hidden: int) -> None:
-    reason = torch.ops.ganlstm_fast.lstm_why_not_cuda(x.get_device(), hidden, x.dtype.itemsize)
-    if reason:
-        raise RuntimeError(f"impl='cuda' cannot run lstm: it {reason}")
 
 
 def _state(name: str, value: Tensor | None, shape: tuple[int, ...], x: Tensor) -> Tensor:

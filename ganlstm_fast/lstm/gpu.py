@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlstm_fast.lstm import projections
+from ganlstm_fast import backends
+from ganlstm_fast.lstm import fit, projections
 from ganlstm_fast.lstm.projections import allows_tf32, by_direction, precision_of_lstm
 
 _ops = torch.ops.ganlstm_fast
@@ -131,10 +132,10 @@ def lstm_forward(
                 *(z, bias, layer.weight_hh, layer.lengths, first, total, h, c, y),
                 *((z, c_all) if keeps_all else (None, None)),
             )
-    if c_all is None:
-        c_all = torch.stack(windows) if windows else x.new_empty(0, dtype=layer.saved)
-        if save and not windows:
-            c_all = c_all.new_empty(0, *h0.shape)
+    if c_all is None and save:
+        c_all = torch.stack(windows) if windows else c.new_empty(0, *c.shape)
+    elif c_all is None:
+        c_all = c.new_empty(0)
     return y.flatten(2), h, c.to(x.dtype), gates, c_all
 
 
@@ -145,11 +146,11 @@ def _window_gates(
     h = h0.clone()
     if first > 0:
         h[0] = y[first - 1, :, 0]
-        if layer.directions == 2:
-            before = layer.total - first
-            # A row whose last valid step is before that has not begun.
-            began = True if layer.lengths is None else (before < layer.lengths)[:, None]
-            h[1] = y[before, :, 1] if began is True else torch.where(began, y[before, :, 1], h0[1])
+    if first > 0 and layer.directions == 2:
+        before = layer.total - first
+        h[1] = y[before, :, 1]
+        if layer.lengths is not None:  # a row whose last valid step is before that has not begun
+            h[1] = torch.where((before < layer.lengths)[:, None], h[1], h0[1])
     z = layer.project(first, steps)
     c_all = layer.empty(steps, 1, layer.saved)
     layer.steps(
@@ -320,7 +321,5 @@ def _tangent_of_z(
 
 def _default(x: Tensor, h0: Tensor) -> str:
     """For a call of an operator that names no implementation."""
-    from ganlstm_fast.lstm.triton_common import MOST_HIDDEN
-
-    most = MOST_HIDDEN.get(x.dtype.itemsize, 0)
-    return "triton" if h0.size(2) <= most else "cell"
+    is_served = "triton" in backends.serving("lstm", x.device.type, x.dtype)
+    return "triton" if is_served and fit.why_not("triton", x, h0.size(2)) is None else "cell"

@@ -1,4 +1,5 @@
-"""``impl="torch"``: torch's own LSTM at first order, the reference where a gradient is recorded.
+"""``impl="torch"``: torch's own LSTM at first order; where a gradient is itself recorded, a GPU's
+kernels that have been proven, else the reference.
 
 A machine without our compiled code is thus never slower than PyTorch, and second order works also
 where torch's LSTM has none (cuDNN).
@@ -15,7 +16,8 @@ from torch.autograd import Function
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast.dynamo import outside_of_graphs
-from ganlstm_fast.lstm import reference
+from ganlstm_fast.lstm import autograd, reference
+from ganlstm_fast.lstm.fit import proven_kernels
 
 
 def _per_direction(weights: Sequence[Tensor], directions: int) -> list[Sequence[Tensor]]:
@@ -34,7 +36,9 @@ def torch_lstm(
             return torch_lstm(x, weights, h0, c0, lengths)
     has_bias = len(weights) > 2 and weights[2].dim() == 1
     directions = h0.size(0)
-    options = (has_bias, 1, 0.0, False, directions == 2)
+    # cuDNN keeps what its backward needs in training mode only.
+    training = autograd.records(x, h0, c0, *weights)
+    options = (has_bias, 1, 0.0, training, directions == 2)
     if lengths is None:
         return torch.lstm(x, (h0, c0), list(weights), *options, False)
     packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
@@ -50,8 +54,20 @@ def torch_lstm(
     return y, h.index_select(1, back), c.index_select(1, back)
 
 
+def _again(
+    x: Tensor, weights: Sequence[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The outputs once more, with a graph that can be differentiated twice."""
+    impl = proven_kernels(x, h0.size(2))
+    if impl is None:
+        return reference.lstm(x, _per_direction(weights, h0.size(0)), h0, c0, lengths)
+    contiguous = [w.contiguous() for w in weights]
+    states = (h0.contiguous(), c0.contiguous())
+    return autograd.lstm_forward(x.contiguous(), contiguous, *states, lengths, impl=impl)
+
+
 class TorchLSTMFunction(Function):
-    """(x, h0, c0, lengths, *weights) -> y, h_T, c_T, differentiable to any order."""
+    """(x, h0, c0, lengths, *weights) -> y, h_T, c_T; orders beyond the first are the kernels'."""
 
     @staticmethod
     def forward(
@@ -71,18 +87,17 @@ class TorchLSTMFunction(Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         x, h0, c0, lengths, *weights = ctx.saved_tensors
         recorded = torch.is_grad_enabled()
+        # A second backward is told by saved_tensors above.
+        keep = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
         if recorded:
             # Aliases: h0 may itself be a function of the weights (a cell called twice, a second
             # layer), and a gradient with respect to the weights must not go through it here.
             inputs = [t.view_as(t) for t in (x, h0, c0, *weights)]
-            x, h0, c0, *weights = inputs
-            outputs = reference.lstm(x, _per_direction(weights, h0.size(0)), h0, c0, lengths)
+            outputs = _again(inputs[0], inputs[3:], inputs[1], inputs[2], lengths)
         else:
             inputs, outputs = ctx.graph
-            # Let go of the graph as torch's own nodes do; a second backward is told by
-            # saved_tensors above.
-            keep = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-            if keep is not None and not keep():
+            # As torch's own nodes do; what is kept, cuDNN copies before it writes over it.
+            if not keep:
                 ctx.graph = None
         wanted = [t for t in inputs if t.requires_grad]
         given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
@@ -93,7 +108,7 @@ class TorchLSTMFunction(Function):
                 [output for output, _ in given],
                 wanted,
                 [grad for _, grad in given],
-                retain_graph=True,
+                retain_graph=recorded or keep,
                 create_graph=recorded,
                 allow_unused=True,
             )
