@@ -18,6 +18,10 @@ from ganlstm_fast import lstm
 from ganlstm_fast.lstm import autograd, fit, gpu, torch_impl
 
 ROOT = Path(__file__).parents[1]
+EMULATED = [
+    *("one of everything", "one step", "one row", "odd sizes", "no bias"),
+    *("both directions, no bias", "lengths, both directions", "vectors and one"),
+]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
 
@@ -64,8 +68,8 @@ def assert_runs_equal(
 def test_equals_reference_to_second_order(
     name: str, dtype: torch.dtype, impl: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if impl == "cuda" and name == "several windows of dz":
-        pytest.skip("half a minute in the emulator, and no different there")
+    if impl == "cuda" and name not in EMULATED:
+        pytest.skip("no different from others in the emulator, which is slow")
     assert_equals_reference(CASES[name], impl, dtype, monkeypatch)
 
 

@@ -124,8 +124,8 @@ def _run(
     if name == "torch":
         return torch_impl.lstm_forward(x, flat, h0, c0, lengths)
     fit.check(name, x, h0.size(2))
-    if name == "cpu" and lengths is not None:
-        lengths = lengths.cpu()
+    if lengths is not None:
+        lengths = lengths.to(x.device, non_blocking=True)
     contiguous = [w.contiguous() for w in flat]
     return autograd.lstm_forward(
         *(x.contiguous(), contiguous, h0.contiguous(), c0.contiguous(), lengths),
