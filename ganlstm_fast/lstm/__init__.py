@@ -125,7 +125,7 @@ def _run(
         return torch_impl.lstm_forward(x, flat, h0, c0, lengths)
     fit.check(name, x, h0.size(2))
     if lengths is not None:
-        lengths = lengths.to(x.device, non_blocking=True)
+        lengths = lengths.to(x.device, non_blocking=x.is_cuda)  # to a CPU it has to arrive
     contiguous = [w.contiguous() for w in flat]
     return autograd.lstm_forward(
         *(x.contiguous(), contiguous, h0.contiguous(), c0.contiguous(), lengths),

@@ -70,7 +70,7 @@ class _Layer:
         self.x, self.weights, self.impl = x, weights, impl
         self.total = x.size(0)
         self.directions, self.batch, self.hidden = h0.shape
-        self.lengths = None if lengths is None else lengths.to(x.device, non_blocking=True)
+        self.lengths = None if lengths is None else lengths.to(x.device)
         self.saved = _saved_dtype(x)
         self.tf32 = allows_tf32(x)
         self.weight_hh = by_direction(weights, self.directions, 1)
