@@ -63,17 +63,33 @@ architecture() {
   "$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())' 2>/dev/null
 }
 
-# One that a kernel of which hangs ends with its process; the others go on.
+# In processes that run at the same time, most of which is compiling: a kernel that hangs takes only
+# its own with it. Together they run every test; Triton's compile the most.
 run_tests() {
-  local options=(-v -rfEs --tb=short -p no:cacheprovider)
-  has xdist && options+=(-n 8 --max-worker-restart=24)
+  local others="cell or cuda or triton" options=(-v -rfEs --tb=short -p no:cacheprovider)
+  local shards=("cell and not triton" "cuda and not (cell or triton)" "not ($others)")
+  shards+=("triton and bfloat16" "triton and (float16 and not bfloat16)" "triton and tf32")
+  shards+=("triton and float32" "triton and not (float16 or bfloat16 or tf32 or float32)")
   has pytest_timeout && options+=(--timeout=100 --timeout-method=thread)
-  stage test "$test_seconds" "$python" -m pytest tests/test_gpu.py tests/test_triton.py \
-    tests/test_benchmark_harness.py::test_contenders_do_the_same_work_on_a_gpu "${options[@]}"
-  # Without a summary where the time was out.
-  { grep -aE '^(FAILED|ERROR) ' "$logs/test.log" ||
-    grep -aoE '(FAILED|ERROR) +tests/.*' "$logs/test.log"; } | cut -c -200 | head -n 25
-  tail -n 1 "$logs/test.log"
+  local begun=$SECONDS number name running=()
+  echo "--- test (at most $test_seconds s)"
+  for number in "${!shards[@]}"; do
+    timeout -k 10 "$test_seconds" "$python" -m pytest tests/test_gpu.py tests/test_triton.py \
+      tests/test_benchmark_harness.py::test_contenders_do_the_same_work_on_a_gpu \
+      "${options[@]}" -k "${shards[number]}" >"$logs/test-$number.log" 2>&1 &
+    running[number]=$!
+  done
+  for number in "${!shards[@]}"; do
+    name=test-$number
+    wait "${running[number]}"
+    here=$?
+    ((here == 5)) && here=0 # no test of that name
+    note "$name" $here "$begun"
+    status[-1]+=" ${shards[number]}: $(tail -n 1 "$logs/$name.log" | cut -c -80)"
+    # Without a summary where the time was out.
+    { grep -aE '^(FAILED|ERROR) ' "$logs/$name.log" ||
+      grep -aoE '(FAILED|ERROR) +tests/.*' "$logs/$name.log"; } | cut -c -200 | head -n 8
+  done
 }
 
 # Each implementation in a process of its own, all at once. Without torch's allocator, which hides

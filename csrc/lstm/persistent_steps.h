@@ -263,7 +263,7 @@ struct Block {
     }
   }
 
-  // The last block's own memory is written to until it has received.
+  // No block leaves while another may still send to it.
   GANLSTM_DEVICE void end() const {
     if constexpr (!kGrid) device::cluster_barrier();
   }
