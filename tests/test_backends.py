@@ -49,8 +49,10 @@ def test_what_cannot_be_served_raises() -> None:
         use_impl("reference", "gru").__enter__()
     with pytest.raises(RuntimeError, match=r"impl='cpu' cannot run lstm: runs on cpu, not on cuda"):
         resolve("lstm", "cpu", "cuda", torch.float32)
-    with pytest.raises(RuntimeError, match="impl='cuda' cannot run lstm: lstm has cpu, triton"):
+    with pytest.raises(RuntimeError, match="impl='cuda' cannot run lstm: runs on cuda, not on cpu"):
         resolve("lstm", "cuda", "cpu", torch.float32)
+    with pytest.raises(RuntimeError, match="cannot run gradient_penalty: gradient_penalty has ref"):
+        resolve("gradient_penalty", "cell", "cuda", torch.float32)
 
 
 @needs_cpu_kernels
