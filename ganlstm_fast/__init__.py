@@ -5,6 +5,7 @@ from ganlstm_fast.backends import empty_cache, explain, use_impl
 from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate, penalty
 from ganlstm_fast.lstm import lstm, lstm_cell
 from ganlstm_fast.nn import (
+    SNLSTM,
     FastLSTM,
     FastLSTMCell,
     SNConv1d,
@@ -22,6 +23,7 @@ from ganlstm_fast.nn import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "SNLSTM",
     "FastLSTM",
     "FastLSTMCell",
     "SNConv1d",
