@@ -6,7 +6,7 @@ same numbers from the same ``u`` and ``v``.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ganlstm_fast.nn.conv_norm import ConvSpectralNorm
 from ganlstm_fast.spectral_norm import check_options, reference, spectral_normalize
 from ganlstm_fast.validation import describe
 
@@ -113,7 +114,8 @@ def _find(module: nn.Module, name: str) -> int | None:
     if not parametrize.is_parametrized(module, name):
         return None
     chain = module.parametrizations[name]
-    return next((i for i, item in enumerate(chain) if isinstance(item, SpectralNorm)), None)
+    ours = (SpectralNorm, ConvSpectralNorm)
+    return next((i for i, item in enumerate(chain) if isinstance(item, ours)), None)
 
 
 def spectral_norm(
@@ -122,6 +124,9 @@ def spectral_norm(
     n_power_iterations: int = 1,
     eps: float = 1e-12,
     dim: int | None = None,
+    *,
+    norm: str = "matrix",
+    input_size: int | Sequence[int] | None = None,
 ) -> ModuleT:
     """Divide ``module.<name>`` by its largest singular value, estimated by power iteration.
 
@@ -137,12 +142,26 @@ def spectral_norm(
     ``state_dict`` is that of ``torch.nn.utils.parametrizations.spectral_norm``; one saved by the
     older ``torch.nn.utils.spectral_norm`` loads as well.
 
+    With ``norm="conv"`` the weight of a convolution is divided by the norm of the convolution
+    itself, as an operator on inputs of one size (Gouk et al., 2018; Farnia et al., 2019). Divided
+    by the norm of the matrix, a convolution can still stretch an input by up to the square root of
+    the number of outputs that a pixel enters: 3 for a 3x3 kernel, 2 for 4x4 with stride 2. It is
+    the tighter choice and the slower one: an iteration is one pass of the convolution and one of
+    its transpose over one input, and converges more slowly, so that sigma stays further below the
+    norm; give it more iterations. The bound also holds for smaller inputs, not for larger ones. Any
+    stride, dilation, groups and zero padding, transposed too. Its buffers are ``_conv_u``
+    (out_channels, *output_size) and ``_conv_v`` (in_channels, *input_size), which torch's
+    parametrization does not have.
+
     Args:
         module: changed in place.
         name: a parameter of ``module`` (float16, bfloat16, float32 or float64).
         n_power_iterations: iterations for each access in training mode.
         eps: floor of the norms.
         dim: dimension of the outputs. None: 1 for transposed convolutions, 0 for anything else.
+        norm: ``"matrix"`` or, for the ``weight`` of a convolution, ``"conv"``.
+        input_size: with ``norm="conv"``, the inputs' size without batch and channels: (L,), (H, W)
+            or (D, H, W).
 
     Returns:
         ``module``.
@@ -172,6 +191,17 @@ def spectral_norm(
         )
     if _find(module, name) is not None:
         raise RuntimeError(f"{name!r} of this {type(module).__name__} has a spectral norm already")
+    if norm == "conv":
+        if name != "weight":
+            raise ValueError(f"name: expected 'weight' with norm='conv', got {name!r}")
+        if dim is not None:
+            raise ValueError(f"dim: expected None with norm='conv', got {dim!r}")
+        conv = ConvSpectralNorm(module, input_size, n_power_iterations, eps)
+        return parametrize.register_parametrization(module, name, conv)
+    if norm != "matrix":
+        raise ValueError(f"norm: expected 'matrix' or 'conv', got {norm!r}")
+    if input_size is not None:
+        raise ValueError(f"input_size: expected None with norm='matrix', got {input_size!r}")
     if dim is None:
         dim = 1 if isinstance(module, _TRANSPOSED) else 0
     parametrization = SpectralNorm(weight, n_power_iterations, dim, eps)
@@ -208,14 +238,21 @@ def remove_spectral_norm(module: ModuleT, name: str = "weight") -> ModuleT:
 class _SpectralNormLayer:
     """Mixed in before a layer of torch: its constructor, then :func:`spectral_norm`.
 
-    Takes the arguments of torch's layer, and ``n_power_iterations`` and ``eps`` by keyword.
+    Takes the arguments of torch's layer, and ``n_power_iterations``, ``eps`` and, for convolutions,
+    ``norm`` and ``input_size`` by keyword.
     """
 
     def __init__(
-        self, *args: Any, n_power_iterations: int = 1, eps: float = 1e-12, **kwargs: Any
+        self,
+        *args: Any,
+        n_power_iterations: int = 1,
+        eps: float = 1e-12,
+        norm: str = "matrix",
+        input_size: int | Sequence[int] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        spectral_norm(self, "weight", n_power_iterations, eps)
+        spectral_norm(self, "weight", n_power_iterations, eps, norm=norm, input_size=input_size)
 
 
 class SNConv1d(_SpectralNormLayer, nn.Conv1d):
