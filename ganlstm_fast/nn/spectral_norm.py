@@ -92,21 +92,43 @@ class SpectralNorm(nn.Module):
         return f"n_power_iterations={self.n_power_iterations}, dim={self.dim}, eps={self.eps}"
 
 
-def _rename_old_keys(
+def _translate_state(
     name: str,
     module: nn.Module,
     state_dict: MutableMapping[str, Any],
     prefix: str,
     *_: Any,
 ) -> None:
-    """Rename what ``torch.nn.utils.spectral_norm``, the older one, saved to the newer names."""
-    if not parametrize.is_parametrized(module, name):
+    """Put what other spectral norms saved under the names of torch's parametrization.
+
+    These are the older ``torch.nn.utils.spectral_norm`` and layers with buffers ``sn_u`` (1, h) and
+    ``sn_sigma`` (1,), as those of the mimicry library (torch_mimicry/modules/spectral_norm.py).
+    """
+    index = _find(module, name)
+    if index is None:
+        return
+    norm = module.parametrizations[name][index]
+    if not isinstance(norm, SpectralNorm):
         return
     new = f"{prefix}parametrizations.{name}."
-    names = {"_orig": f"{new}original", "_u": f"{new}0._u", "_v": f"{new}0._v"}
-    if all(f"{prefix}{name}{old}" in state_dict for old in names):
-        for old, key in names.items():
-            state_dict[key] = state_dict.pop(f"{prefix}{name}{old}")
+    keys = {"weight": f"{new}original", "u": f"{new}{index}._u", "v": f"{new}{index}._v"}
+    old = {"weight": f"{prefix}{name}_orig", "u": f"{prefix}{name}_u", "v": f"{prefix}{name}_v"}
+    if all(key in state_dict for key in old.values()):
+        for what, key in old.items():
+            state_dict[keys[what]] = state_dict.pop(key)
+        return
+    weight, u = state_dict.get(f"{prefix}{name}"), state_dict.get(f"{prefix}sn_u")
+    # These have the rows in dimension 0; what does not fit is left to load_state_dict's message.
+    fits = name == "weight" and norm.dim == 0 and isinstance(weight, Tensor) and weight.dim() > 1
+    if fits and isinstance(u, Tensor) and u.shape == (1, weight.shape[0]):
+        matrix = reference.as_matrix(weight.detach(), 0).to(u.dtype)
+        # Half an iteration more than what gives a v: in eval mode these layers iterate once as
+        # well, without storing it, and so sigma is the one they have.
+        v = F.normalize(torch.mv(matrix.t(), u[0]), dim=0)
+        values = {"weight": weight, "u": F.normalize(torch.mv(matrix, v), dim=0), "v": v}
+        for key in (name, "sn_u", "sn_sigma"):
+            state_dict.pop(prefix + key, None)
+        state_dict.update({keys[what]: value for what, value in values.items()})
 
 
 def _find(module: nn.Module, name: str) -> int | None:
@@ -140,7 +162,8 @@ def spectral_norm(
     and a second backward are all fine: no tensor that autograd saved is ever changed.
 
     ``state_dict`` is that of ``torch.nn.utils.parametrizations.spectral_norm``; one saved by the
-    older ``torch.nn.utils.spectral_norm`` loads as well.
+    older ``torch.nn.utils.spectral_norm`` loads as well, and one of layers with buffers ``sn_u``
+    and ``sn_sigma``, as those of the mimicry library.
 
     With ``norm="conv"`` the weight of a convolution is divided by the norm of the convolution
     itself, as an operator on inputs of one size (Gouk et al., 2018; Farnia et al., 2019). Divided
@@ -206,7 +229,7 @@ def spectral_norm(
         dim = 1 if isinstance(module, _TRANSPOSED) else 0
     parametrization = SpectralNorm(weight, n_power_iterations, dim, eps)
     parametrize.register_parametrization(module, name, parametrization)
-    module.register_load_state_dict_pre_hook(partial(_rename_old_keys, name))
+    module.register_load_state_dict_pre_hook(partial(_translate_state, name))
     return module
 
 
