@@ -2,6 +2,7 @@
 
 from ganlstm_fast import without_gradient  # noqa: F401  (registers operators)
 from ganlstm_fast.backends import empty_cache, explain, use_impl
+from ganlstm_fast.convert import accelerate, to_torch
 from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate, penalty
 from ganlstm_fast.lstm import lstm, lstm_cell
 from ganlstm_fast.nn import (
@@ -35,6 +36,7 @@ __all__ = [
     "SNEmbedding",
     "SNLinear",
     "__version__",
+    "accelerate",
     "empty_cache",
     "explain",
     "gradient_penalty",
@@ -44,5 +46,6 @@ __all__ = [
     "penalty",
     "remove_spectral_norm",
     "spectral_norm",
+    "to_torch",
     "use_impl",
 ]
