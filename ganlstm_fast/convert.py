@@ -98,7 +98,7 @@ def accelerate(model: nn.Module) -> Report:
     mode, ``u`` and ``v`` stay as they are. The numbers are torch's, to rounding, but for the
     iterations of two cases in training mode, which the report names. ``state_dict`` keeps its keys;
     those of the older spectral norm become those of the newer (``parametrizations.weight.original``
-    for ``weight_orig``), and old checkpoints load still. A third derivative of an LSTM raises.
+    for ``weight_orig``), and old checkpoints load still. A third derivative of our kernels raises.
 
     Call it before ``torch.compile`` and before FSDP; before or after DDP and the optimiser.
 
