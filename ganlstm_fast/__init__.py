@@ -2,9 +2,11 @@
 
 from ganlstm_fast import without_gradient  # noqa: F401  (registers operators)
 from ganlstm_fast.backends import empty_cache, explain, use_impl
+from ganlstm_fast.convert import accelerate, to_torch
 from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate, penalty
 from ganlstm_fast.lstm import lstm, lstm_cell
 from ganlstm_fast.nn import (
+    SNLSTM,
     FastLSTM,
     FastLSTMCell,
     SNConv1d,
@@ -22,6 +24,7 @@ from ganlstm_fast.nn import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "SNLSTM",
     "FastLSTM",
     "FastLSTMCell",
     "SNConv1d",
@@ -33,6 +36,7 @@ __all__ = [
     "SNEmbedding",
     "SNLinear",
     "__version__",
+    "accelerate",
     "empty_cache",
     "explain",
     "gradient_penalty",
@@ -42,5 +46,6 @@ __all__ = [
     "penalty",
     "remove_spectral_norm",
     "spectral_norm",
+    "to_torch",
     "use_impl",
 ]

@@ -13,7 +13,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_snippets() -> None:
     snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     real, fake = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)
     scores = nn.Parameter(torch.zeros(2))
     names = {
@@ -21,6 +21,7 @@ def test_snippets() -> None:
         "x": torch.randn(2, 5, 64),
         "lengths": [5, 3],
         "some_module": nn.LSTM(4, 4),
+        "model": nn.Sequential(nn.LSTM(4, 4)),
         "real": real,
         "fake": fake,
         "real_scores": scores,

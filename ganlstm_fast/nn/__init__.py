@@ -1,6 +1,7 @@
 """Layers: drop-in replacements of torch's."""
 
 from ganlstm_fast.nn.lstm import FastLSTM, FastLSTMCell
+from ganlstm_fast.nn.sn_lstm import SNLSTM
 from ganlstm_fast.nn.spectral_norm import (
     SNConv1d,
     SNConv2d,
@@ -16,6 +17,7 @@ from ganlstm_fast.nn.spectral_norm import (
 )
 
 __all__ = [
+    "SNLSTM",
     "FastLSTM",
     "FastLSTMCell",
     "SNConv1d",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
+from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast.dynamo import let_dynamo_trace, outside_of_graphs
@@ -66,6 +68,27 @@ class FastLSTM(nn.LSTM):
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (", recompute=True" if self.recompute else "")
+
+    def _init_flat_weights(self) -> None:
+        if not parametrize.is_parametrized(self):
+            return super()._init_flat_weights()
+        # torch's reads each weight by name, at each .to() and the like. That would run the
+        # parametrizations (a power iteration), and keep results with a graph, which deepcopy
+        # refuses. Here only the dtype of these is read.
+        self._flat_weights = [self._stored(name) for name in self._flat_weights_names]
+        self._flat_weight_refs = [w if w is None else weakref.ref(w) for w in self._flat_weights]
+
+    def _stored(self, name: str) -> Tensor | None:
+        """The tensor that is stored for a weight: under a parametrization what it is made of."""
+        if not parametrize.is_parametrized(self, name):
+            return getattr(self, name, None)
+        chain = self.parametrizations[name]
+        return chain.original if chain.is_tensor else chain.original0
+
+    def flatten_parameters(self) -> None:
+        # cuDNN's one chunk of memory: weights that are computed at each call are not in it.
+        if not parametrize.is_parametrized(self):
+            super().flatten_parameters()
 
     def forward(  # type: ignore[override]
         self,
@@ -172,13 +195,17 @@ class FastLSTM(nn.LSTM):
     def _torch_stack(
         self, x: Tensor, hx: State, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
+        # Not through torch's forward, which reads each weight two to four times, and a
+        # parametrization runs at each.
+        flat = [getattr(self, name) for name in self._flat_weights_names]
+        options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
         if lengths is None:
-            # torch's forward reads batch_first; the batch here is time-major.
-            y, (h, c) = super().forward(x.transpose(0, 1) if self.batch_first else x, hx)
-            return (y.transpose(0, 1) if self.batch_first else y), h, c
+            return torch.lstm(x, hx, flat, *options, False)
         packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
-        y, (h, c) = super().forward(packed, hx)
-        return pad_packed_sequence(y, total_length=x.size(0))[0], h, c
+        h, c = self.permute_hidden(hx, packed.sorted_indices)
+        data, h, c = torch.lstm(packed.data, packed.batch_sizes, (h, c), flat, *options)
+        y, _ = pad_packed_sequence(packed._replace(data=data), total_length=x.size(0))
+        return y, *self.permute_hidden((h, c), packed.unsorted_indices)
 
     def _weights(self, layer: int, direction: int) -> tuple[Tensor, ...]:
         # By attribute at each call, so that parametrizations, weight drop and tying work.

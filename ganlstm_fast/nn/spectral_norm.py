@@ -6,7 +6,7 @@ same numbers from the same ``u`` and ``v``.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ganlstm_fast.nn.conv_norm import ConvSpectralNorm
 from ganlstm_fast.spectral_norm import check_options, reference, spectral_normalize
 from ganlstm_fast.validation import describe
 
@@ -91,21 +92,43 @@ class SpectralNorm(nn.Module):
         return f"n_power_iterations={self.n_power_iterations}, dim={self.dim}, eps={self.eps}"
 
 
-def _rename_old_keys(
+def _translate_state(
     name: str,
     module: nn.Module,
     state_dict: MutableMapping[str, Any],
     prefix: str,
     *_: Any,
 ) -> None:
-    """Rename what ``torch.nn.utils.spectral_norm``, the older one, saved to the newer names."""
-    if not parametrize.is_parametrized(module, name):
+    """Put what other spectral norms saved under the names of torch's parametrization.
+
+    These are the older ``torch.nn.utils.spectral_norm`` and layers with buffers ``sn_u`` (1, h) and
+    ``sn_sigma`` (1,), as those of the mimicry library (torch_mimicry/modules/spectral_norm.py).
+    """
+    index = _find(module, name)
+    if index is None:
+        return
+    norm = module.parametrizations[name][index]
+    if not isinstance(norm, SpectralNorm):
         return
     new = f"{prefix}parametrizations.{name}."
-    names = {"_orig": f"{new}original", "_u": f"{new}0._u", "_v": f"{new}0._v"}
-    if all(f"{prefix}{name}{old}" in state_dict for old in names):
-        for old, key in names.items():
-            state_dict[key] = state_dict.pop(f"{prefix}{name}{old}")
+    keys = {"weight": f"{new}original", "u": f"{new}{index}._u", "v": f"{new}{index}._v"}
+    old = {"weight": f"{prefix}{name}_orig", "u": f"{prefix}{name}_u", "v": f"{prefix}{name}_v"}
+    if all(key in state_dict for key in old.values()):
+        for what, key in old.items():
+            state_dict[keys[what]] = state_dict.pop(key)
+        return
+    weight, u = state_dict.get(f"{prefix}{name}"), state_dict.get(f"{prefix}sn_u")
+    # These have the rows in dimension 0; what does not fit is left to load_state_dict's message.
+    fits = name == "weight" and norm.dim == 0 and isinstance(weight, Tensor) and weight.dim() > 1
+    if fits and isinstance(u, Tensor) and u.shape == (1, weight.shape[0]):
+        matrix = reference.as_matrix(weight.detach(), 0).to(u.dtype)
+        # Half an iteration more than what gives a v: in eval mode these layers iterate once as
+        # well, without storing it, and so sigma is the one they have.
+        v = F.normalize(torch.mv(matrix.t(), u[0]), dim=0)
+        values = {"weight": weight, "u": F.normalize(torch.mv(matrix, v), dim=0), "v": v}
+        for key in (name, "sn_u", "sn_sigma"):
+            state_dict.pop(prefix + key, None)
+        state_dict.update({keys[what]: value for what, value in values.items()})
 
 
 def _find(module: nn.Module, name: str) -> int | None:
@@ -113,7 +136,8 @@ def _find(module: nn.Module, name: str) -> int | None:
     if not parametrize.is_parametrized(module, name):
         return None
     chain = module.parametrizations[name]
-    return next((i for i, item in enumerate(chain) if isinstance(item, SpectralNorm)), None)
+    ours = (SpectralNorm, ConvSpectralNorm)
+    return next((i for i, item in enumerate(chain) if isinstance(item, ours)), None)
 
 
 def spectral_norm(
@@ -122,6 +146,9 @@ def spectral_norm(
     n_power_iterations: int = 1,
     eps: float = 1e-12,
     dim: int | None = None,
+    *,
+    norm: str = "matrix",
+    input_size: int | Sequence[int] | None = None,
 ) -> ModuleT:
     """Divide ``module.<name>`` by its largest singular value, estimated by power iteration.
 
@@ -135,7 +162,19 @@ def spectral_norm(
     and a second backward are all fine: no tensor that autograd saved is ever changed.
 
     ``state_dict`` is that of ``torch.nn.utils.parametrizations.spectral_norm``; one saved by the
-    older ``torch.nn.utils.spectral_norm`` loads as well.
+    older ``torch.nn.utils.spectral_norm`` loads as well, and one of layers with buffers ``sn_u``
+    and ``sn_sigma``, as those of the mimicry library.
+
+    With ``norm="conv"`` the weight of a convolution is divided by the norm of the convolution
+    itself, as an operator on inputs of one size (Gouk et al., 2018; Farnia et al., 2019). Divided
+    by the norm of the matrix, a convolution can still stretch an input by up to the square root of
+    the number of outputs that a pixel enters: 3 for a 3x3 kernel, 2 for 4x4 with stride 2. It is
+    the tighter choice and the slower one: an iteration is one pass of the convolution and one of
+    its transpose over one input, and converges more slowly, so that sigma stays further below the
+    norm; give it more iterations. The bound also holds for smaller inputs, not for larger ones. Any
+    stride, dilation, groups and zero padding, transposed too. Its buffers are ``_conv_u``
+    (out_channels, *output_size) and ``_conv_v`` (in_channels, *input_size), which torch's
+    parametrization does not have.
 
     Args:
         module: changed in place.
@@ -143,6 +182,9 @@ def spectral_norm(
         n_power_iterations: iterations for each access in training mode.
         eps: floor of the norms.
         dim: dimension of the outputs. None: 1 for transposed convolutions, 0 for anything else.
+        norm: ``"matrix"`` or, for the ``weight`` of a convolution, ``"conv"``.
+        input_size: with ``norm="conv"``, the inputs' size without batch and channels: (L,), (H, W)
+            or (D, H, W).
 
     Returns:
         ``module``.
@@ -172,11 +214,22 @@ def spectral_norm(
         )
     if _find(module, name) is not None:
         raise RuntimeError(f"{name!r} of this {type(module).__name__} has a spectral norm already")
+    if norm == "conv":
+        if name != "weight":
+            raise ValueError(f"name: expected 'weight' with norm='conv', got {name!r}")
+        if dim is not None:
+            raise ValueError(f"dim: expected None with norm='conv', got {dim!r}")
+        conv = ConvSpectralNorm(module, input_size, n_power_iterations, eps)
+        return parametrize.register_parametrization(module, name, conv)
+    if norm != "matrix":
+        raise ValueError(f"norm: expected 'matrix' or 'conv', got {norm!r}")
+    if input_size is not None:
+        raise ValueError(f"input_size: expected None with norm='matrix', got {input_size!r}")
     if dim is None:
         dim = 1 if isinstance(module, _TRANSPOSED) else 0
     parametrization = SpectralNorm(weight, n_power_iterations, dim, eps)
     parametrize.register_parametrization(module, name, parametrization)
-    module.register_load_state_dict_pre_hook(partial(_rename_old_keys, name))
+    module.register_load_state_dict_pre_hook(partial(_translate_state, name))
     return module
 
 
@@ -208,14 +261,21 @@ def remove_spectral_norm(module: ModuleT, name: str = "weight") -> ModuleT:
 class _SpectralNormLayer:
     """Mixed in before a layer of torch: its constructor, then :func:`spectral_norm`.
 
-    Takes the arguments of torch's layer, and ``n_power_iterations`` and ``eps`` by keyword.
+    Takes the arguments of torch's layer, and ``n_power_iterations``, ``eps`` and, for convolutions,
+    ``norm`` and ``input_size`` by keyword.
     """
 
     def __init__(
-        self, *args: Any, n_power_iterations: int = 1, eps: float = 1e-12, **kwargs: Any
+        self,
+        *args: Any,
+        n_power_iterations: int = 1,
+        eps: float = 1e-12,
+        norm: str = "matrix",
+        input_size: int | Sequence[int] | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        spectral_norm(self, "weight", n_power_iterations, eps)
+        spectral_norm(self, "weight", n_power_iterations, eps, norm=norm, input_size=input_size)
 
 
 class SNConv1d(_SpectralNormLayer, nn.Conv1d):

@@ -1,0 +1,338 @@
+"""Convert a model made of torch's layers in place, and back.
+
+>>> report = accelerate(model)
+>>> print(report)
+>>> to_torch(model)
+
+Both change classes, never tensors: each module stays the same object with the same parameters and
+buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm as TorchSpectralNorm
+from torch.nn.utils.spectral_norm import (
+    SpectralNorm as OldSpectralNorm,
+)
+from torch.nn.utils.spectral_norm import (
+    SpectralNormLoadStateDictPreHook,
+    SpectralNormStateDictHook,
+)
+
+from ganlstm_fast import nn as layers
+from ganlstm_fast.nn.conv_norm import ConvSpectralNorm
+from ganlstm_fast.nn.spectral_norm import SpectralNorm, _translate_state
+from ganlstm_fast.spectral_norm import check_options
+from ganlstm_fast.validation import describe
+
+__all__ = ["Change", "Report", "accelerate", "to_torch"]
+
+_TO_OURS: dict[type, type] = {nn.LSTM: layers.FastLSTM, nn.LSTMCell: layers.FastLSTMCell}
+_TO_TORCH: dict[type, type] = {
+    **{ours: torchs for torchs, ours in _TO_OURS.items()},
+    layers.SNLSTM: nn.LSTM,
+    layers.SNConv1d: nn.Conv1d,
+    layers.SNConv2d: nn.Conv2d,
+    layers.SNConv3d: nn.Conv3d,
+    layers.SNConvTranspose1d: nn.ConvTranspose1d,
+    layers.SNConvTranspose2d: nn.ConvTranspose2d,
+    layers.SNConvTranspose3d: nn.ConvTranspose3d,
+    layers.SNLinear: nn.Linear,
+    layers.SNEmbedding: nn.Embedding,
+}
+
+_SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What became of one module, or of the spectral norm of one of its weights."""
+
+    module: str  # its name in the model, "" for the model itself
+    before: str
+    after: str | None  # None: left alone
+    note: str = ""  # why it was left alone, or what to know
+
+    def __str__(self) -> str:
+        text = f"{self.module or '(the model)'}: {self.before}"
+        if self.after is None:
+            return f"{text}, left alone: {self.note}"
+        return f"{text} -> {self.after}" + (f" ({self.note})" if self.note else "")
+
+
+class Report(list[Change]):
+    """A list of :class:`Change`; printed, a line for each."""
+
+    @property
+    def changed(self) -> list[Change]:
+        return [change for change in self if change.after is not None]
+
+    @property
+    def left_alone(self) -> list[Change]:
+        return [change for change in self if change.after is None]
+
+    def __str__(self) -> str:
+        head = f"{len(self.changed)} converted, {len(self.left_alone)} left alone"
+        return "\n".join([head, *map(str, self)])
+
+
+def accelerate(model: nn.Module) -> Report:
+    """Have a model use this library's LSTM and spectral norm in the place of torch's.
+
+    Converted are ``nn.LSTM`` and ``nn.LSTMCell`` (weight norm, weight drop and other
+    parametrizations included), ``torch.nn.utils.parametrizations.spectral_norm`` and the older
+    ``torch.nn.utils.spectral_norm``, on any module. Left alone, and reported: subclasses of
+    ``nn.LSTM``, which may have a forward of their own, modules whose ``forward`` was replaced on
+    the instance, ``proj_size``, for which there is no kernel, and complex weights.
+
+    In place: modules, parameters and buffers stay the same objects, so that an optimiser, hooks,
+    ``DistributedDataParallel`` and shared modules or weights go on; ``requires_grad``, training
+    mode, ``u`` and ``v`` stay as they are. The numbers are torch's, to rounding, but for the
+    iterations of two cases in training mode, which the report names. ``state_dict`` keeps its keys;
+    those of the older spectral norm become those of the newer (``parametrizations.weight.original``
+    for ``weight_orig``), and old checkpoints load still. A third derivative of our kernels raises.
+
+    Call it before ``torch.compile`` and before FSDP; before or after DDP and the optimiser.
+
+    Args:
+        model: changed in place.
+
+    Returns:
+        What was changed to what, and what was left alone and why. Empty: nothing to convert.
+
+    Raises:
+        TypeError: not a module. ValueError: ``model`` is sharded by FSDP, which keeps the places of
+            the weights.
+    """
+    report = Report()
+    for name, module in _modules(model):
+        report += _accelerate_class(name, module)
+        for hook in list(module._forward_pre_hooks.values()):
+            if type(hook) is OldSpectralNorm:
+                report.append(_convert_old(name, module, hook))
+        for weight, index, item in _parametrizations(module):
+            if type(item) is TorchSpectralNorm:
+                report.append(_convert_new(name, module, weight, index))
+        if isinstance(module, layers.FastLSTM) and parametrize.is_parametrized(module):
+            # torch's had evaluated the weights in there.
+            module._init_flat_weights()
+    return report
+
+
+def to_torch(model: nn.Module) -> Report:
+    """Have a model use torch's layers in the place of this library's: :func:`accelerate` undone.
+
+    For ``torch.export`` and ONNX, which do not know our operators, and to go on without this
+    library. ``FastLSTM``, ``FastLSTMCell``, ``SNLSTM``, ``SNConv2d`` and the others become torch's
+    layers, with torch's parametrization where they have a spectral norm; in place, with the same
+    modules, parameters, buffers and ``state_dict``, as :func:`accelerate`. torch's LSTM knows no
+    ``lengths=``, and runs a spectral norm's iterations two to four times a forward.
+
+    Left alone, and reported: subclasses of our layers, modules whose ``forward`` was replaced on
+    the instance, and ``norm="conv"``, which torch does not have.
+
+    Args, Returns, Raises: as :func:`accelerate`.
+    """
+    report = Report()
+    for name, module in _modules(model):
+        items = list(_parametrizations(module))
+        if any(isinstance(item, ConvSpectralNorm) for _, _, item in items):
+            note = "torch has no norm of the operator; remove_spectral_norm first"
+            report.append(Change(name, _title(module), None, note))
+            continue
+        report += _class_to_torch(name, module)
+        for weight, _, item in items:
+            if type(item) is SpectralNorm:
+                item.__class__ = TorchSpectralNorm
+                _remove_hooks(module._load_state_dict_pre_hooks, partial(_is_ours, weight))
+                report.append(Change(name, _norm("ganlstm_fast", weight), _norm("torch", weight)))
+    return report
+
+
+def _modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Each module once, with its first name."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {describe(model)}")
+    found = list(model.named_modules())
+    for name, module in found:
+        if _SHARDED.intersection(c.__name__ for c in type(module).__mro__):
+            raise ValueError(
+                f"model: expected one that FSDP has not sharded yet, got {name or 'the model'} "
+                f"of type {type(module).__name__}; convert it first"
+            )
+    return found
+
+
+def _parametrizations(module: nn.Module) -> Iterator[tuple[str, int, nn.Module]]:
+    if parametrize.is_parametrized(module):
+        for weight, chain in module.parametrizations.items():
+            yield from ((weight, index, item) for index, item in enumerate(chain))
+
+
+def _title(module: nn.Module) -> str:
+    base = parametrize.type_before_parametrizations(module)
+    package = base.__module__.split(".")[0]
+    return f"{'torch.nn' if package == 'torch' else package}.{base.__name__}"
+
+
+def _norm(owner: str, weight: str) -> str:
+    return f"spectral norm of {weight} ({owner})"
+
+
+# ---- classes ----
+
+
+def _set_class(module: nn.Module, base: type) -> None:
+    """Make ``module`` an instance of ``base``.
+
+    That is safe between a layer of torch's and ours of the same family, and only there: both are
+    plain classes without ``__slots__`` (Python refuses another layout), the state lies in
+    ``__dict__`` and is the same but for attributes that the callers here add or take away, and
+    neither constructor registers anything outside of it. The object stays, and with it whatever
+    refers to it: hooks, DDP, its places in the model.
+    """
+    if not parametrize.is_parametrized(module):
+        module.__class__ = base
+        return
+    # parametrize has put a class of properties in between. A deepcopy shares it: so not that one
+    # is changed, but its body goes to a new one.
+    body = {
+        key: value
+        for key, value in vars(type(module)).items()
+        if key not in ("__dict__", "__weakref__", "__doc__")
+    }
+    module.__class__ = type(f"Parametrized{base.__name__}", (base,), body)
+
+
+def _accelerate_class(name: str, module: nn.Module) -> Iterator[Change]:
+    if not isinstance(module, tuple(_TO_OURS)) or isinstance(module, tuple(_TO_OURS.values())):
+        return
+    base, before = parametrize.type_before_parametrizations(module), _title(module)
+    note = ""
+    if base not in _TO_OURS:
+        torchs = "LSTM" if isinstance(module, nn.LSTM) else "LSTMCell"
+        note = f"a subclass may have a forward of its own; derive it from Fast{torchs}"
+    elif "forward" in vars(module):
+        note = "its forward was replaced on the instance"
+    elif getattr(module, "proj_size", 0):
+        note = "there is no kernel with proj_size"
+    if note:
+        yield Change(name, before, None, note)
+        return
+    _set_class(module, _TO_OURS[base])
+    module.impl = None
+    if isinstance(module, layers.FastLSTM):
+        module.recompute = False
+    yield Change(name, before, _title(module))
+
+
+def _class_to_torch(name: str, module: nn.Module) -> Iterator[Change]:
+    base, before = parametrize.type_before_parametrizations(module), _title(module)
+    if base not in _TO_TORCH:
+        if isinstance(module, tuple(_TO_TORCH)):
+            yield Change(name, before, None, "a subclass may have a forward of its own")
+        return
+    if "forward" in vars(module):
+        yield Change(name, before, None, "its forward was replaced on the instance")
+        return
+    note = "recompute=True is lost" if getattr(module, "recompute", False) else ""
+    _set_class(module, _TO_TORCH[base])
+    for attribute in ("impl", "recompute"):
+        vars(module).pop(attribute, None)
+    yield Change(name, before, _title(module), note)
+
+
+# ---- spectral norms ----
+
+
+def _convert_new(name: str, module: nn.Module, weight: str, index: int) -> Change:
+    """torch's parametrization becomes ours: the same attributes and buffers, another forward."""
+    chain = module.parametrizations[weight]
+    item, before = chain[index], _norm("torch", weight)
+    tensors = [*chain.parameters(recurse=False), *chain.buffers()]
+    if any(tensor.is_complex() for tensor in tensors):
+        return Change(name, before, None, "a complex weight")
+    iterations = getattr(item, "n_power_iterations", 1)  # not there for a vector
+    try:
+        check_options(item.dim + 1, iterations, item.eps, item.dim)
+    except (TypeError, ValueError) as error:
+        return Change(name, before, None, str(error))
+    item.__class__ = SpectralNorm
+    _complete(item, iterations)
+    _load_other_states(module, weight)
+    note = ""
+    if isinstance(module, layers.FastLSTM):
+        note = "an iteration a forward in training; torch's LSTM runs two to four"
+    return Change(name, before, _norm("ganlstm_fast", weight), note)
+
+
+def _complete(item: nn.Module, iterations: int) -> None:
+    # What the constructor sets and torch's does not; of a vector it draws no u and v.
+    for key, value in vars(SpectralNorm(torch.ones(1), iterations, 0, item.eps)).items():
+        vars(item).setdefault(key, value)
+
+
+def _convert_old(name: str, module: nn.Module, hook: OldSpectralNorm) -> Change:
+    """The hook of ``torch.nn.utils.spectral_norm`` becomes our parametrization."""
+    weight, before = hook.name, f"{_norm('torch', hook.name)} (the older, a hook)"
+    original = module._parameters.get(f"{weight}_orig")
+    note = ""
+    if isinstance(module, nn.RNNBase) and not isinstance(module, layers.FastLSTM):
+        note = "this layer would read the weight, and so iterate, several times a forward"
+    elif type(original) is not nn.Parameter or original.is_complex():
+        note = f"expected a real Parameter {weight}_orig, got {describe(original)}"
+    else:
+        try:
+            dim = check_options(original.dim(), hook.n_power_iterations, hook.eps, hook.dim)
+        except (TypeError, ValueError) as error:
+            note = str(error)
+    if note:
+        return Change(name, before, None, note)
+    norm = SpectralNorm(torch.ones(1), hook.n_power_iterations, 0, hook.eps)
+    norm.dim = dim
+    norm.register_buffer("_u", module._buffers.pop(f"{weight}_u"))
+    norm.register_buffer("_v", module._buffers.pop(f"{weight}_v"))
+    _remove_hooks(module._forward_pre_hooks, lambda other: other is hook)
+    for hooks, kind in (
+        (module._state_dict_hooks, SpectralNormStateDictHook),
+        (module._load_state_dict_pre_hooks, SpectralNormLoadStateDictPreHook),
+    ):
+        _remove_hooks(hooks, partial(_is_of, kind, weight))
+    vars(module).pop(weight, None)  # what the hook computed last
+    del module._parameters[f"{weight}_orig"]
+    # Registered with another tensor in its place: torch calls set_ on the one it is given, which
+    # gives a leaf a new gradient accumulator, without the hooks by which DDP averages.
+    module.register_parameter(weight, nn.Parameter(torch.empty(0)))
+    # unsafe: the check of the shapes would run an iteration.
+    parametrize.register_parametrization(module, weight, norm, unsafe=True)
+    chain = module.parametrizations[weight]
+    chain.original, chain.unsafe = original, False
+    _load_other_states(module, weight)
+    after = _norm("ganlstm_fast", weight)
+    return Change(name, before, after, "iterations start with u, as in torch's parametrization")
+
+
+def _load_other_states(module: nn.Module, weight: str) -> None:
+    module.register_load_state_dict_pre_hook(partial(_translate_state, weight))
+
+
+def _is_of(kind: type, weight: str, hook: object) -> bool:
+    return isinstance(hook, kind) and hook.fn.name == weight
+
+
+def _is_ours(weight: str, hook: object) -> bool:
+    return isinstance(hook, partial) and hook.func is _translate_state and hook.args == (weight,)
+
+
+def _remove_hooks(hooks: dict[int, Any], unwanted: Callable[[object], bool]) -> None:
+    for key, hook in list(hooks.items()):
+        if unwanted(getattr(hook, "hook", hook)):  # torch wraps some
+            del hooks[key]

@@ -1,0 +1,79 @@
+"""The parametrization behind ``spectral_norm(..., norm="conv")``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganlstm_fast.spectral_norm import _without_autocast, check_options
+from ganlstm_fast.spectral_norm import conv as conv_ops
+
+__all__ = ["ConvSpectralNorm"]
+
+_INITIAL_ITERATIONS = 15
+
+
+class ConvSpectralNorm(nn.Module):
+    """The parametrization ``weight -> weight / sigma``, sigma being the norm of the convolution.
+
+    Buffers ``_conv_u`` (out_channels, *output_size) and ``_conv_v`` (in_channels, *input_size), in
+    the weight's dtype: not ``_u`` and ``_v``, so that a state_dict of the norm of the matrix is
+    refused, with the names of the keys, and never half loaded. They start from random tensors and
+    15 iterations. See :func:`ganlstm_fast.spectral_norm` for the arguments.
+    """
+
+    _conv_u: Tensor
+    _conv_v: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        input_size: Any,
+        n_power_iterations: int = 1,
+        eps: float = 1e-12,
+    ) -> None:
+        super().__init__()
+        self.conv = conv_ops.Convolution.of(module, input_size)
+        weight = module.weight.detach()
+        check_options(weight.dim(), n_power_iterations, eps, 0)
+        self.n_power_iterations = n_power_iterations
+        self.eps = eps
+        wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        u, v = (
+            F.normalize(wide.new_empty(shape).normal_().flatten(), dim=0).view(shape)
+            for shape in (self.conv.output_shape, self.conv.input_shape)
+        )
+        with _without_autocast(weight.device.type):
+            u, v = conv_ops.power_iteration(wide, u, v, self.conv, _INITIAL_ITERATIONS, eps)
+        self.register_buffer("_conv_u", u.to(weight.dtype))
+        self.register_buffer("_conv_v", v.to(weight.dtype))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        with _without_autocast(weight.device.type):
+            normalized, u, v = conv_ops.spectral_normalize(
+                weight,
+                self._conv_u,
+                self._conv_v,
+                self.conv,
+                n_power_iterations=self.n_power_iterations,
+                eps=self.eps,
+                training=self.training,
+            )
+        if self.training:
+            # In place, as SpectralNorm does, and for the same reasons.
+            with torch.no_grad():
+                self._conv_u.copy_(u)
+                self._conv_v.copy_(v)
+        return normalized
+
+    def right_inverse(self, value: Tensor) -> Tensor:
+        return value
+
+    def extra_repr(self) -> str:
+        return (
+            f"n_power_iterations={self.n_power_iterations}, eps={self.eps}, "
+            f"input_size={self.conv.input_shape[1:]}"
+        )

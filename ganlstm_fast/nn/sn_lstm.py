@@ -1,0 +1,42 @@
+"""An LSTM whose weights have a spectral norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ganlstm_fast.nn.lstm import FastLSTM
+from ganlstm_fast.nn.spectral_norm import spectral_norm
+
+__all__ = ["SNLSTM"]
+
+
+class SNLSTM(FastLSTM):
+    """``FastLSTM`` with :func:`spectral_norm` on each ``weight_ih`` and ``weight_hh``.
+
+    Each of them, the four gates' rows together (4H, I or H), is divided by its largest singular
+    value, for every layer and direction; biases and the projection of ``proj_size`` are not
+    (Miyato et al., Spectral Normalization for Generative Adversarial Networks, 2018). In training
+    mode a forward runs ``n_power_iterations`` for each weight, once. A torch.nn.LSTM under torch's
+    parametrization runs two to four times as many, since its forward reads the weights so often;
+    inside ``torch.nn.utils.parametrize.cached()`` both run the same and have the same numbers.
+
+    ``state_dict`` is that of a ``torch.nn.LSTM`` with
+    ``torch.nn.utils.parametrizations.spectral_norm`` on the same weights. First and second order
+    gradients are those of ``FastLSTM``; shapes, dtypes and errors too.
+
+    Args:
+        n_power_iterations: iterations for each forward in training mode.
+        eps: floor of the norms.
+        others: as for ``FastLSTM``.
+
+    Raises:
+        TypeError, ValueError: a wrong ``n_power_iterations`` or ``eps``, or as ``FastLSTM`` does.
+    """
+
+    def __init__(
+        self, *args: Any, n_power_iterations: int = 1, eps: float = 1e-12, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        for name in list(self._flat_weights_names):
+            if name.startswith(("weight_ih", "weight_hh")):
+                spectral_norm(self, name, n_power_iterations, eps)
