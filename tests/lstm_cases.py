@@ -121,3 +121,6 @@ CASES = {
     "several windows of dz": Case(90, 32, 3, 64, D=2, lengths=[1 + 7 * b % 90 for b in range(32)]),
     "two threads, lengths": Case(12, 9, 24, 65, D=2, lengths=[12, 3, 4, 12, 1, 7, 5, 6, 2]),
 }
+
+# Sums so long that one float32 accumulator for each would err more than the rule allows.
+LONG_SUMS = {"long sums": Case(2, 13, 17, 515)}

@@ -84,10 +84,10 @@ def test_backward_that_is_not_recorded(name: str, dtype: torch.dtype, impl: str)
 def test_every_instruction_set(isa: str) -> None:
     """In a process of its own, where the set is chosen once and memory is filled with garbage."""
     code = (
-        "from lstm_cases import CASES\n"
+        "from lstm_cases import CASES, LONG_SUMS\n"
         "import torch\n"
         "from numerics import assert_close_to_reference as close\n"
-        "for name, case in CASES.items():\n"
+        "for name, case in (CASES | LONG_SUMS).items():\n"
         "    truth, rival = case.run('reference'), case.run('torch', torch.float32)\n"
         "    exact, single = case.run('cpu'), case.run('cpu', torch.float32)\n"
         "    short = case.run('cpu', torch.bfloat16)\n"

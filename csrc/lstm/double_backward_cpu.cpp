@@ -104,10 +104,12 @@ GANLSTM_INLINE void tangent_block(const LstmDoubleBackward<T>& a, const Packs<T>
 #pragma GCC unroll 4
       for (int n = 0; n < kColumns; ++n) z[m][n] = load(bias + n * kLanes<T>);
   }
-  multiply(z, rows.h_ + r, hidden, packs.gates.hh(direction, block));
-  if (a.v_x != nullptr) multiply(z, rows.x_ + r, input, packs.gates.ih(direction, block));
-  if (came.hh) multiply(z, rows.h + r, hidden, packs.v_gates.hh(direction, block));
-  if (came.ih) multiply(z, rows.x + r, input, packs.v_gates.ih(direction, block));
+  // Up to four products go into the same sums, which would make one chain of them.
+  const int64_t longest = kChain<M>;
+  multiply(z, rows.h_ + r, hidden, packs.gates.hh(direction, block), longest);
+  if (a.v_x != nullptr) multiply(z, rows.x_ + r, input, packs.gates.ih(direction, block), longest);
+  if (came.hh) multiply(z, rows.h + r, hidden, packs.v_gates.hh(direction, block), longest);
+  if (came.ih) multiply(z, rows.x + r, input, packs.v_gates.ih(direction, block), longest);
   for (int m = 0; m < M; ++m) {
     const RowPointers<T>& p = row[r + m];
     Vec<T> c_, h_;

@@ -38,30 +38,23 @@ GANLSTM_INLINE void multiply_step(Vec<T> (&sums)[M][N], const T* const (&row)[M]
   }
 }
 
-// With 16 registers the sums stay in them only in a function of their own: inlined, they share them
-// with the constants of the caller's loop.
-#if defined(__AVX512F__) || defined(__aarch64__)
-#define GANLSTM_APART GANLSTM_INLINE
-#else
-#define GANLSTM_APART __attribute__((noinline))
-#endif
+// A sum loses more to rounding the longer it runs. One of more than kLongestChain products is made
+// of chains of kChain of them, each of which begins at zero and is then added to a total. (Where
+// steps of k take turns, of as many times more.) The registers have no place for the totals; their
+// way through memory would show in the time of shorter sums, whose error is small.
+template <int M>
+constexpr int64_t kChain = 256 * kTurns<M>;
+template <int M>
+constexpr int64_t kLongestChain = 2 * kChain<M>;
 
-// to[m][n] += sum over k of rows[m][k] * packed[k][n], kDepth<T> values of k side by side.
+// sums[m][n] += sum over k in [k, end) of rows[m][k] * packed[k][n], kDepth<T> values of k side by
+// side.
 template <int M, int N, typename T>
-GANLSTM_APART void multiply(Vec<T> (&to)[M][N], const T* const* rows, int64_t depth,
-                            const T* packed) {
-  const T* row[M];
-  Vec<T> sums[M][N];
-#pragma GCC unroll 8
-  for (int m = 0; m < M; ++m) {
-    row[m] = rows[m];
-#pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) sums[m][n] = to[m][n];
-  }
-  int64_t k = 0;
+GANLSTM_INLINE void multiply_chain(Vec<T> (&sums)[M][N], const T* const (&row)[M], int64_t k,
+                                   int64_t end, const T* packed) {
   if constexpr (kTurns<M> > 1) {
     Vec<T> more[kTurns<M> - 1][M][N] = {};
-    for (; k + kTurns<M> * kDepth<T> <= depth; k += kTurns<M> * kDepth<T>) {
+    for (; k + kTurns<M> * kDepth<T> <= end; k += kTurns<M> * kDepth<T>) {
       multiply_step(sums, row, k, packed);
 #pragma GCC unroll 4
       for (int turn = 1; turn < kTurns<M>; ++turn)
@@ -74,14 +67,62 @@ GANLSTM_APART void multiply(Vec<T> (&to)[M][N], const T* const* rows, int64_t de
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) sums[m][n] += more[turn - 1][m][n];
   }
-  for (; k + kDepth<T> <= depth; k += kDepth<T>) multiply_step(sums, row, k, packed);
-  static_assert(kDepth<T> <= 2);  // so that at most one element is left
+  for (; k + kDepth<T> <= end; k += kDepth<T>) multiply_step(sums, row, k, packed);
+  // So that at most one element is left, and only at the end of the last chain.
+  static_assert(kDepth<T> <= 2 && kChain<M> % kDepth<T> == 0);
   if constexpr (kDepth<T> > 1)
-    if (k < depth) multiply_step(sums, row, k, packed, 1);
+    if (k < end) multiply_step(sums, row, k, packed, 1);
+}
+
+// to[m][n] += sum over k in [k, end) of rows[m][k] * packed[k][n]. Not inlined: totals that the
+// compiler knows to be the caller's would push the sums out of the registers.
+template <int M, int N, typename T>
+__attribute__((noinline)) void add_chain(Vec<T> (&to)[M][N], const T* const (&row)[M], int64_t k,
+                                         int64_t end, const T* packed) {
+  Vec<T> sums[M][N] = {};
+  multiply_chain(sums, row, k, end, packed);
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m)
 #pragma GCC unroll 4
-    for (int n = 0; n < N; ++n) to[m][n] = sums[m][n];
+    for (int n = 0; n < N; ++n) to[m][n] += sums[m][n];
+}
+
+// With 16 registers the sums stay in them only in a function of their own: inlined, they share them
+// with the constants of the caller's loop.
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define GANLSTM_APART GANLSTM_INLINE
+#else
+#define GANLSTM_APART __attribute__((noinline))
+#endif
+
+template <int M, int N, typename V>
+GANLSTM_INLINE void copy_sums(V (&to)[M][N], const V (&from)[M][N]) {
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 4
+    for (int n = 0; n < N; ++n) to[m][n] = from[m][n];
+}
+
+// to[m][n] += sum over k of rows[m][k] * packed[k][n], in one chain where they are at most
+// `longest`.
+template <int M, int N, typename T>
+GANLSTM_APART void multiply(Vec<T> (&to)[M][N], const T* const* rows, int64_t depth,
+                            const T* packed, int64_t longest = kLongestChain<M>) {
+  const T* row[M];
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) row[m] = rows[m];
+  if (depth > longest) {
+    Vec<T> totals[M][N];
+    copy_sums(totals, to);
+    for (int64_t k = 0; k < depth; k += kChain<M>)
+      add_chain(totals, row, k, smaller(k + kChain<M>, depth), packed);
+    copy_sums(to, totals);
+  } else {
+    Vec<T> sums[M][N];
+    copy_sums(sums, to);
+    multiply_chain(sums, row, 0, depth, packed);
+    copy_sums(to, sums);
+  }
 }
 
 // Elements of a row of `depth` in a pack.
