@@ -24,8 +24,8 @@ void run(const SpectralNormBackward<T>* weights, int64_t count, Compute<T> eps,
   flat.run(parallel, [&](int64_t k) {
     const SpectralNormBlock& block = flat.blocks()[size_t(k)];
     const SpectralNormBackward<T>& a = weights[block.index];
-    parts.get()[k] = kernels.dot(a.grad + block.begin, a.normalized + block.begin,
-                                 block.end - block.begin);
+    parts.get()[k] =
+        kernels.dot(a.grad + block.begin, a.normalized + block.begin, block.end - block.begin);
   });
   std::vector<double> inner(size_t(count), 0.0);
   for (size_t k = 0; k < flat.blocks().size(); ++k)
@@ -37,9 +37,8 @@ void run(const SpectralNormBackward<T>* weights, int64_t count, Compute<T> eps,
     const SpectralNormBackward<T>& a = weights[block.index];
     const SpectralNormSegments<C> s(a.shape, a.u, a.v);
     if (divides(*a.sigma, eps)) {
-      const C y = C(-inner[size_t(block.index)] / *a.sigma);
-      kernels.add_outer(s.shape, a.grad, block.begin, block.end, s.u, s.v, C(1) / *a.sigma, y,
-                        a.grad_weight);
+      kernels.add_outer(s.shape, a.grad, block.begin, block.end, s.u, s.v, C(1) / *a.sigma, C(1),
+                        C(-inner[size_t(block.index)]), a.grad_weight);
     } else {
       const int64_t at = block.begin * s.shape.inner, n = (block.end - block.begin) * s.shape.inner;
       std::copy_n(a.grad + at, n, a.grad_weight + at);

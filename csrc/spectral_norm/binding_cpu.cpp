@@ -61,8 +61,8 @@ class Weights {
 
   // A vector of `size` sums that an earlier pass returned.
   void check_sums(const Tensor& t, const char* name, int64_t size) const {
-    check(t.scalar_type() == sum_dtype(dtype()), name, ": expected ", dtype_name(sum_dtype(dtype())),
-          ", got ", dtype_name(t.scalar_type()));
+    check(t.scalar_type() == sum_dtype(dtype()), name, ": expected ",
+          dtype_name(sum_dtype(dtype())), ", got ", dtype_name(t.scalar_type()));
     check_device(t, name, kCPU);
     check_shape(t, name, {size}, "one dimension");
     check(t.is_contiguous(), name, ": expected a contiguous tensor");
@@ -122,12 +122,9 @@ void read_vector(const Tensor& from, const char* name, int64_t size, C* to) {
   });
 }
 
-std::tuple<std::vector<Tensor>, Tensor> forward(const std::vector<Tensor>& weights,
-                                                const std::vector<Tensor>& u,
-                                                const std::vector<Tensor>& v,
-                                                const std::vector<int64_t>& dims,
-                                                int64_t n_power_iterations, double eps,
-                                                bool training) {
+std::tuple<std::vector<Tensor>, Tensor> forward(
+    const std::vector<Tensor>& weights, const std::vector<Tensor>& u, const std::vector<Tensor>& v,
+    const std::vector<int64_t>& dims, int64_t n_power_iterations, double eps, bool training) {
   const Weights all(weights, "weights", dims);
   all.check_count(int64_t(u.size()), "u");
   all.check_count(int64_t(v.size()), "v");

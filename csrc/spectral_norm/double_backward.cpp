@@ -32,9 +32,8 @@ void run(const SpectralNormDoubleBackward<T>* weights, int64_t count, Compute<T>
   Scratch<Products> parts(int64_t(segments.blocks().size()));
   for_each_block([&](int64_t k, const SpectralNormBlock& block, const auto& a, const auto& s) {
     const int64_t at = block.begin * s.shape.inner, n = (block.end - block.begin) * s.shape.inner;
-    parts.get()[k] = {
-        kernels.dot(a.v_weight + at, a.grad + at, n),
-        kernels.dot_outer(s.shape, a.v_weight, block.begin, block.end, s.u, s.v)};
+    parts.get()[k] = {kernels.dot(a.v_weight + at, a.grad + at, n),
+                      kernels.dot_outer(s.shape, a.v_weight, block.begin, block.end, s.u, s.v)};
   });
   std::vector<Products> products{size_t(count)};
   for (size_t k = 0; k < segments.blocks().size(); ++k) {
@@ -53,13 +52,12 @@ void run(const SpectralNormDoubleBackward<T>* weights, int64_t count, Compute<T>
     const auto [v_grad, f] = products[size_t(block.index)];
     const double sigma = *a.sigma, c = *a.inner;
     if (a.g_grad != nullptr)
-      kernels.add(a.v_weight + at, a.normalized + at, n, C(1 / sigma), C(-f / sigma),
-                  a.g_grad + at);
+      kernels.add(a.v_weight + at, a.normalized + at, n, C(1 / sigma), C(-f), a.g_grad + at);
     // <V, D> - f c / sigma
     const double outer = (v_grad - 2 * c * f) / sigma;
     if (a.g_weight != nullptr)
-      kernels.add_outer(s.shape, a.grad, block.begin, block.end, s.u, s.v, C(-f / (sigma * sigma)),
-                        C(-outer / sigma), a.g_weight);
+      kernels.add_outer(s.shape, a.grad, block.begin, block.end, s.u, s.v, C(-1 / sigma),
+                        C(f / sigma), C(outer), a.g_weight);
   });
 }
 

@@ -13,16 +13,21 @@ namespace ganlstm {
 namespace {
 
 template <typename C>
-double norm(const C* x, int64_t count) {
-  constexpr int64_t unroll = 8;
+double dot(const C* x, const C* y, int64_t count) {
+  constexpr int64_t unroll = 16;
   double sums[unroll] = {};
   int64_t k = 0;
   for (; k + unroll <= count; k += unroll)
-    for (int64_t m = 0; m < unroll; ++m) sums[m] += double(x[k + m]) * double(x[k + m]);
-  for (; k < count; ++k) sums[0] += double(x[k]) * double(x[k]);
+    for (int64_t m = 0; m < unroll; ++m) sums[m] += double(x[k + m]) * double(y[k + m]);
+  for (; k < count; ++k) sums[0] += double(x[k]) * double(y[k]);
   double sum = 0;
   for (double part : sums) sum += part;
-  return std::sqrt(sum);
+  return sum;
+}
+
+template <typename C>
+double norm(const C* x, int64_t count) {
+  return std::sqrt(dot(x, x, count));
 }
 
 template <typename C>
@@ -76,9 +81,7 @@ class Forward {
     });
     for (int64_t index = 0; index < count_; ++index) {
       const SpectralNormForward<T>& a = weights_[index];
-      double sigma = 0;
-      for (int64_t i = 0; i < a.shape.rows; ++i) sigma += double(a.u[i]) * double(p(index)[i]);
-      *a.sigma = C(sigma);
+      *a.sigma = C(dot(a.u, p(index), a.shape.rows));
     }
   }
 
@@ -140,8 +143,8 @@ class Forward {
 }  // namespace
 
 template <typename T>
-void spectral_norm_forward(const SpectralNormForward<T>* weights, int64_t count,
-                           int64_t iterations, Compute<T> eps, const Parallel& parallel) {
+void spectral_norm_forward(const SpectralNormForward<T>* weights, int64_t count, int64_t iterations,
+                           Compute<T> eps, const Parallel& parallel) {
   Forward<T> forward(weights, count, eps, parallel);
   for (int64_t k = 0; k < iterations; ++k) forward.iterate();
   if (iterations == 0) forward.estimate();

@@ -22,22 +22,22 @@ struct SpectralNormKernels {
                    C* p, C* q);
   // to = x a
   void (*scale)(const T* a, int64_t count, C x, T* to);
-  // to = x a + y b
+  // to = x (a + y b)
   void (*add)(const T* a, const T* b, int64_t count, C x, C y, T* to);
   // <a, b>
   double (*dot)(const T* a, const T* b, int64_t count);
   // <a, u v^T> over the segments [begin, end)
   double (*dot_outer)(const SpectralNormShape&, const T* a, int64_t begin, int64_t end, const C* u,
                       const C* v);
-  // to = x a + y u v^T in the segments [begin, end)
+  // to = x (y a + z u v^T) in the segments [begin, end)
   void (*add_outer)(const SpectralNormShape&, const T* a, int64_t begin, int64_t end, const C* u,
-                    const C* v, C x, C y, T* to);
+                    const C* v, C x, C y, C z, T* to);
 };
 
-#define GANLSTM_DECLARE_KERNELS(isa)                          \
-  namespace isa {                                             \
-  extern const SpectralNormKernels<float> kernels_float;      \
-  extern const SpectralNormKernels<double> kernels_double;    \
+#define GANLSTM_DECLARE_KERNELS(isa)                           \
+  namespace isa {                                              \
+  extern const SpectralNormKernels<float> kernels_float;       \
+  extern const SpectralNormKernels<double> kernels_double;     \
   extern const SpectralNormKernels<BFloat16> kernels_bfloat16; \
   }
 GANLSTM_DECLARE_KERNELS(baseline)
@@ -49,10 +49,13 @@ GANLSTM_DECLARE_KERNELS(avx512)
 // Those for the processor at hand.
 template <typename T>
 const SpectralNormKernels<T>& spectral_norm_kernels() {
-#define GANLSTM_KERNELS_OF(isa)                                               \
-  if constexpr (std::is_same_v<T, float>) return isa::kernels_float;          \
-  else if constexpr (std::is_same_v<T, double>) return isa::kernels_double;   \
-  else return isa::kernels_bfloat16;
+#define GANLSTM_KERNELS_OF(isa)                 \
+  if constexpr (std::is_same_v<T, float>)       \
+    return isa::kernels_float;                  \
+  else if constexpr (std::is_same_v<T, double>) \
+    return isa::kernels_double;                 \
+  else                                          \
+    return isa::kernels_bfloat16;
 #if defined(__x86_64__)
   if (chosen_isa() >= Isa::avx512) {
     GANLSTM_KERNELS_OF(avx512)

@@ -16,35 +16,53 @@ GANLSTM_INLINE double sum_of_lanes(V v) {
   return sum;
 }
 
-// sums[r] += W_ij v_j over all columns j, for the R rows from row i on: as many sums as hide the
+// After so many additions to one sum it is added to another and begins anew: the roundings of a
+// single long sum would grow with the square root of its length.
+constexpr int64_t kRun = 64;
+
+// p[r] = sum_j W_ij v_j over all columns j, for the R rows from row i on: as many sums as hide the
 // latency of an addition.
 template <typename T, int R>
 GANLSTM_INLINE void dot_rows(const SpectralNormShape& s, const T* w, const Compute<T>* v,
                              Compute<T>* p) {
-  constexpr int64_t lanes = kLanes<T>, unroll = 8 / R;
-  Vec<T> sums[R][unroll] = {};
-  for (int64_t a = 0; a < s.outer; ++a, w += s.rows * s.inner, v += s.inner) {
-    int64_t b = 0;
-    for (; b + unroll * lanes <= s.inner; b += unroll * lanes)
+  constexpr int64_t lanes = kLanes<T>, unroll = 8 / R, step = unroll * lanes;
+  Vec<T> totals[R] = {}, sums[R][unroll] = {};
+  int64_t additions = 0;
+  auto end_run = [&] {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
       for (int64_t k = 0; k < unroll; ++k) {
-        const Vec<T> factor = load(v + b + k * lanes);
-#pragma GCC unroll 8
-        for (int r = 0; r < R; ++r) sums[r][k] += load(w + r * s.inner + b + k * lanes) * factor;
+        totals[r] += sums[r][k];
+        sums[r][k] = Vec<T>{};
       }
-    for (; b < s.inner; b += lanes) {
+    additions = 0;
+  };
+  for (int64_t a = 0; a < s.outer; ++a, w += s.rows * s.inner, v += s.inner) {
+    int64_t b = 0;
+    while (b + step <= s.inner) {
+      const int64_t end = smaller(s.inner, b + (kRun - additions) * step);
+      additions += (end - b) / step;
+      for (; b + step <= end; b += step)
+#pragma GCC unroll 8
+        for (int64_t k = 0; k < unroll; ++k) {
+          const Vec<T> factor = load(v + b + k * lanes);
+#pragma GCC unroll 8
+          for (int r = 0; r < R; ++r) sums[r][k] += load(w + r * s.inner + b + k * lanes) * factor;
+        }
+      if (additions >= kRun) end_run();
+    }
+    for (; b < s.inner; b += lanes, ++additions) {
       const int64_t n = smaller(lanes, s.inner - b);
       const Vec<T> factor = load_n(v + b, n);
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) sums[r][0] += load_n(w + r * s.inner + b, n) * factor;
     }
+    if (additions >= kRun) end_run();
   }
+  end_run();
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) {
-#pragma GCC unroll 8
-    for (int64_t k = 1; k < unroll; ++k) sums[r][0] += sums[r][k];
-    p[r] = Compute<T>(sum_of_lanes(sums[r][0]));
-  }
+  for (int r = 0; r < R; ++r) p[r] = Compute<T>(sum_of_lanes(totals[r]));
 }
 
 // q[j] += sum_r p[r] W_rj.
@@ -58,10 +76,10 @@ GANLSTM_INLINE void add_rows(const SpectralNormShape& s, const T* w, const Compu
   for (int64_t a = 0; a < s.outer; ++a, w += s.rows * s.inner, q += s.inner)
     for (int64_t b = 0; b < s.inner; b += lanes) {
       const int64_t n = smaller(lanes, s.inner - b);
-      Vec<T> sum = load_n(q + b, n);
+      Vec<T> sum = {};
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) sum += load_n(w + r * s.inner + b, n) * factors[r];
-      store_n(q + b, sum, n);
+      store_n(q + b, load_n(q + b, n) + sum, n);
     }
 }
 
@@ -100,24 +118,30 @@ template <typename T>
 void add(const T* a, const T* b, int64_t count, Compute<T> x, Compute<T> y, T* to) {
   for (int64_t k = 0; k < count; k += kLanes<T>) {
     const int64_t n = smaller(kLanes<T>, count - k);
-    store_n(to + k, load_n(a + k, n) * x + load_n(b + k, n) * y, n);
+    store_n(to + k, (load_n(a + k, n) + load_n(b + k, n) * y) * x, n);
   }
 }
 
 // <a, b> lane by lane.
 template <typename A, typename B>
 GANLSTM_INLINE Vec<A> dot_lanes(const A* a, const B* b, int64_t count) {
-  constexpr int64_t lanes = kLanes<A>, unroll = 4;
-  Vec<A> sums[unroll] = {};
+  constexpr int64_t lanes = kLanes<A>, unroll = 4, step = unroll * lanes;
+  Vec<A> total = {};
   int64_t k = 0;
-  for (; k + unroll * lanes <= count; k += unroll * lanes)
+  while (k + step <= count) {
+    Vec<A> sums[unroll] = {};
+    const int64_t end = smaller(count, k + kRun * step);
+    for (; k + step <= end; k += step)
 #pragma GCC unroll 4
-    for (int64_t m = 0; m < unroll; ++m) sums[m] += load(a + k + m * lanes) * load(b + k + m * lanes);
+      for (int64_t m = 0; m < unroll; ++m)
+        sums[m] += load(a + k + m * lanes) * load(b + k + m * lanes);
+    total += (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
   for (; k < count; k += lanes) {
     const int64_t n = smaller(lanes, count - k);
-    sums[0] += load_n(a + k, n) * load_n(b + k, n);
+    total += load_n(a + k, n) * load_n(b + k, n);
   }
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  return total;
 }
 
 template <typename T>
@@ -128,22 +152,28 @@ double dot(const T* a, const T* b, int64_t count) {
 template <typename T>
 double dot_outer(const SpectralNormShape& s, const T* a, int64_t begin, int64_t end,
                  const Compute<T>* u, const Compute<T>* v) {
-  Vec<T> sum = {};
-  for (int64_t k = begin; k < end; ++k)
-    sum += dot_lanes(a + k * s.inner, v + k / s.rows * s.inner, s.inner) * u[k % s.rows];
-  return sum_of_lanes(sum);
+  Vec<T> total = {};
+  while (begin < end) {
+    Vec<T> sum = {};
+    for (const int64_t stop = smaller(end, begin + kRun); begin < stop; ++begin)
+      sum +=
+          dot_lanes(a + begin * s.inner, v + begin / s.rows * s.inner, s.inner) * u[begin % s.rows];
+    total += sum;
+  }
+  return sum_of_lanes(total);
 }
 
 template <typename T>
 void add_outer(const SpectralNormShape& s, const T* a, int64_t begin, int64_t end,
-               const Compute<T>* u, const Compute<T>* v, Compute<T> x, Compute<T> y, T* to) {
+               const Compute<T>* u, const Compute<T>* v, Compute<T> x, Compute<T> y, Compute<T> z,
+               T* to) {
   for (int64_t k = begin; k < end; ++k) {
-    const Compute<T> factor = y * u[k % s.rows];
+    const Compute<T> factor = z * u[k % s.rows];
     const Compute<T>* column = v + k / s.rows * s.inner;
     for (int64_t b = 0; b < s.inner; b += kLanes<T>) {
       const int64_t n = smaller(kLanes<T>, s.inner - b);
-      const Vec<T> sum = load_n(a + k * s.inner + b, n) * x + load_n(column + b, n) * factor;
-      store_n(to + k * s.inner + b, sum, n);
+      const Vec<T> sum = load_n(a + k * s.inner + b, n) * y + load_n(column + b, n) * factor;
+      store_n(to + k * s.inner + b, sum * x, n);
     }
   }
 }

@@ -37,8 +37,7 @@ class SpectralNormPlan {
   template <typename F>
   void run(const Parallel& parallel, F f) const {
     const int64_t total = bytes_.empty() ? 0 : bytes_.back();
-    const int64_t tasks =
-        std::max(int64_t(1), std::min(parallel.threads, total / kBytesOfAThread));
+    const int64_t tasks = std::max(int64_t(1), std::min(parallel.threads, total / kBytesOfAThread));
     for_each_task(parallel, tasks, [&](int64_t task) {
       for (int64_t k = first(task, tasks); k < first(task + 1, tasks); ++k) f(k);
     });

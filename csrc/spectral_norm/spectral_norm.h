@@ -57,8 +57,8 @@ struct SpectralNormBackward {
 template <typename T>
 struct SpectralNormDoubleBackward {
   SpectralNormShape shape;
-  const T* v_weight;    // [A,h,B] V, the cotangent of D; null: this weight is left out
-  const T* grad;        // [A,h,B] as in the backward; likewise what follows
+  const T* v_weight;  // [A,h,B] V, the cotangent of D; null: this weight is left out
+  const T* grad;      // [A,h,B] as in the backward; likewise what follows
   const T* normalized;
   const Compute<T>* u;
   const Compute<T>* v;
@@ -77,8 +77,8 @@ bool divides(C sigma, C eps) {
 // `eps` is the same in all passes. `iterations` 0 takes u and v as they are. The results do not
 // depend on the number of threads.
 template <typename T>
-void spectral_norm_forward(const SpectralNormForward<T>* weights, int64_t count,
-                           int64_t iterations, Compute<T> eps, const Parallel&);
+void spectral_norm_forward(const SpectralNormForward<T>* weights, int64_t count, int64_t iterations,
+                           Compute<T> eps, const Parallel&);
 template <typename T>
 void spectral_norm_backward(const SpectralNormBackward<T>* weights, int64_t count, Compute<T> eps,
                             const Parallel&);

@@ -10,12 +10,11 @@ from collections.abc import MutableMapping
 from functools import partial
 from typing import Any, TypeVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ganlstm_fast.spectral_norm import check_options, reference, spectral_normalize
+from ganlstm_fast.spectral_norm import check_options, normalize_and_update, reference
 from ganlstm_fast.validation import describe
 
 __all__ = [
@@ -67,21 +66,15 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if weight.dim() == 1:
             return reference.normalize_vector(weight, self.eps)
-        normalized, u, v = spectral_normalize(
-            weight,
-            self._u,
-            self._v,
-            n_power_iterations=self.n_power_iterations,
-            eps=self.eps,
-            dim=self.dim,
-            training=self.training,
+        (normalized,) = normalize_and_update(
+            (weight,),
+            (self._u,),
+            (self._v,),
+            (self.dim,),
+            self.n_power_iterations,
+            self.eps,
+            self.training,
         )
-        if self.training:
-            # In place: DataParallel replicas and DistributedDataParallel's broadcast hold on to
-            # these very tensors. Autograd has saved others.
-            with torch.no_grad():
-                self._u.copy_(u)
-                self._v.copy_(v)
         return normalized
 
     def right_inverse(self, value: Tensor) -> Tensor:
