@@ -17,6 +17,7 @@ from ganlstm_fast.nn import (
     SNLinear,
     remove_spectral_norm,
     spectral_norm,
+    spectral_norm_step,
 )
 
 __version__ = "0.1.0"
@@ -42,5 +43,6 @@ __all__ = [
     "penalty",
     "remove_spectral_norm",
     "spectral_norm",
+    "spectral_norm_step",
     "use_impl",
 ]

@@ -14,6 +14,7 @@ from ganlstm_fast.nn.spectral_norm import (
     remove_spectral_norm,
     spectral_norm,
 )
+from ganlstm_fast.nn.spectral_norm_step import spectral_norm_step
 
 __all__ = [
     "FastLSTM",
@@ -29,4 +30,5 @@ __all__ = [
     "SpectralNorm",
     "remove_spectral_norm",
     "spectral_norm",
+    "spectral_norm_step",
 ]
