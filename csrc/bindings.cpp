@@ -66,6 +66,27 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
   // Why "cuda" cannot run H hidden units of an element's size on a device; empty where it can.
   m.def("lstm_why_not_cuda(int device, int hidden, int element) -> str");
 
+  // Spectral normalisation of a list of weights of one dtype, as spectral_norm/spectral_norm.h has
+  // it. `dims`: the outputs' dimension of each weight; u [h] and v [w] are its vectors, of
+  // any dtype and not changed. Without `training` there is no iteration. `vectors`, in the dtype of
+  // the sums: u and v after the iterations, of one weight after the other, then sigma of each.
+  m.def(
+      "spectral_norm_forward(Tensor[] weights, Tensor[] u, Tensor[] v, int[] dims,"
+      " int n_power_iterations, float eps, bool training)"
+      " -> (Tensor[] normalized, Tensor vectors)");
+
+  // The gradients of the weights, and `inner`, which the double backward needs. A weight whose grad
+  // is absent is left out.
+  m.def(
+      "spectral_norm_backward(Tensor?[] grads, Tensor[] normalized, Tensor vectors, int[] dims,"
+      " float eps) -> (Tensor[] grad_weights, Tensor inner)");
+
+  // `v_weights`: cotangents of the backward's results. `wanted`: the grads and the weights.
+  m.def(
+      "spectral_norm_double_backward(Tensor?[] v_weights, Tensor?[] grads, Tensor[] normalized,"
+      " Tensor vectors, Tensor inner, int[] dims, float eps, bool[] wanted)"
+      " -> (Tensor[] g_grads, Tensor[] g_weights)");
+
   // weight[b] * real[b] + (1 - weight[b]) * fake[b], CUDA only: real and fake [B,...], weight [B].
   m.def("interpolate(Tensor real, Tensor fake, Tensor weight) -> Tensor");
 }

@@ -19,6 +19,7 @@ from ganlstm_fast.nn import (
     SNLinear,
     remove_spectral_norm,
     spectral_norm,
+    spectral_norm_step,
 )
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ __all__ = [
     "penalty",
     "remove_spectral_norm",
     "spectral_norm",
+    "spectral_norm_step",
     "to_torch",
     "use_impl",
 ]

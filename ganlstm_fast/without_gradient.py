@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast import backends
+from ganlstm_fast.functions import records
 
 
 def _in_place_fake(*arguments: Any, **options: Any) -> None:
@@ -22,12 +23,47 @@ def _interpolate_fake(real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
     return torch.empty_like(real)
 
 
+def _empty_like(weights: list[Tensor], wanted: list[bool]) -> list[Tensor]:
+    return [w.new_empty(w.shape if want else (0,)) for w, want in zip(weights, wanted, strict=True)]
+
+
+def _spectral_norm_backward_fake(
+    grads: list[Tensor | None],
+    normalized: list[Tensor],
+    vectors: Tensor,
+    dims: list[int],
+    eps: float,
+) -> tuple[list[Tensor], Tensor]:
+    grad_weights = _empty_like(normalized, [grad is not None for grad in grads])
+    return grad_weights, vectors.new_empty(len(normalized))
+
+
+def _spectral_norm_double_backward_fake(
+    v_weights: list[Tensor | None],
+    grads: list[Tensor | None],
+    normalized: list[Tensor],
+    vectors: Tensor,
+    inner: Tensor,
+    dims: list[int],
+    eps: float,
+    wanted: list[bool],
+) -> tuple[list[Tensor], list[Tensor]]:
+    pairs = zip(v_weights, grads, strict=True)
+    used = [v is not None and grad is not None for v, grad in pairs]
+    g_grads, g_weights = (_empty_like(normalized, [u and w for u in used]) for w in wanted)
+    return g_grads, g_weights
+
+
 FAKES: dict[str, Callable[..., Any]] = {
     "lstm_forward_steps": _in_place_fake,
     "lstm_backward_steps": _in_place_fake,
     "lstm_tangent_forward_steps": _in_place_fake,
     "lstm_tangent_backward_steps": _in_place_fake,
     "interpolate": _interpolate_fake,
+    # Right to second order in the Functions of spectral_norm/autograd.py alone: the weights, to
+    # which gradients of that order flow, are no arguments of these.
+    "spectral_norm_backward": _spectral_norm_backward_fake,
+    "spectral_norm_double_backward": _spectral_norm_double_backward_fake,
 }
 
 
@@ -35,8 +71,8 @@ def _raising(name: str) -> Callable[..., Any]:
     op = getattr(torch.ops.ganlstm_fast, name).default
 
     def autograd(*arguments: Any, **options: Any) -> Any:
-        tensors = [value for value in arguments if isinstance(value, Tensor)]
-        if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        lists = (value if isinstance(value, (list, tuple)) else (value,) for value in arguments)
+        if any(records(*values) for values in lists):
             raise RuntimeError(
                 f"ganlstm_fast::{name} has no gradient; call it under torch.no_grad(), or use the "
                 "function of ganlstm_fast that has one"

@@ -23,7 +23,9 @@ def test_auto_takes_the_kernels_for_what_they_serve() -> None:
     assert resolve("lstm", None, "cpu", torch.bfloat16) == "cpu"
     assert resolve("lstm", None, "cpu", torch.float16) == "torch"
     assert resolve("lstm", None, "cuda", torch.float32) == "torch"
-    assert resolve("spectral_norm", None, "cpu", torch.float32) == "reference"
+    assert resolve("spectral_norm", None, "cpu", torch.bfloat16) == "cpu"
+    assert resolve("spectral_norm", None, "cpu", torch.float16) == "reference"
+    assert resolve("spectral_norm", None, "cuda", torch.float32) == "reference"
 
 
 def test_use_impl_nests_and_is_undone() -> None:

@@ -131,18 +131,6 @@ GANLSTM_INLINE void store_masked(T* p, V v, int64_t n) {
 }
 #endif
 
-template <typename T>
-GANLSTM_INLINE Vec<T> load_n(const T* p, int64_t n) {
-  return n >= kLanes<T> ? load(p) : load_masked(p, n);
-}
-template <typename T>
-GANLSTM_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
-  if (n >= kLanes<T>)
-    store(p, v);
-  else
-    store_masked(p, v, n);
-}
-
 template <typename V, typename S>
 GANLSTM_INLINE V fill(S value) {
   // Not V{} + value: that turns -0 into 0, so it is an addition, where this is a broadcast alone.
@@ -211,9 +199,37 @@ GANLSTM_INLINE void store_factors(BFloat16* to, const BFloat16* const* rows, int
 #else
 template <typename T>
 constexpr int64_t kDepth = 1;
+
+// Without instructions of its own a bfloat16 is widened and rounded as an integer.
+typedef uint16_t Bits16 __attribute__((vector_size(GANLSTM_VECTOR_BYTES / 2)));
+typedef uint32_t Bits32 __attribute__((vector_size(GANLSTM_VECTOR_BYTES)));
+GANLSTM_INLINE VecF load_masked(const BFloat16* p, int64_t n) {
+  Bits16 bits = {};
+  memcpy(&bits, p, size_t(n) * sizeof(BFloat16));
+  return (VecF)(__builtin_convertvector(bits, Bits32) << 16);
+}
+GANLSTM_INLINE VecF load(const BFloat16* p) { return load_masked(p, kLanes<BFloat16>); }
+GANLSTM_INLINE void store_masked(BFloat16* p, VecF v, int64_t n) {
+  const Bits32 bits = (Bits32)v, rounded = bits + (0x7fff + ((bits >> 16) & 1));
+  const Bits16 upper = __builtin_convertvector((v != v ? bits | 0x400000 : rounded) >> 16, Bits16);
+  memcpy(p, &upper, size_t(n) * sizeof(BFloat16));
+}
+GANLSTM_INLINE void store(BFloat16* p, VecF v) { store_masked(p, v, kLanes<BFloat16>); }
 #endif
 template <typename T>
 using Factors = typename FactorsOf<T>::type;
+
+template <typename T>
+GANLSTM_INLINE Vec<T> load_n(const T* p, int64_t n) {
+  return n >= kLanes<T> ? load(p) : load_masked(p, n);
+}
+template <typename T>
+GANLSTM_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
+  if (n >= kLanes<T>)
+    store(p, v);
+  else
+    store_masked(p, v, n);
+}
 
 GANLSTM_INLINE VecF multiply_add(VecF sum, VecF a, VecF b) { return sum + a * b; }
 GANLSTM_INLINE VecD multiply_add(VecD sum, VecD a, VecD b) { return sum + a * b; }

@@ -1,31 +1,17 @@
 // The LSTM's ops on the CPU: checks the tensors, allocates the results, calls the kernels.
 #include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
-#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
 
-#include "../common/check.h"
+#include "../common/cpu_binding.h"
 #include "../common/dispatch.h"
-#include "../common/pool.h"
+#include "../common/isa.h"
 #include "lstm.h"
 
 namespace ganlstm {
 namespace {
-
-using OptionalTensor = std::optional<Tensor>;
-
-Parallel torch_threads() {
-  return {int64_t(torch::stable::get_num_threads()),
-          [](int64_t tasks, void (*task)(int64_t, void*), void* data) {
-            torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-              for (int64_t index = begin; index < end; ++index) task(index, data);
-            });
-          }};
-}
 
 void check_impl(const std::string& impl) {
   check(impl.empty() || impl == "cpu", "impl: expected cpu for tensors on cpu, got ", impl);
@@ -130,20 +116,11 @@ class Layer {
     return torch::stable::new_empty(
         x_, torch::headeronly::IntHeaderOnlyArrayRef(sizes.begin(), sizes.size()), dtype);
   }
-  // Without the dispatcher, which costs more than the tensor.
-  Tensor absent() const { return absent(dtype()); }
-  Tensor absent(ScalarType dtype) const {
-    const int64_t size = 0, stride = 1;
-    AtenTensorHandle result;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-        1, &size, &stride, torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype)),
-        int32_t(kCPU), 0, &result));
-    return Tensor(result);
-  }
+  Tensor absent() const { return absent_tensor(dtype()); }
   Tensor empty_state() const { return empty({shape_.directions, shape_.batch, shape_.hidden}); }
   // What one pass saves for the next, from the pool: it comes and goes with each training step.
   Tensor empty_steps(int64_t gates, ScalarType dtype, bool wanted) const {
-    if (!wanted) return absent(dtype);
+    if (!wanted) return absent_tensor(dtype);
     return pooled({shape_.steps, shape_.batch, shape_.directions, gates * shape_.hidden}, dtype);
   }
   Tensor empty_windows(int64_t window) const {
@@ -170,14 +147,9 @@ class Layer {
 
  private:
   Tensor pooled(std::initializer_list<int64_t> sizes, ScalarType dtype) const {
-    const size_t element = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;
     int64_t strides[4], count = 1;
     for (size_t k = sizes.size(); k-- > 0; count *= sizes.begin()[k]) strides[k] = count;
-    const size_t bytes = size_t(count) * element;
-    if (bytes < kPoolBytes) return empty(sizes, dtype);
-    return torch::stable::from_blob(pool_take(bytes), {sizes.begin(), sizes.size()},
-                                    {strides, sizes.size()}, x_.device(), dtype,
-                                    [bytes](void* block) { pool_give(block, bytes); });
+    return pooled_tensor(int64_t(sizes.size()), sizes.begin(), strides, count, dtype);
   }
 
   void set_lengths(const Tensor& lengths) {
@@ -203,19 +175,6 @@ class Layer {
   LstmShape shape_;
   int64_t per_direction_;
 };
-
-template <typename T>
-const T* in(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <typename T>
-const T* in(const OptionalTensor& t) {
-  return t.has_value() ? in<T>(*t) : nullptr;
-}
-template <typename T>
-T* out(const Tensor& t, bool wanted = true) {
-  return wanted ? static_cast<T*>(t.mutable_data_ptr()) : nullptr;
-}
 
 template <typename T, typename Tensors>
 void set_weights(LstmWeights<T> (&to)[2], const Tensors& from, int64_t per_direction) {

@@ -1,11 +1,10 @@
-// Chooses the instruction set of the CPU kernels at run time.
+// Chooses the instruction set of the LSTM's CPU kernels at run time.
 #include "lstm.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <numeric>
 
+#include "../common/isa.h"
 #include "instruction_sets.h"
 #include "widened.h"
 
@@ -20,38 +19,6 @@ GANLSTM_DECLARE(avx512, float)
 GANLSTM_DECLARE(avx512, double)
 GANLSTM_DECLARE(avx512bf16, BFloat16)
 #endif
-
-namespace {
-
-// Each has what those before it have.
-enum class Isa { baseline, avx2, avx512, avx512bf16 };
-constexpr const char* kNames[] = {"baseline", "avx2", "avx512", "avx512bf16"};
-
-Isa best_isa() {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw"))
-    return __builtin_cpu_supports("avx512bf16") ? Isa::avx512bf16 : Isa::avx512;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return Isa::avx2;
-#endif
-  return Isa::baseline;
-}
-
-Isa chosen_isa() {
-  static const Isa chosen = [] {
-    const char* name = std::getenv("GANLSTM_FAST_CPU_ISA");
-    int wanted = int(Isa::avx512bf16);
-    for (int k = 0; name != nullptr && k < wanted; ++k)
-      if (std::strcmp(name, kNames[k]) == 0) wanted = k;
-    return std::min(Isa(wanted), best_isa());
-  }();
-  return chosen;
-}
-
-}  // namespace
-
-const char* cpu_isa() { return kNames[int(chosen_isa())]; }
 
 void order_by_length(const int64_t* lengths, int64_t batch, int64_t* order) {
   std::iota(order, order + batch, int64_t(0));

@@ -124,9 +124,4 @@ void lstm_double_backward(const LstmDoubleBackward<float>&, const Parallel&);
 void lstm_double_backward(const LstmDoubleBackward<double>&, const Parallel&);
 void lstm_double_backward(const LstmDoubleBackward<BFloat16>&, const Parallel&);
 
-// The instruction set in use: "baseline", "avx2", "avx512", or "avx512bf16", which is avx512 with
-// products in bfloat16. GANLSTM_FAST_CPU_ISA names a lower one than the processor's best, for
-// tests; it is read once.
-const char* cpu_isa();
-
 }  // namespace ganlstm

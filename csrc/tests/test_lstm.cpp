@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "common/isa.h"
 #include "lstm/lstm.h"
 
 namespace {

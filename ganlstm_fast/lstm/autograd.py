@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 
 from ganlstm_fast import backends
+from ganlstm_fast.functions import Function, are_tensors, contiguous, records, wanted_inputs
 from ganlstm_fast.lstm import gpu
 
 _ops = torch.ops.ganlstm_fast
@@ -74,61 +74,8 @@ def _all_steps(
     return gates, c
 
 
-class _Function(Function):
-    """A Function without default arguments, which ``apply`` would look for at each call."""
-
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            return super().apply(*args)
-        return super(Function, cls).apply(*args)
-
-
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
-
-
 def _absent_if_empty(tensor: Tensor, wanted: bool) -> Tensor | None:
     return tensor if wanted else None
-
-
-def _wanted(ctx: Any, tensors: Sequence[bool], first_weight: int) -> list[bool]:
-    """Which inputs' gradients this backward has to return.
-
-    ``ctx.needs_input_grad`` says which inputs require a gradient, also those that this call of
-    ``autograd.grad`` does not ask for; the engine knows.
-
-    Args:
-        tensors: whether each input is a tensor; ``ctx.next_functions`` has those only.
-        first_weight: the weights' first index. Where one is a leaf that ``autograd.grad`` was asked
-            for, so will be those that follow; the engine's answer to that is an exception, which
-            takes as long as a small kernel.
-    """
-    needs = list(ctx.needs_input_grad)
-    will_execute = getattr(torch._C, "_will_engine_execute_node", None)
-    if (
-        will_execute is None
-        or torch.compiler.is_compiling()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-    ):
-        return needs
-    nodes = iter(ctx.next_functions)
-    for index, is_tensor in enumerate(tensors):
-        if not is_tensor:
-            continue
-        node = next(nodes)[0]
-        if not needs[index]:
-            continue
-        try:
-            needs[index] = node is not None and will_execute(node)
-        except RuntimeError:  # a leaf that autograd.grad was asked for
-            if index >= first_weight:
-                break
-    return needs
-
-
-def _are_tensors(inputs: Sequence[object]) -> list[bool]:
-    return [isinstance(value, Tensor) for value in inputs]
 
 
 def _grouped(needs: Sequence[bool], per_direction: int) -> list[bool]:
@@ -144,7 +91,7 @@ def _flat(values: Sequence[Tensor], needs: Sequence[bool]) -> list[Tensor | None
     return [value if need else None for value, need in zip(values, needs, strict=True)]
 
 
-class LSTMFunction(_Function):
+class LSTMFunction(Function):
     """(x, h0, c0, lengths, window, impl, *weights) -> y, h_T, c_T, saved gates and cell states."""
 
     @staticmethod
@@ -165,16 +112,16 @@ class LSTMFunction(_Function):
         y, _, _, gates, c = output
         ctx.mark_non_differentiable(gates, c)
         ctx.set_materialize_grads(False)
-        ctx.are_tensors = _are_tensors(inputs)
+        ctx.are_tensors = are_tensors(inputs)
         ctx.save_for_backward(x, h0, c0, lengths, y, gates, c, *weights)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_y, grad_h, grad_c = (_contiguous(g) for g in grads[:3])
+        grad_y, grad_h, grad_c = (contiguous(g) for g in grads[:3])
         x, h0, c0, lengths, y, gates, c, *weights = ctx.saved_tensors
         if grad_y is None and grad_h is None and grad_c is None:
             return (None,) * (6 + len(weights))
-        needs = _wanted(ctx, ctx.are_tensors, 6)
+        needs = wanted_inputs(ctx, ctx.are_tensors, 6)
         per_direction = len(weights) // h0.size(0)
         wanted = [*needs[:3], *_grouped(needs[6:], per_direction)]
         # y is a function of the inputs, but its share of the second derivative is in the double
@@ -200,7 +147,7 @@ class LSTMFunction(_Function):
         )
 
 
-class LSTMBackwardFunction(_Function):
+class LSTMBackwardFunction(Function):
     """(grad_y, grad_h_T, grad_c_T, x, h0, c0, lengths, y, gates, c, wanted, impl, *weights).
 
     Returns grad_x, grad_h0, grad_c0, dz, d, *grad_weights; what is not wanted is empty.
@@ -223,7 +170,7 @@ class LSTMBackwardFunction(_Function):
         dz, d = output[3:5]
         ctx.mark_non_differentiable(dz, d)
         ctx.set_materialize_grads(False)
-        ctx.are_tensors = _are_tensors(inputs)
+        ctx.are_tensors = are_tensors(inputs)
         # The second order reads these two through dz and d, which have no graph; a third order
         # must still find its way to the error.
         through = [g if g is not None and g.requires_grad else None for g in (grad_y, grad_h)]
@@ -231,11 +178,11 @@ class LSTMBackwardFunction(_Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        v_x, v_h0, v_c0, _, _, *v_weights = (_contiguous(v) for v in cotangents)
+        v_x, v_h0, v_c0, _, _, *v_weights = (contiguous(v) for v in cotangents)
         grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights = ctx.saved_tensors
         if v_x is None and v_h0 is None and v_c0 is None and all(v is None for v in v_weights):
             return (None,) * (12 + len(weights))
-        needs = _wanted(ctx, ctx.are_tensors, 12)
+        needs = wanted_inputs(ctx, ctx.are_tensors, 12)
         per_direction = len(weights) // h0.size(0)
         wanted = [*needs[:6], *_grouped(needs[12:], per_direction)]
         arguments = (grad_c, x, h0, c0, lengths, y, gates, c, dz, d)
@@ -264,7 +211,7 @@ class LSTMBackwardFunction(_Function):
         )
 
 
-class LSTMDoubleBackwardFunction(_Function):
+class LSTMDoubleBackwardFunction(Function):
     """Second-order gradients as a node of the graph, so that a third order meets an error."""
 
     @staticmethod
@@ -298,12 +245,6 @@ def _double_backward(
         v_x, v_h0, v_c0, v_weights, grad_c, x, weights, *rest, wanted, impl
     )
     return (*outputs, *weight_outputs)
-
-
-def records(*tensors: Any) -> bool:
-    return torch.is_grad_enabled() and any(
-        isinstance(t, Tensor) and t.requires_grad for t in tensors
-    )
 
 
 def lstm_forward(

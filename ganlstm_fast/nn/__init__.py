@@ -15,6 +15,7 @@ from ganlstm_fast.nn.spectral_norm import (
     remove_spectral_norm,
     spectral_norm,
 )
+from ganlstm_fast.nn.spectral_norm_step import spectral_norm_step
 
 __all__ = [
     "SNLSTM",
@@ -31,4 +32,5 @@ __all__ = [
     "SpectralNorm",
     "remove_spectral_norm",
     "spectral_norm",
+    "spectral_norm_step",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ganlstm_fast.nn.conv_norm import ConvSpectralNorm
-from ganlstm_fast.spectral_norm import check_options, reference, spectral_normalize
+from ganlstm_fast.spectral_norm import check_options, normalize_and_update, reference
 from ganlstm_fast.validation import describe
+
+if TYPE_CHECKING:
+    from ganlstm_fast.nn.spectral_norm_step import SharedWeights
 
 __all__ = [
     "SNConv1d",
@@ -48,6 +51,7 @@ class SpectralNorm(nn.Module):
 
     _u: Tensor
     _v: Tensor
+    _shared: SharedWeights | None = None  # inside of spectral_norm_step
 
     def __init__(
         self, weight: Tensor, n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12
@@ -68,22 +72,24 @@ class SpectralNorm(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if weight.dim() == 1:
             return reference.normalize_vector(weight, self.eps)
-        normalized, u, v = spectral_normalize(
-            weight,
-            self._u,
-            self._v,
-            n_power_iterations=self.n_power_iterations,
-            eps=self.eps,
-            dim=self.dim,
-            training=self.training,
+        if self._shared is not None:
+            shared = self._shared.get(self, weight)
+            if shared is not None:
+                return shared
+        (normalized,) = normalize_and_update(
+            (weight,),
+            (self._u,),
+            (self._v,),
+            (self.dim,),
+            self.n_power_iterations,
+            self.eps,
+            self.training,
         )
-        if self.training:
-            # In place: DataParallel replicas and DistributedDataParallel's broadcast hold on to
-            # these very tensors. Autograd has saved others.
-            with torch.no_grad():
-                self._u.copy_(u)
-                self._v.copy_(v)
         return normalized
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, or what is loaded from a file, is in no block of spectral_norm_step.
+        return {name: value for name, value in self.__dict__.items() if name != "_shared"}
 
     def right_inverse(self, value: Tensor) -> Tensor:
         return value
@@ -154,9 +160,10 @@ def spectral_norm(
 
     ``W_sn = W / (u^T W v)``; in training mode each access of the weight first runs
     ``n_power_iterations`` of ``u = normalize(W v)``, ``v = normalize(W^T u)`` and stores both; in
-    eval mode they stay (Miyato et al., 2018). :func:`torch.nn.utils.parametrize.cached` makes the
-    accesses of a block share one iteration. The weight with a gradient is
-    ``module.parametrizations.<name>.original``: initialise that one. Differentiable to any order.
+    eval mode they stay (Miyato et al., 2018). :func:`ganlstm_fast.spectral_norm_step` and
+    :func:`torch.nn.utils.parametrize.cached` make the accesses of a block share one iteration.
+    The weight with a gradient is ``module.parametrizations.<name>.original``: initialise that one.
+    Differentiable twice; where no kernel runs, to any order.
 
     Several forwards before one backward, ``retain_graph=True``, an optimiser step between forward
     and a second backward are all fine: no tensor that autograd saved is ever changed.

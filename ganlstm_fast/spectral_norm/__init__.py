@@ -1,18 +1,24 @@
-"""Spectral normalisation of one weight, as a function. The layers are in ``ganlstm_fast.nn``."""
+"""Spectral normalisation of weights, as functions. The layers are in ``ganlstm_fast.nn``."""
 
 from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ganlstm_fast.backends import resolve
-from ganlstm_fast.spectral_norm import reference
+from ganlstm_fast.spectral_norm import autograd, reference
 from ganlstm_fast.validation import check_tensor, describe
 
-__all__ = ["check_options", "spectral_normalize"]
+__all__ = [
+    "check_options",
+    "normalize_and_update",
+    "spectral_normalize",
+    "spectral_normalize_group",
+]
 
 
 def check_options(ndim: int, n_power_iterations: int, eps: float, dim: int) -> int:
@@ -30,7 +36,7 @@ def check_options(ndim: int, n_power_iterations: int, eps: float, dim: int) -> i
         raise ValueError(
             f"n_power_iterations: expected a positive integer, got {n_power_iterations}"
         )
-    if not isinstance(eps, (int, float)) or not (eps > 0 and math.isfinite(eps)):
+    if not isinstance(eps, (int, float)) or not 0 < eps < math.inf:
         raise ValueError(f"eps: expected a positive number, got {describe(eps)}")
     if not isinstance(dim, int) or not -ndim <= dim < ndim:
         raise IndexError(f"dim: expected a dimension in [{-ndim}, {ndim - 1}], got {describe(dim)}")
@@ -79,13 +85,108 @@ def spectral_normalize(
     Returns:
         The normalised weight (shape and dtype of ``weight``), and u and v after the iterations as
         new tensors without a graph. Nothing that autograd has saved is shared with u or v, so both
-        may be overwritten before the backward. Differentiable in ``weight`` to any order.
+        may be overwritten before the backward. Differentiable in ``weight``
+        twice, and to any order by the reference; a third derivative of the kernels raises.
 
     Raises:
         TypeError: an argument that is not a floating-point tensor, or not an integer.
         ValueError: a wrong shape, device or option. IndexError: ``dim`` out of range.
         RuntimeError: ``impl`` does not serve this call.
     """
+    dim = _check(weight, u, v, n_power_iterations, eps, dim)
+    options = (n_power_iterations, eps, training)
+    if resolve("spectral_norm", impl, weight.device.type, weight.dtype) == "cpu":
+        normalized, new_u, new_v = _fused([weight], [u], [v], [dim], *options)
+        return normalized[0], new_u[0], new_v[0]
+    return _reference(weight, u, v, dim, *options)
+
+
+def spectral_normalize_group(
+    weights: Sequence[Tensor],
+    u: Sequence[Tensor],
+    v: Sequence[Tensor],
+    *,
+    n_power_iterations: int = 1,
+    eps: float = 1e-12,
+    dims: Sequence[int] | None = None,
+    training: bool = True,
+    impl: str | None = None,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """:func:`spectral_normalize` of a list of weights, which share one launch of the kernels.
+
+    Args:
+        weights, u, v: as for :func:`spectral_normalize`, one of each a weight. Shapes, dtypes and
+            devices may differ; those of one dtype on one device are computed together.
+        dims: dimension of the outputs of each weight; None: 0 for all.
+        n_power_iterations, eps, training, impl: as for :func:`spectral_normalize`, for all.
+
+    Returns:
+        The normalised weights, u and v, each a list in the order of ``weights``.
+
+    Raises:
+        ValueError: lists of different lengths; else as :func:`spectral_normalize`.
+    """
+    dims = [0] * len(weights) if dims is None else list(dims)
+    for name, values in (("u", u), ("v", v), ("dims", dims)):
+        if len(values) != len(weights):
+            raise ValueError(
+                f"{name}: expected {len(weights)} as there are weights, got {len(values)}"
+            )
+    options = (n_power_iterations, eps, training)
+    together: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    results: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+    for k, weight in enumerate(weights):
+        dims[k] = _check(weight, u[k], v[k], n_power_iterations, eps, dims[k])
+        if resolve("spectral_norm", impl, weight.device.type, weight.dtype) == "cpu":
+            together.setdefault((weight.device, weight.dtype), []).append(k)
+        else:
+            results[k] = _reference(weight, u[k], v[k], dims[k], *options)
+    for members in together.values():
+        lists = ([values[k] for k in members] for values in (weights, u, v, dims))
+        results |= zip(members, zip(*_fused(*lists, *options), strict=True), strict=True)
+    normalized, new_u, new_v = ([results[k][i] for k in range(len(weights))] for i in range(3))
+    return normalized, new_u, new_v
+
+
+def normalize_and_update(
+    weights: Sequence[Tensor],
+    u: Sequence[Tensor],
+    v: Sequence[Tensor],
+    dims: Sequence[int],
+    n_power_iterations: int,
+    eps: float,
+    training: bool,
+    keep: bool = False,
+) -> Sequence[Tensor]:
+    """The normalised weights of layers; with ``training`` their buffers u and v are overwritten.
+
+    Arguments are not checked. The weights are of one dtype on one device. ``keep``: more than one
+    backward may come without ``retain_graph``.
+    """
+    weight = weights[0]
+    if resolve("spectral_norm", None, weight.device.type, weight.dtype) == "cpu":
+        weights = [w.contiguous() for w in weights]
+        given_u, given_v = (_readable(vectors) for vectors in (u, v))
+        options = (dims, n_power_iterations, eps, training, keep)
+        normalized, vectors = autograd.spectral_norm_forward(weights, given_u, given_v, *options)
+        new = _vectors(vectors, u, v) if training else ()
+    else:
+        options = (n_power_iterations, eps, training)
+        lists = zip(weights, u, v, dims, strict=True)
+        results = [_reference(w, *vectors, dim, *options) for w, *vectors, dim in lists]
+        normalized = [n for n, _, _ in results]
+        new = [vector for _, *vectors in results for vector in vectors]
+    if training:
+        # In place: DataParallel replicas and DistributedDataParallel's broadcast hold on to these
+        # very tensors. Autograd has saved others.
+        torch._foreach_copy_([b for pair in zip(u, v, strict=True) for b in pair], new)
+    return normalized
+
+
+def _check(
+    weight: Tensor, u: Tensor, v: Tensor, n_power_iterations: int, eps: float, dim: int
+) -> int:
+    """Check the arguments of one weight and return ``dim`` counted from the front."""
     check_tensor("weight", weight)
     if weight.dim() < 2:
         raise ValueError(
@@ -101,7 +202,18 @@ def spectral_normalize(
             raise ValueError(
                 f"{name}: expected device {weight.device} of the weight, got {vector.device}"
             )
-    resolve("spectral_norm", impl, weight.device.type, weight.dtype)
+    return dim
+
+
+def _reference(
+    weight: Tensor,
+    u: Tensor,
+    v: Tensor,
+    dim: int,
+    n_power_iterations: int,
+    eps: float,
+    training: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     with _without_autocast(weight.device.type):
         return reference.spectral_normalize(
             weight,
@@ -112,3 +224,36 @@ def spectral_normalize(
             dim=dim,
             training=training,
         )
+
+
+def _fused(
+    weights: Sequence[Tensor],
+    u: Sequence[Tensor],
+    v: Sequence[Tensor],
+    dims: Sequence[int],
+    n_power_iterations: int,
+    eps: float,
+    training: bool,
+) -> tuple[Sequence[Tensor], list[Tensor], list[Tensor]]:
+    weights = [w.contiguous() for w in weights]
+    given_u, given_v = ([t.detach() for t in _readable(vectors)] for vectors in (u, v))
+    normalized, vectors = autograd.spectral_norm_forward(
+        weights, given_u, given_v, dims, n_power_iterations, eps, training
+    )
+    new = _vectors(vectors, u, v)
+    # Copies, so that a caller who changes what was returned does not change what was saved.
+    return normalized, *(
+        [n.to(t.dtype, copy=True) for n, t in zip(values, given, strict=True)]
+        for values, given in ((new[0::2], u), (new[1::2], v))
+    )
+
+
+def _readable(vectors: Sequence[Tensor]) -> list[Tensor]:
+    """As the operator takes them: contiguous, and not in float16."""
+    return [(t.float() if t.dtype == torch.float16 else t).contiguous() for t in vectors]
+
+
+def _vectors(vectors: Tensor, u: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor]:
+    """u and v of the first weight, of the second, ... out of what the operator returned."""
+    sizes = [t.numel() for pair in zip(u, v, strict=True) for t in pair]
+    return vectors.split([*sizes, len(u)])[:-1]

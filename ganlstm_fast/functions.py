@@ -1,0 +1,68 @@
+"""What the autograd Functions of the families share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Function(torch.autograd.Function):
+    """A Function without default arguments, which ``apply`` would look for at each call."""
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*args)
+        return super(torch.autograd.Function, cls).apply(*args)
+
+
+def contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def records(*tensors: Any) -> bool:
+    return torch.is_grad_enabled() and any(
+        isinstance(t, Tensor) and t.requires_grad for t in tensors
+    )
+
+
+def are_tensors(inputs: Sequence[object]) -> list[bool]:
+    return [isinstance(value, Tensor) for value in inputs]
+
+
+def wanted_inputs(ctx: Any, tensors: Sequence[bool], first_weight: int) -> list[bool]:
+    """Which inputs' gradients this backward has to return.
+
+    ``ctx.needs_input_grad`` says which inputs require a gradient, also those that this call of
+    ``autograd.grad`` does not ask for; the engine knows.
+
+    Args:
+        tensors: whether each input is a tensor; ``ctx.next_functions`` has those only.
+        first_weight: the weights' first index. Where one is a leaf that ``autograd.grad`` was asked
+            for, so will be those that follow; the engine's answer to that is an exception, which
+            takes as long as a small kernel.
+    """
+    needs = list(ctx.needs_input_grad)
+    will_execute = getattr(torch._C, "_will_engine_execute_node", None)
+    if (
+        will_execute is None
+        or torch.compiler.is_compiling()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    ):
+        return needs
+    nodes = iter(ctx.next_functions)
+    for index, is_tensor in enumerate(tensors):
+        if not is_tensor:
+            continue
+        node = next(nodes)[0]
+        if not needs[index]:
+            continue
+        try:
+            needs[index] = node is not None and will_execute(node)
+        except RuntimeError:  # a leaf that autograd.grad was asked for
+            if index >= first_weight:
+                break
+    return needs
