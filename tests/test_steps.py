@@ -3,21 +3,16 @@ step, the same walks and the same Python around them."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-from pathlib import Path
-
+import emulation
 import pytest
 import torch
 from lstm_cases import CASES, RIVAL_DTYPES, Case, Orders, on_cpu_tensors
 from numerics import assert_close_to_reference, relative_error
 from torch import Tensor
 
-import setup
 from ganlstm_fast import lstm
 from ganlstm_fast.lstm import autograd, fit, gpu, torch_impl
 
-ROOT = Path(__file__).parents[1]
 EMULATED = [
     *("one of everything", "one step", "one row", "odd sizes", "no bias"),
     *("both directions, no bias", "lengths, both directions", "vectors and one"),
@@ -27,16 +22,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
 @pytest.fixture(scope="module")
 def steps_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> None:
-    if shutil.which("g++") is None:
-        pytest.skip("g++ was not found")
-    output = tmp_path_factory.mktemp("steps") / "steps.so"
-    torch_folder = Path(torch.__file__).parent
-    command = ["g++", *setup.CXX_FLAGS, "-O1", "-shared", *setup.torch_flags(torch_folder)]
-    command += [str(ROOT / "csrc/tests/binding_steps.cpp"), "-o", str(output)]
-    command += [f"-L{torch_folder / 'lib'}", "-ltorch_cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    torch.ops.load_library(str(output))
+    emulation.load("binding_steps", tmp_path_factory.mktemp("steps"))
 
 
 def assert_equals_reference(

@@ -59,6 +59,22 @@ GANLSTM_DEVICE void store16(char* to, const Words4& value) {
   *reinterpret_cast<uint4*>(to) = make_uint4(value.x, value.y, value.z, value.w);
 }
 
+template <typename C>
+GANLSTM_DEVICE C load_of_others(const C* from) {
+  return __ldcg(from);
+}
+
+GANLSTM_DEVICE float square_root(float value) { return sqrtf(value); }
+GANLSTM_DEVICE double square_root(double value) { return sqrt(value); }
+
+// The sum over the warp, for each of its threads.
+template <typename C>
+GANLSTM_DEVICE C warp_sum(C value) {
+#pragma unroll
+  for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(~0u, value, apart);
+  return value;
+}
+
 GANLSTM_DEVICE uint32_t bits_of(float value) { return __float_as_uint(value); }
 GANLSTM_DEVICE float float_of(uint32_t bits) { return __uint_as_float(bits); }
 

@@ -40,6 +40,7 @@ struct Barrier {
 
 struct Warp {
   uint32_t a[32][4], b[32][2];
+  double values[32];
   Barrier barrier;
 };
 
@@ -101,6 +102,27 @@ inline Words4 load16(const char* from) {
   std::memcpy(&value, from, 16);
   return value;
 }
+template <typename C>
+inline C load_of_others(const C* from) {
+  return *from;
+}
+template <typename C>
+inline C square_root(C value) {
+  return std::sqrt(value);
+}
+template <typename C>
+inline C warp_sum(C value) {
+  const int lane = thread() % 32;
+  Warp& warp = own_block().warps[size_t(thread() / 32)];
+  for (int apart = 16; apart > 0; apart /= 2) {
+    warp.values[lane] = value;
+    wait_for(warp.barrier, warp.barrier.arrive(32));
+    value += C(warp.values[lane ^ apart]);
+    wait_for(warp.barrier, warp.barrier.arrive(32));
+  }
+  return value;
+}
+
 inline Words4 load16_of_others(const char* from) { return load16(from); }
 inline void store16(char* to, const Words4& value) {
   if (reinterpret_cast<uintptr_t>(to) % 16 != 0) std::abort();

@@ -1,0 +1,170 @@
+"""The GPU's spectral norm, emulated on the CPU: all passes over lists of weights."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import emulation
+import pytest
+import torch
+from numerics import assert_close_to_reference
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ganlstm_fast.spectral_norm import reference
+
+# Shapes and the dimension of the outputs: of many parts, of one, transposed, and a matrix of one
+# row or column.
+WEIGHTS = [
+    *(((64, 3, 4, 4), 0), ((33, 17, 3, 3), 0), ((6, 9, 4, 4), 1), ((9, 40), 1), ((40, 300), 0)),
+    *(((300, 9), 0), ((1, 50), 0), ((50, 1), 0), ((120, 90), 0)),
+]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+EPS = 1e-12
+
+
+@pytest.fixture(scope="module")
+def ops(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    emulation.load("binding_spectral_norm", tmp_path_factory.mktemp("spectral_norm"))
+    return torch.ops.ganlstm_fast_emulated
+
+
+def draw(weights: list[tuple[tuple[int, ...], int]], dtype: torch.dtype) -> SimpleNamespace:
+    """Weights W, vectors u and v, cotangents G of the forward and V of the backward."""
+
+    def like(shape: tuple[int, ...]) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64).to(dtype)
+
+    shapes, dims = [shape for shape, _ in weights], [dim for _, dim in weights]
+    w, g, v_weight = ([like(shape) for shape in shapes] for _ in range(3))
+    u, v = [], []
+    for weight, dim in zip(w, dims, strict=True):
+        matrix = reference.as_matrix(weight.double(), dim)
+        start = normalize(torch.randn(matrix.shape[1], dtype=torch.float64), dim=0)
+        vectors = reference.power_iteration(matrix, start.new_zeros(matrix.shape[0]), start, 1, EPS)
+        for values, vector in zip((u, v), vectors, strict=True):
+            values.append(vector.to(dtype))
+    return SimpleNamespace(w=w, u=u, v=v, g=g, v_weight=v_weight, dims=dims)
+
+
+def by_kernels(ops, a, iterations: int, training: bool) -> list[list[Tensor]]:
+    """For each weight: normalised, u, v, the gradient, and those of G and of W."""
+    normalized, vectors = ops.spectral_norm_forward(
+        a.w, a.u, a.v, a.dims, iterations, EPS, training
+    )
+    grads, inner = ops.spectral_norm_backward(a.g, normalized, vectors, a.dims, EPS)
+    g_grads, g_weights = ops.spectral_norm_double_backward(
+        a.v_weight, a.g, normalized, vectors, inner, a.dims, EPS, [True, True]
+    )
+    sizes = [t.numel() for pair in zip(a.u, a.v, strict=True) for t in pair]
+    parts = vectors[: sum(sizes)].split(sizes)
+    columns = (normalized, parts[::2], parts[1::2], grads, g_grads, g_weights)
+    return [list(values) for values in zip(*columns, strict=True)]
+
+
+def by_reference(a, iterations: int, training: bool, dtype: torch.dtype) -> list[list[Tensor]]:
+    results = []
+    for w, u, v, g, v_weight, dim in zip(a.w, a.u, a.v, a.g, a.v_weight, a.dims, strict=True):
+        w, g = (t.to(dtype, copy=True).requires_grad_() for t in (w, g))
+        normalized, new_u, new_v = reference.spectral_normalize(
+            w,
+            *(u.to(dtype), v.to(dtype)),
+            n_power_iterations=iterations,
+            eps=EPS,
+            dim=dim,
+            training=training,
+        )
+        (grad,) = torch.autograd.grad(normalized, w, g, create_graph=True)
+        g_grad, g_weight = torch.autograd.grad(grad, [g, w], v_weight.to(dtype), allow_unused=True)
+        results.append([normalized, new_u, new_v, grad, g_grad, g_weight])
+    return results
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("iterations", "training"), [(1, True), (5, True), (1, False)])
+def test_equals_reference(ops, iterations: int, training: bool, dtype: torch.dtype) -> None:
+    a = draw(WEIGHTS, dtype)
+    truth = by_reference(a, iterations, training, torch.float64)
+    rival = by_reference(a, iterations, training, torch.float32 if dtype.itemsize > 2 else dtype)
+    got = by_kernels(ops, a, iterations, training)
+    names = ("normalized", "u", "v", "gradient", "of G", "of W")
+    for index, rows in enumerate(zip(got, truth, rival, strict=True)):
+        for name, out, true, other in zip(names, *rows, strict=True):
+            other = other.detach() if dtype != torch.bfloat16 or name not in "uv" else None
+            assert_close_to_reference(out, true.detach(), other, f"{name}[{index}]")
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("blocks", ["1", "2", "7"])
+def test_any_number_of_blocks_gives_the_same_bits(
+    ops, blocks: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = draw(WEIGHTS, torch.float32)
+    usual = by_kernels(ops, a, 2, True)
+    monkeypatch.setenv("GANLSTM_TEST_BLOCKS", blocks)
+    for got, expected in zip(by_kernels(ops, a, 2, True), usual, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(got, expected, strict=True))
+
+
+def test_more_weights_than_a_launch_takes(ops) -> None:
+    a = draw([((3, 4), 0)] * 150, torch.float64)
+    truth = by_reference(a, 1, True, torch.float64)
+    for index, (got, true) in enumerate(zip(by_kernels(ops, a, 1, True), truth, strict=True)):
+        torch.testing.assert_close(got, [t.detach() for t in true], msg=f"weight {index}")
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("scale", [0.0, 1e-16, 1e25])
+def test_zero_tiny_and_huge_weights(ops, scale: float, training: bool) -> None:
+    """A zero keeps u and v and is divided by 1; W^T (W v) leaves float32, and u and v do not."""
+    a = draw([((24, 5, 3, 3), 0), ((7, 6), 1)], torch.float32)
+    a.w = [w * scale for w in a.w]
+    truth = by_reference(a, 1, training, torch.float64)
+    for got, true in zip(by_kernels(ops, a, 1, training), truth, strict=True):
+        for out, expected in zip(got[:4], true[:4], strict=True):
+            assert_close_to_reference(out, expected.detach(), expected.float().detach())
+
+
+def test_a_weight_without_a_cotangent_is_left_out(ops) -> None:
+    a = draw([((5, 7), 0), ((4, 3), 0)], torch.float64)
+    truth = by_reference(a, 1, True, torch.float64)
+    normalized, vectors = ops.spectral_norm_forward(a.w, a.u, a.v, a.dims, 1, EPS, True)
+    grads, inner = ops.spectral_norm_backward([None, a.g[1]], normalized, vectors, a.dims, EPS)
+    assert grads[0].shape == (0,)
+    torch.testing.assert_close(grads[1], truth[1][3].detach())
+    g_grads, g_weights = ops.spectral_norm_double_backward(
+        *([None, a.v_weight[1]], [None, a.g[1]], normalized, vectors, inner, a.dims, EPS),
+        [False, True],
+    )
+    assert [t.numel() for t in (*g_grads, *g_weights)] == [0, 0, 0, 12]
+    torch.testing.assert_close(g_weights[1], truth[1][5].detach())
+
+
+def test_nan_is_as_in_the_reference(ops) -> None:
+    a = draw([((5, 7), 0), ((4, 3), 0)], torch.float32)
+    a.w[0][1, 2] = torch.nan
+    truth = by_reference(a, 1, True, torch.float32)
+    for got, true in zip(by_kernels(ops, a, 1, True), truth, strict=True):
+        torch.testing.assert_close(got[0], true[0].detach(), equal_nan=True)
+        torch.testing.assert_close(got[1], true[1], equal_nan=True)
+
+
+def test_checks(ops) -> None:
+    a = draw([((5, 7), 0)], torch.float32)
+
+    def forward(**change):
+        args = {"w": a.w, "u": a.u, "v": a.v, "dims": [0], "n": 1} | change
+        return ops.spectral_norm_forward(*args.values(), EPS, True)
+
+    for change, message in (
+        ({"w": []}, "weights: expected a tensor or more, got none"),
+        ({"u": []}, "u: expected 1 as there are weights, got 0"),
+        ({"u": [a.v[0]]}, r"u: expected shape one dimension = \(5\), got \(7,\)"),
+        ({"v": [a.v[0].double()]}, "v: expected torch.float32, got torch.float64"),
+        ({"dims": [2]}, r"dims: expected values in 0..1, got 2"),
+        ({"n": 0}, "n_power_iterations: expected a positive number, got 0"),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            forward(**change)
