@@ -89,6 +89,14 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
     ),
     "spectral_norm": (
         _Implementation("cpu", "compiled CPU kernels", ("cpu",), _FLOATS, library="cpu"),
+        _Implementation(
+            "cuda",
+            "one launch for all weights of a pass",
+            ("cuda",),
+            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            library="cuda",
+            proven=False,
+        ),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
     "gradient_penalty": (
@@ -265,7 +273,7 @@ def resolve(family: str, impl: str | None, device: str, dtype: torch.dtype) -> s
         reason = _why_not(this, device, dtype)
         if reason is None and this.proven:
             return this.name
-        if this.library == this.name == device and not _LIBRARIES[device].loaded:
+        if this.proven and this.library == device and not _LIBRARIES[device].loaded:
             warn_once(f"ganlstm_fast runs {family} without its own kernels: {reason}")
     raise RuntimeError(f"no implementation of {family} serves {dtype} on {device}")
 

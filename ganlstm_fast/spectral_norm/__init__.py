@@ -21,6 +21,10 @@ __all__ = [
 ]
 
 
+# Implementations that are operators; which of them runs follows from the tensors' device.
+KERNELS = ("cpu", "cuda")
+
+
 def check_options(ndim: int, n_power_iterations: int, eps: float, dim: int) -> int:
     """Check the options of a spectral norm and return ``dim`` counted from the front.
 
@@ -95,7 +99,7 @@ def spectral_normalize(
     """
     dim = _check(weight, u, v, n_power_iterations, eps, dim)
     options = (n_power_iterations, eps, training)
-    if resolve("spectral_norm", impl, weight.device.type, weight.dtype) == "cpu":
+    if resolve("spectral_norm", impl, weight.device.type, weight.dtype) in KERNELS:
         normalized, new_u, new_v = _fused([weight], [u], [v], [dim], *options)
         return normalized[0], new_u[0], new_v[0]
     return _reference(weight, u, v, dim, *options)
@@ -137,7 +141,7 @@ def spectral_normalize_group(
     results: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
     for k, weight in enumerate(weights):
         dims[k] = _check(weight, u[k], v[k], n_power_iterations, eps, dims[k])
-        if resolve("spectral_norm", impl, weight.device.type, weight.dtype) == "cpu":
+        if resolve("spectral_norm", impl, weight.device.type, weight.dtype) in KERNELS:
             together.setdefault((weight.device, weight.dtype), []).append(k)
         else:
             results[k] = _reference(weight, u[k], v[k], dims[k], *options)
@@ -164,9 +168,9 @@ def normalize_and_update(
     backward may come without ``retain_graph``.
     """
     weight = weights[0]
-    if resolve("spectral_norm", None, weight.device.type, weight.dtype) == "cpu":
+    if resolve("spectral_norm", None, weight.device.type, weight.dtype) in KERNELS:
         weights = [w.contiguous() for w in weights]
-        given_u, given_v = (_readable(vectors) for vectors in (u, v))
+        given_u, given_v = (_readable(vectors, weight) for vectors in (u, v))
         options = (dims, n_power_iterations, eps, training, keep)
         normalized, vectors = autograd.spectral_norm_forward(weights, given_u, given_v, *options)
         new = _vectors(vectors, u, v) if training else ()
@@ -236,7 +240,8 @@ def _fused(
     training: bool,
 ) -> tuple[Sequence[Tensor], list[Tensor], list[Tensor]]:
     weights = [w.contiguous() for w in weights]
-    given_u, given_v = ([t.detach() for t in _readable(vectors)] for vectors in (u, v))
+    given = ([t.detach() for t in vectors] for vectors in (u, v))
+    given_u, given_v = (_readable(vectors, weights[0]) for vectors in given)
     normalized, vectors = autograd.spectral_norm_forward(
         weights, given_u, given_v, dims, n_power_iterations, eps, training
     )
@@ -248,9 +253,10 @@ def _fused(
     )
 
 
-def _readable(vectors: Sequence[Tensor]) -> list[Tensor]:
-    """As the operator takes them: contiguous, and not in float16."""
-    return [(t.float() if t.dtype == torch.float16 else t).contiguous() for t in vectors]
+def _readable(vectors: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+    """As the operators take them: contiguous, in the dtype of the weight or that of the sums."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return [(t if t.dtype in (weight.dtype, wide) else t.to(wide)).contiguous() for t in vectors]
 
 
 def _vectors(vectors: Tensor, u: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor]:
