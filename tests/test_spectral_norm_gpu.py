@@ -1,8 +1,11 @@
-"""The GPU's spectral norm, emulated on the CPU: all passes over lists of weights."""
+"""The GPU's spectral norm, on one or emulated on the CPU: all passes over lists of weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Any
 
 import emulation
 import pytest
@@ -23,10 +26,27 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 EPS = 1e-12
 
 
-@pytest.fixture(scope="module")
-def ops(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+@dataclass
+class Kernels:
+    ops: Any
+    device: str
+
+    def of(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        return [None if t is None else t.to(self.device) for t in tensors]
+
+
+GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+@pytest.fixture(scope="module", params=["emulated", pytest.param("cuda", marks=GPU)])
+def ops(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    if request.param == "cuda":
+        return Kernels(torch.ops.ganlstm_fast, "cuda")
     emulation.load("binding_spectral_norm", tmp_path_factory.mktemp("spectral_norm"))
-    return torch.ops.ganlstm_fast_emulated
+    return Kernels(torch.ops.ganlstm_fast_emulated, "cpu")
 
 
 def draw(weights: list[tuple[tuple[int, ...], int]], dtype: torch.dtype) -> SimpleNamespace:
@@ -49,17 +69,17 @@ def draw(weights: list[tuple[tuple[int, ...], int]], dtype: torch.dtype) -> Simp
 
 def by_kernels(ops, a, iterations: int, training: bool) -> list[list[Tensor]]:
     """For each weight: normalised, u, v, the gradient, and those of G and of W."""
-    normalized, vectors = ops.spectral_norm_forward(
-        a.w, a.u, a.v, a.dims, iterations, EPS, training
-    )
-    grads, inner = ops.spectral_norm_backward(a.g, normalized, vectors, a.dims, EPS)
-    g_grads, g_weights = ops.spectral_norm_double_backward(
-        a.v_weight, a.g, normalized, vectors, inner, a.dims, EPS, [True, True]
+    w, u, v, g, v_weight = (ops.of(tensors) for tensors in (a.w, a.u, a.v, a.g, a.v_weight))
+    kernels = ops.ops
+    normalized, vectors = kernels.spectral_norm_forward(w, u, v, a.dims, iterations, EPS, training)
+    grads, inner = kernels.spectral_norm_backward(g, normalized, vectors, a.dims, EPS)
+    g_grads, g_weights = kernels.spectral_norm_double_backward(
+        v_weight, g, normalized, vectors, inner, a.dims, EPS, [True, True]
     )
     sizes = [t.numel() for pair in zip(a.u, a.v, strict=True) for t in pair]
     parts = vectors[: sum(sizes)].split(sizes)
     columns = (normalized, parts[::2], parts[1::2], grads, g_grads, g_weights)
-    return [list(values) for values in zip(*columns, strict=True)]
+    return [[t.cpu() for t in values] for values in zip(*columns, strict=True)]
 
 
 def by_reference(a, iterations: int, training: bool, dtype: torch.dtype) -> list[list[Tensor]]:
@@ -130,16 +150,16 @@ def test_zero_tiny_and_huge_weights(ops, scale: float, training: bool) -> None:
 def test_a_weight_without_a_cotangent_is_left_out(ops) -> None:
     a = draw([((5, 7), 0), ((4, 3), 0)], torch.float64)
     truth = by_reference(a, 1, True, torch.float64)
-    normalized, vectors = ops.spectral_norm_forward(a.w, a.u, a.v, a.dims, 1, EPS, True)
-    grads, inner = ops.spectral_norm_backward([None, a.g[1]], normalized, vectors, a.dims, EPS)
+    w, u, v, g, v_weight = (ops.of(t) for t in (a.w, a.u, a.v, [None, a.g[1]], a.v_weight))
+    normalized, vectors = ops.ops.spectral_norm_forward(w, u, v, a.dims, 1, EPS, True)
+    grads, inner = ops.ops.spectral_norm_backward(g, normalized, vectors, a.dims, EPS)
     assert grads[0].shape == (0,)
-    torch.testing.assert_close(grads[1], truth[1][3].detach())
-    g_grads, g_weights = ops.spectral_norm_double_backward(
-        *([None, a.v_weight[1]], [None, a.g[1]], normalized, vectors, inner, a.dims, EPS),
-        [False, True],
+    torch.testing.assert_close(grads[1].cpu(), truth[1][3].detach())
+    g_grads, g_weights = ops.ops.spectral_norm_double_backward(
+        [None, v_weight[1]], g, normalized, vectors, inner, a.dims, EPS, [False, True]
     )
     assert [t.numel() for t in (*g_grads, *g_weights)] == [0, 0, 0, 12]
-    torch.testing.assert_close(g_weights[1], truth[1][5].detach())
+    torch.testing.assert_close(g_weights[1].cpu(), truth[1][5].detach())
 
 
 def test_nan_is_as_in_the_reference(ops) -> None:
@@ -156,7 +176,8 @@ def test_checks(ops) -> None:
 
     def forward(**change):
         args = {"w": a.w, "u": a.u, "v": a.v, "dims": [0], "n": 1} | change
-        return ops.spectral_norm_forward(*args.values(), EPS, True)
+        vectors = [ops.of(args[name]) for name in "wuv"]
+        return ops.ops.spectral_norm_forward(*vectors, args["dims"], args["n"], EPS, True)
 
     for change, message in (
         ({"w": []}, "weights: expected a tensor or more, got none"),
