@@ -68,12 +68,19 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
 
   // Spectral normalisation of a list of weights of one dtype, as spectral_norm/spectral_norm.h has
   // it. `dims`: the outputs' dimension of each weight; u [h] and v [w] are its vectors, of
-  // any dtype and not changed. Without `training` there is no iteration. `vectors`, in the dtype of
-  // the sums: u and v after the iterations, of one weight after the other, then sigma of each.
+  // any floating dtype and not changed. Without `training` there is no iteration. `vectors`, in the
+  // dtype of the sums: u and v after the iterations, of one weight after the other, then sigma of
+  // each.
   m.def(
       "spectral_norm_forward(Tensor[] weights, Tensor[] u, Tensor[] v, int[] dims,"
       " int n_power_iterations, float eps, bool training)"
       " -> (Tensor[] normalized, Tensor vectors)");
+
+  // The same with `training`, u and v being overwritten: for layers, of which many are so small
+  // that copying two vectors takes as long as everything else.
+  m.def(
+      "spectral_norm_forward_(Tensor[] weights, Tensor(a!)[] u, Tensor(b!)[] v, int[] dims,"
+      " int n_power_iterations, float eps) -> (Tensor[] normalized, Tensor vectors)");
 
   // The gradients of the weights, and `inner`, which the double backward needs. A weight whose grad
   // is absent is left out.

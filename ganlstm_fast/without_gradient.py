@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ganlstm_fast import backends
 from ganlstm_fast.functions import records
+from ganlstm_fast.spectral_norm.autograd import outputs_like
 
 
 def _in_place_fake(*arguments: Any, **options: Any) -> None:
@@ -62,6 +63,7 @@ FAKES: dict[str, Callable[..., Any]] = {
     "interpolate": _interpolate_fake,
     # Right to second order in the Functions of spectral_norm/autograd.py alone: the weights, to
     # which gradients of that order flow, are no arguments of these.
+    "spectral_norm_forward_": outputs_like,
     "spectral_norm_backward": _spectral_norm_backward_fake,
     "spectral_norm_double_backward": _spectral_norm_double_backward_fake,
 }

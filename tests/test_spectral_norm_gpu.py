@@ -162,6 +162,23 @@ def test_a_weight_without_a_cotangent_is_left_out(ops) -> None:
     torch.testing.assert_close(g_weights[1].cpu(), truth[1][5].detach())
 
 
+@pytest.mark.parametrize("scale", [0.0, 1.0])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_vectors_are_overwritten_where_it_says_so(ops, dtype: torch.dtype, scale: float) -> None:
+    a = draw(WEIGHTS, dtype)
+    w, u, v = ops.of([t * scale for t in a.w]), ops.of(a.u), ops.of(a.v)
+    u[0] = u[0].to(torch.promote_types(dtype, torch.float32))
+    before = [t.clone() for t in (*u, *v)]
+    normalized, vectors = ops.ops.spectral_norm_forward(w, u, v, a.dims, 2, EPS, True)
+    assert all(torch.equal(x, y) for x, y in zip((*u, *v), before, strict=True))
+    again, same = ops.ops.spectral_norm_forward_(w, u, v, a.dims, 2, EPS)
+    assert torch.equal(vectors, same)
+    assert all(torch.equal(x, y) for x, y in zip(normalized, again, strict=True))
+    new = vectors.split([t.numel() for pair in zip(u, v, strict=True) for t in pair] + [len(w)])
+    for values, expected in zip((*u, *v), (*new[:-1:2], *new[1:-1:2]), strict=True):
+        assert torch.equal(values, expected.to(values.dtype))
+
+
 def test_nan_is_as_in_the_reference(ops) -> None:
     a = draw([((5, 7), 0), ((4, 3), 0)], torch.float32)
     a.w[0][1, 2] = torch.nan

@@ -12,7 +12,12 @@ from torch import Tensor
 from torch.nn.utils import parametrizations
 
 from ganlstm_fast import use_impl
-from ganlstm_fast.spectral_norm import reference, spectral_normalize, spectral_normalize_group
+from ganlstm_fast.spectral_norm import (
+    normalize_and_update,
+    reference,
+    spectral_normalize,
+    spectral_normalize_group,
+)
 
 pytestmark = needs_cpu_kernels
 
@@ -310,6 +315,38 @@ def test_a_normalised_weight_that_is_changed_in_place_raises():
         loss.backward()
 
 
+@pytest.mark.parametrize("of_vectors", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_vectors_of_another_dtype_and_stride(dtype, of_vectors):
+    weight, u, v = inputs((4, 5), 0, dtype)
+    u, v = (torch.stack([t, t], 1).to(of_vectors)[:, 0] for t in (u, v))
+    assert not u.is_contiguous()
+    out, truth = (spectral_normalize(weight, u, v, impl=impl) for impl in ("cpu", "reference"))
+    assert [t.dtype for t in out] == [t.dtype for t in truth]
+    for a, b in zip(out, truth, strict=True):
+        sums = torch.float32 if dtype == torch.bfloat16 else dtype
+        coarser = max(b.dtype, sums, key=lambda d: torch.finfo(d).eps)
+        assert relative_error(a, b.double()) <= tolerance(coarser)
+    normalize_and_update([weight], [u], [v], [0], 1, 1e-12, True)
+    torch.testing.assert_close((u, v), out[1:], rtol=0, atol=0)
+
+
+def test_what_the_kernel_overwrites_is_a_new_version():
+    """So that autograd notices where someone has saved the vectors."""
+    weight, u, v = inputs((4, 5), 0)
+    versions = u._version, v._version
+    factor = torch.ones(4, requires_grad=True)
+    product = (factor * u).sum()
+    normalize_and_update([weight], [u], [v], [0], 1, 1e-12, True)
+    assert u._version > versions[0]
+    assert v._version > versions[1]
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        product.backward()
+    versions = u._version, v._version
+    normalize_and_update([weight], [u], [v], [0], 1, 1e-12, False)
+    assert (u._version, v._version) == versions
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("needs_grad", [True, False])
 def test_opcheck(dtype, needs_grad):
@@ -320,6 +357,13 @@ def test_opcheck(dtype, needs_grad):
         given = (weights, u, v, [0, 0], 2, 1e-12, training)
         torch.library.opcheck(ops.spectral_norm_forward.default, given)
     with torch.no_grad():
+        # What overwrites its arguments and returns a list cannot be traced: layers then call the
+        # other operator.
+        torch.library.opcheck(
+            ops.spectral_norm_forward_.default,
+            given[:-1],
+            test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+        )
         normalized, vectors = ops.spectral_norm_forward(*given)
         grads = [torch.randn_like(normalized[0]), None]
         rest = (normalized, vectors)
@@ -342,6 +386,8 @@ def test_bare_operators():
     torch.testing.assert_close(grad, truth)
     second = [torch.autograd.grad(g.pow(2).sum(), weight)[0] for g in (grad, truth)]
     torch.testing.assert_close(*second)
+    with pytest.raises(RuntimeError, match="spectral_norm_forward_ has no gradient"):
+        ops.spectral_norm_forward_([weight], [u], [v], [0], 1, 1e-12)
     with pytest.raises(RuntimeError, match="spectral_norm_backward has no gradient"):
         ops.spectral_norm_backward([out], [out], vectors, [0], 1e-12)
     given = ([out], [out], [out], vectors, vectors[:1], [0], 1e-12, [True, True])
@@ -363,7 +409,7 @@ def test_operators_check_their_arguments():
         "mixed": "weights: expected torch.float32 as weights has, got torch.float64",
         "empty": r"weights: expected an element or more, got shape \(0, 5\)",
         "strided": "weights: expected a contiguous tensor",
-        "half": "u: expected torch.float32, torch.float64 or torch.bfloat16, got torch.float16",
+        "integers": "u: expected torch.float32, torch.float64 or torch.bfloat16, got torch.int64",
     }.items():
         given = {
             "none": ([], u, v, [0], 1),
@@ -376,7 +422,7 @@ def test_operators_check_their_arguments():
             "mixed": ([w[0], w[0].double()], u * 2, v * 2, [0, 0], 1),
             "empty": ([w[0][:0]], u, v, [0], 1),
             "strided": ([w[0].t()], u, v, [0], 1),
-            "half": (w, [u[0].half()], v, [0], 1),
+            "integers": (w, [u[0].long()], v, [0], 1),
         }[change]
         with pytest.raises(RuntimeError, match=message):
             ops.spectral_norm_forward(*given, 1e-12, True)

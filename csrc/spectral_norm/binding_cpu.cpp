@@ -1,7 +1,9 @@
 // The spectral norm's ops on the CPU: checks the tensors, allocates the results, calls the passes.
 #include <torch/csrc/stable/library.h>
+#include <torch/headeronly/util/Half.h>
 
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "../common/cpu_binding.h"
@@ -10,6 +12,8 @@
 
 namespace ganlstm {
 namespace {
+
+using torch::headeronly::Half;
 
 ScalarType sum_dtype(ScalarType dtype) {
   return dtype == ScalarType::BFloat16 ? ScalarType::Float : dtype;
@@ -110,21 +114,49 @@ class Weights {
   int64_t vectors_ = 0;
 };
 
+// u and v are of any dtype and stride. `f` gets the first element, typed, and the stride.
+template <typename F>
+void visit_vector(const Tensor& t, const char* name, F&& f) {
+  const int64_t stride = t.stride(0);
+  if (t.scalar_type() == ScalarType::Half)
+    return f(static_cast<Half*>(t.mutable_data_ptr()), stride);
+  dispatch<float, double, BFloat16>(
+      t.scalar_type(), name, [&](auto type) { f(out<typename decltype(type)::type>(t), stride); });
+}
+
 template <typename C>
 void read_vector(const Tensor& from, const char* name, int64_t size, C* to) {
   check_device(from, name, kCPU);
   check_shape(from, name, {size}, "one dimension");
-  check(from.is_contiguous(), name, ": expected a contiguous tensor");
-  dispatch<float, double, BFloat16>(from.scalar_type(), name, [&](auto type) {
-    using T = typename decltype(type)::type;
-    const T* values = in<T>(from);
-    for (int64_t k = 0; k < size; ++k) to[k] = C(widen(values[k]));
+  visit_vector(from, name, [&](auto* values, int64_t stride) {
+    for (int64_t k = 0; k < size; ++k) {
+      if constexpr (std::is_same_v<decltype(values), Half*>)
+        to[k] = C(float(values[k * stride]));
+      else
+        to[k] = C(widen(values[k * stride]));
+    }
   });
 }
 
-std::tuple<std::vector<Tensor>, Tensor> forward(
-    const std::vector<Tensor>& weights, const std::vector<Tensor>& u, const std::vector<Tensor>& v,
-    const std::vector<int64_t>& dims, int64_t n_power_iterations, double eps, bool training) {
+template <typename C>
+void write_vector(const C* from, const char* name, int64_t size, const Tensor& to) {
+  visit_vector(to, name, [&](auto* values, int64_t stride) {
+    using T = std::remove_pointer_t<decltype(values)>;
+    for (int64_t k = 0; k < size; ++k) {
+      if constexpr (std::is_same_v<T, Half>)
+        values[k * stride] = Half(float(from[k]));
+      else
+        values[k * stride] = narrow<T>(Compute<T>(from[k]));
+    }
+  });
+}
+
+std::tuple<std::vector<Tensor>, Tensor> run_forward(const std::vector<Tensor>& weights,
+                                                    const std::vector<Tensor>& u,
+                                                    const std::vector<Tensor>& v,
+                                                    const std::vector<int64_t>& dims,
+                                                    int64_t n_power_iterations, double eps,
+                                                    bool training, bool overwrite) {
   const Weights all(weights, "weights", dims);
   all.check_count(int64_t(u.size()), "u");
   all.check_count(int64_t(v.size()), "v");
@@ -145,8 +177,26 @@ std::tuple<std::vector<Tensor>, Tensor> forward(
     }
     spectral_norm_forward(args.data(), all.count(), training ? n_power_iterations : 0,
                           Compute<T>(eps), torch_threads());
+    for (size_t k = 0; overwrite && k < args.size(); ++k) {
+      write_vector(args[k].u, "u", args[k].shape.rows, u[k]);
+      write_vector(args[k].v, "v", args[k].shape.columns(), v[k]);
+    }
   });
   return {normalized, vectors};
+}
+
+std::tuple<std::vector<Tensor>, Tensor> forward(
+    const std::vector<Tensor>& weights, const std::vector<Tensor>& u, const std::vector<Tensor>& v,
+    const std::vector<int64_t>& dims, int64_t n_power_iterations, double eps, bool training) {
+  return run_forward(weights, u, v, dims, n_power_iterations, eps, training, false);
+}
+
+std::tuple<std::vector<Tensor>, Tensor> forward_(const std::vector<Tensor>& weights,
+                                                 const std::vector<Tensor>& u,
+                                                 const std::vector<Tensor>& v,
+                                                 const std::vector<int64_t>& dims,
+                                                 int64_t n_power_iterations, double eps) {
+  return run_forward(weights, u, v, dims, n_power_iterations, eps, true, true);
 }
 
 std::tuple<std::vector<Tensor>, Tensor> backward(const std::vector<OptionalTensor>& grads,
@@ -213,6 +263,7 @@ std::tuple<std::vector<Tensor>, std::vector<Tensor>> double_backward(
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
   m.impl("spectral_norm_forward", TORCH_BOX(&ganlstm::forward));
+  m.impl("spectral_norm_forward_", TORCH_BOX(&ganlstm::forward_));
   m.impl("spectral_norm_backward", TORCH_BOX(&ganlstm::backward));
   m.impl("spectral_norm_double_backward", TORCH_BOX(&ganlstm::double_backward));
 }

@@ -43,10 +43,11 @@ struct Forward {
   using Element = T;
   using C = compute_t<T>;
   Shape shape;
-  const T* weight;     // [A,h,B]
-  const void* u_from;  // [h] of T, or of C
-  const void* v_from;  // [w] likewise
+  const T* weight;  // [A,h,B]
+  void* u_from;     // [h] of T, or of C
+  void* v_from;     // [w] likewise
   bool u_is_wide, v_is_wide;
+  bool overwrites;  // u_from and v_from, after the iterations
   C* u;             // [h] out
   C* v;             // [w] out
   C* sigma;         // [1] out

@@ -151,9 +151,10 @@ void run(const Backend& backend, const Weights& all, int iterations, double eps,
 }
 
 template <typename Backend>
-std::tuple<Tensors, Tensor> forward(const Tensors& weights, const Tensors& u, const Tensors& v,
-                                    const std::vector<int64_t>& dims, int64_t n_power_iterations,
-                                    double eps, bool training) {
+std::tuple<Tensors, Tensor> run_forward(const Tensors& weights, const Tensors& u, const Tensors& v,
+                                        const std::vector<int64_t>& dims,
+                                        int64_t n_power_iterations, double eps, bool training,
+                                        bool overwrites) {
   const Weights all(weights, "weights", dims, Backend::kDevice);
   all.check_count(u.size(), "u");
   all.check_count(v.size(), "v");
@@ -170,8 +171,9 @@ std::tuple<Tensors, Tensor> forward(const Tensors& weights, const Tensors& u, co
       all.set(weight, k, data<C>(vectors));
       weight.u_is_wide = all.check_vector(u[k], "u", weight.shape.rows);
       weight.v_is_wide = all.check_vector(v[k], "v", weight.shape.columns());
-      weight.u_from = u[k].const_data_ptr();
-      weight.v_from = v[k].const_data_ptr();
+      weight.u_from = u[k].mutable_data_ptr();
+      weight.v_from = v[k].mutable_data_ptr();
+      weight.overwrites = overwrites;
       weight.weight = const_data<T>(weights[k]);
       weight.sigma = all.sigma(data<C>(vectors), k);
       weight.normalized = data<T>(normalized[k]);
@@ -180,6 +182,19 @@ std::tuple<Tensors, Tensor> forward(const Tensors& weights, const Tensors& u, co
     run<Forward<T>>(backend, all, training ? int(n_power_iterations) : 0, eps, set);
   });
   return {normalized, vectors};
+}
+
+template <typename Backend>
+std::tuple<Tensors, Tensor> forward(const Tensors& weights, const Tensors& u, const Tensors& v,
+                                    const std::vector<int64_t>& dims, int64_t n_power_iterations,
+                                    double eps, bool training) {
+  return run_forward<Backend>(weights, u, v, dims, n_power_iterations, eps, training, false);
+}
+template <typename Backend>
+std::tuple<Tensors, Tensor> forward_(const Tensors& weights, const Tensors& u, const Tensors& v,
+                                     const std::vector<int64_t>& dims, int64_t n_power_iterations,
+                                     double eps) {
+  return run_forward<Backend>(weights, u, v, dims, n_power_iterations, eps, true, true);
 }
 
 template <typename Backend>
@@ -255,6 +270,7 @@ std::tuple<Tensors, Tensors> double_backward(const OptionalTensors& v_weights,
 
 #define GANLSTM_REGISTER_SPECTRAL_NORM(m, Backend)                                               \
   m.impl("spectral_norm_forward", TORCH_BOX(&ganlstm::cuda::spectral_norm::forward<Backend>));   \
+  m.impl("spectral_norm_forward_", TORCH_BOX(&ganlstm::cuda::spectral_norm::forward_<Backend>)); \
   m.impl("spectral_norm_backward", TORCH_BOX(&ganlstm::cuda::spectral_norm::backward<Backend>)); \
   m.impl("spectral_norm_double_backward",                                                        \
          TORCH_BOX(&ganlstm::cuda::spectral_norm::double_backward<Backend>))

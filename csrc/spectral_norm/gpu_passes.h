@@ -84,6 +84,13 @@ struct ForwardPass {
       to[k] = is_wide ? static_cast<const C*>(from)[k] : load(static_cast<const T*>(from) + k);
   }
 
+  static GANLSTM_DEVICE void put(void* to, bool is_wide, int64_t k, C value) {
+    if (is_wide)
+      static_cast<C*>(to)[k] = value;
+    else
+      store(static_cast<T*>(to) + k, value);
+  }
+
   // p = W v for the part's rows, and, wanted, their share of W^T p, while W is in the cache.
   static GANLSTM_DEVICE void multiply(const Weight& w, int64_t part, bool with_transposed) {
     const Shape& s = w.shape;
@@ -141,8 +148,11 @@ struct ForwardPass {
   static GANLSTM_DEVICE void update_u(const Weight& w, C eps) {
     const double norm = norm_of_p(w);
     const C scale = inverse(norm, eps);
-    for (int64_t i = device::thread(); i < w.shape.rows; i += device::threads())
-      if (norm > 0) w.u[i] = fresh(w.p + i) * scale;
+    if (!(norm > 0)) return;
+    for (int64_t i = device::thread(); i < w.shape.rows; i += device::threads()) {
+      w.u[i] = fresh(w.p + i) * scale;
+      if (w.overwrites) put(w.u_from, w.u_is_wide, i, w.u[i]);
+    }
   }
 
   static GANLSTM_DEVICE double norm_of_q(const Weight& w) {
@@ -154,7 +164,9 @@ struct ForwardPass {
     const double norm = norm_of_q(w);
     const C scale = inverse(norm, eps);
     const int64_t j = part * kColumnsOfPart + device::thread();
-    if (j < w.shape.columns() && norm > 0) w.v[j] = fresh(w.q + j) * scale;
+    if (j >= w.shape.columns() || !(norm > 0)) return;
+    w.v[j] = fresh(w.q + j) * scale;
+    if (w.overwrites) put(w.v_from, w.v_is_wide, j, w.v[j]);
   }
 
   // u^T W v: after an iteration |q|^2 / max(|q|, eps), else from p.

@@ -53,6 +53,9 @@ STABLE_TORCH_LIBRARY(ganlstm_fast_emulated, m) {
       " int n_power_iterations, float eps, bool training)"
       " -> (Tensor[] normalized, Tensor vectors)");
   m.def(
+      "spectral_norm_forward_(Tensor[] weights, Tensor(a!)[] u, Tensor(b!)[] v, int[] dims,"
+      " int n_power_iterations, float eps) -> (Tensor[] normalized, Tensor vectors)");
+  m.def(
       "spectral_norm_backward(Tensor?[] grads, Tensor[] normalized, Tensor vectors, int[] dims,"
       " float eps) -> (Tensor[] grad_weights, Tensor inner)");
   m.def(

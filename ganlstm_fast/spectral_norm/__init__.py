@@ -171,9 +171,15 @@ def normalize_and_update(
     if resolve("spectral_norm", None, weight.device.type, weight.dtype) in KERNELS:
         weights = [w.contiguous() for w in weights]
         given_u, given_v = (_readable(vectors, weight) for vectors in (u, v))
-        options = (dims, n_power_iterations, eps, training, keep)
-        normalized, vectors = autograd.spectral_norm_forward(weights, given_u, given_v, *options)
-        new = _vectors(vectors, u, v) if training else ()
+        is_readable = all(a is b for a, b in zip((*given_u, *given_v), (*u, *v), strict=True))
+        options = (dims, n_power_iterations, eps, training)
+        update = training and is_readable and not torch.compiler.is_compiling()
+        normalized, vectors = autograd.spectral_norm_forward(
+            weights, given_u, given_v, *options, update, keep
+        )
+        if update or not training:
+            return normalized
+        new = _vectors(vectors, u, v)
     else:
         options = (n_power_iterations, eps, training)
         lists = zip(weights, u, v, dims, strict=True)
@@ -240,11 +246,9 @@ def _fused(
     training: bool,
 ) -> tuple[Sequence[Tensor], list[Tensor], list[Tensor]]:
     weights = [w.contiguous() for w in weights]
-    given = ([t.detach() for t in vectors] for vectors in (u, v))
-    given_u, given_v = (_readable(vectors, weights[0]) for vectors in given)
-    normalized, vectors = autograd.spectral_norm_forward(
-        weights, given_u, given_v, dims, n_power_iterations, eps, training
-    )
+    options = (dims, n_power_iterations, eps, training)
+    given_u, given_v = (_readable(vectors, weights[0]) for vectors in (u, v))
+    normalized, vectors = autograd.spectral_norm_forward(weights, given_u, given_v, *options)
     new = _vectors(vectors, u, v)
     # Copies, so that a caller who changes what was returned does not change what was saved.
     return normalized, *(
@@ -253,8 +257,10 @@ def _fused(
     )
 
 
-def _readable(vectors: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
-    """As the operators take them: contiguous, in the dtype of the weight or that of the sums."""
+def _readable(vectors: Sequence[Tensor], weight: Tensor) -> Sequence[Tensor]:
+    """A GPU's kernels take them contiguous, in the dtype of the weight or in that of the sums."""
+    if not weight.is_cuda:
+        return vectors
     wide = torch.promote_types(weight.dtype, torch.float32)
     return [(t if t.dtype in (weight.dtype, wide) else t.to(wide)).contiguous() for t in vectors]
 
@@ -262,4 +268,4 @@ def _readable(vectors: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
 def _vectors(vectors: Tensor, u: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor]:
     """u and v of the first weight, of the second, ... out of what the operator returned."""
     sizes = [t.numel() for pair in zip(u, v, strict=True) for t in pair]
-    return vectors.split([*sizes, len(u)])[:-1]
+    return vectors.split_with_sizes([*sizes, len(u)])[:-1]

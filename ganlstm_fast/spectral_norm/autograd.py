@@ -29,9 +29,24 @@ THIRD_ORDER = (
 )
 
 
-def _forward_kernel(*arguments: Any) -> tuple[list[Tensor], Tensor]:
+def _forward_kernel(
+    weights: Sequence[Tensor],
+    u: Sequence[Tensor],
+    v: Sequence[Tensor],
+    dims: Sequence[int],
+    n_power_iterations: int,
+    eps: float,
+    training: bool,
+    update: bool = False,
+) -> tuple[list[Tensor], Tensor]:
     with torch._C._AutoDispatchBelowAutograd():
-        return _ops.spectral_norm_forward.default(*arguments)
+        if not update:
+            return _ops.spectral_norm_forward.default(
+                weights, u, v, dims, n_power_iterations, eps, training
+            )
+        results = _ops.spectral_norm_forward_.default(weights, u, v, dims, n_power_iterations, eps)
+    torch.autograd.graph.increment_version((*u, *v))
+    return results
 
 
 def _backward_kernel(*arguments: Any) -> tuple[list[Tensor], Tensor]:
@@ -70,9 +85,11 @@ class _Kept:
 
 
 class SpectralNormFunction(Function):
-    """(dims, n_power_iterations, eps, training, keep, u, v, *weights) -> *normalized, vectors.
+    """(dims, n_power_iterations, eps, training, update, keep, u, v, *weights)
+    -> *normalized, vectors.
 
-    ``keep``: a backward may come more than once without ``retain_graph``.
+    ``update``: u and v are overwritten. ``keep``: a backward may come more than once without
+    ``retain_graph``.
     """
 
     @staticmethod
@@ -81,18 +98,19 @@ class SpectralNormFunction(Function):
         n_power_iterations: int,
         eps: float,
         training: bool,
+        update: bool,
         keep: bool,
         u: Sequence[Tensor],
         v: Sequence[Tensor],
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
-        arguments = (weights, u, v, dims, n_power_iterations, eps, training)
-        normalized, vectors = _forward_kernel(*arguments)
+        options = (dims, n_power_iterations, eps, training, update)
+        normalized, vectors = _forward_kernel(weights, u, v, *options)
         return *normalized, vectors
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.dims, _, ctx.eps, _, keep, _, _, *ctx.weights = inputs
+        ctx.dims, _, ctx.eps, _, _, keep, _, _, *ctx.weights = inputs
         ctx.mark_non_differentiable(output[-1])
         ctx.set_materialize_grads(False)
         ctx.kept = _Kept(output) if keep else None
@@ -102,10 +120,10 @@ class SpectralNormFunction(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.weights)
-        needs = wanted_inputs(ctx, [False] * 7 + [True] * count, 7)[7:]
+        needs = wanted_inputs(ctx, [False] * 8 + [True] * count, 8)[8:]
         wanted = [contiguous(g) if n else None for g, n in zip(grads[:-1], needs, strict=True)]
         if all(grad is None for grad in wanted):
-            return (None,) * (7 + count)
+            return (None,) * (8 + count)
         *normalized, vectors = ctx.saved_tensors if ctx.kept is None else ctx.kept.get()
         if torch.is_grad_enabled():
             # Their share of the second derivative is in the double backward's equations: seen from
@@ -116,7 +134,7 @@ class SpectralNormFunction(Function):
             )[:-1]
         else:
             outputs = _backward_kernel(wanted, normalized, vectors, ctx.dims, ctx.eps)[0]
-        return (None,) * 7 + tuple(_present(outputs))
+        return (None,) * 8 + tuple(_present(outputs))
 
 
 class SpectralNormBackwardFunction(Function):
@@ -200,19 +218,22 @@ def spectral_norm_forward(
     n_power_iterations: int,
     eps: float,
     training: bool,
+    update: bool = False,
     keep: bool = False,
 ) -> tuple[Sequence[Tensor], Tensor]:
     """The operator: normalised weights, and u, v and sigma in one tensor (see bindings.cpp).
 
-    ``keep``: a backward may come more than once without ``retain_graph``.
+    Args:
+        update: u and v are overwritten. Needs ``training``, and cannot be traced.
+        keep: a backward may come more than once without ``retain_graph``.
     """
     options = (dims, n_power_iterations, eps, training)
     if torch.compiler.is_compiling():
         return _ops.spectral_norm_forward(weights, u, v, *options)
     if records(*weights):
-        *normalized, vectors = SpectralNormFunction.apply(*options, keep, u, v, *weights)
-        return normalized, vectors
-    return _forward_kernel(weights, u, v, *options)
+        outputs = SpectralNormFunction.apply(*options, update, keep, u, v, *weights)
+        return outputs[:-1], outputs[-1]
+    return _forward_kernel(weights, u, v, *options, update)
 
 
 def _forward_autograd(
@@ -226,20 +247,15 @@ def _forward_autograd(
 ) -> tuple[list[Tensor], Tensor]:
     options = (dims, n_power_iterations, eps, training)
     if records(*weights):
-        *normalized, vectors = SpectralNormFunction.apply(*options, False, u, v, *weights)
+        *normalized, vectors = SpectralNormFunction.apply(*options, False, False, u, v, *weights)
         return normalized, vectors
     return _forward_kernel(weights, u, v, *options)
 
 
-def _forward_fake(
-    weights: list[Tensor],
-    u: list[Tensor],
-    v: list[Tensor],
-    dims: list[int],
-    n_power_iterations: int,
-    eps: float,
-    training: bool,
+def outputs_like(
+    weights: list[Tensor], u: list[Tensor], v: list[Tensor], *_: Any
 ) -> tuple[list[Tensor], Tensor]:
+    """Of the shapes and dtypes of what the operator returns."""
     size = sum(t.numel() + 1 for t in u) + sum(t.numel() for t in v)
     wide = torch.promote_types(weights[0].dtype, torch.float32)
     return [w.new_empty(w.shape) for w in weights], weights[0].new_empty(size, dtype=wide)
@@ -248,7 +264,7 @@ def _forward_fake(
 def _register() -> torch.library.Library:
     library = torch.library.Library("ganlstm_fast", "IMPL")
     library.impl("spectral_norm_forward", _forward_autograd, "Autograd")
-    torch.library.register_fake("ganlstm_fast::spectral_norm_forward", _forward_fake, lib=library)
+    torch.library.register_fake("ganlstm_fast::spectral_norm_forward", outputs_like, lib=library)
     return library
 
 
