@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 
@@ -108,8 +109,24 @@ LSTM_CUDA_MEMORY = {
     "full": _CUDA_MEMORY,
 }
 
-# The convolution weights of networks under spectral norm.
-SPECTRAL_NORM_WEIGHTS = {
+# Weights under spectral norm, of layers and of whole networks.
+SPECTRAL_NORM_LAYERS = {
+    "Conv 64x3x4x4": ((64, 3, 4, 4),),
+    "Conv 512x256x4x4": ((512, 256, 4, 4),),
+    "Conv 1024x1024x3x3": ((1024, 1024, 3, 3),),
+    "Linear 4096": ((4096, 4096),),
+}
+
+
+def _residual_blocks(channels: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Two 3x3 convolutions and a 1x1 one around them, from each number of channels to the next."""
+    shapes: list[tuple[int, ...]] = []
+    for before, after in itertools.pairwise(channels):
+        shapes += [(after, before, 3, 3), (after, after, 3, 3), (after, before, 1, 1)]
+    return tuple(shapes)
+
+
+SPECTRAL_NORM_NETWORKS = {
     "DCGAN-64 discriminator": (
         (64, 3, 4, 4),
         (128, 64, 4, 4),
@@ -117,6 +134,19 @@ SPECTRAL_NORM_WEIGHTS = {
         (512, 256, 4, 4),
         (1, 512, 4, 4),
     ),
+    "SNGAN-ResNet-128 discriminator": (
+        *_residual_blocks((3, 64, 128, 256, 512, 1024)),
+        (1024, 1024, 3, 3),
+        (1024, 1024, 3, 3),
+        (1, 1024),
+    ),
+    "40 small layers": ((32, 32, 3, 3),) * 40,
+}
+SPECTRAL_NORM = {
+    "quick": {"DCGAN-64 discriminator": SPECTRAL_NORM_NETWORKS["DCGAN-64 discriminator"]},
+    "default": SPECTRAL_NORM_LAYERS | SPECTRAL_NORM_NETWORKS,
+    "large": SPECTRAL_NORM_LAYERS | SPECTRAL_NORM_NETWORKS,
+    "full": SPECTRAL_NORM_LAYERS | SPECTRAL_NORM_NETWORKS,
 }
 
 # Samples, batch first.

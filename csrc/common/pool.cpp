@@ -1,6 +1,9 @@
 #include "pool.h"
 
 #include <pthread.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include <cstdlib>
 #include <cstring>
@@ -20,8 +23,22 @@ std::size_t size_class(std::size_t bytes) {
   return (bytes + step - 1) / step * step;
 }
 
-void* allocate(std::size_t size) { return operator new(size, kAlign); }
-void release(void* block) noexcept { operator delete(block, kAlign); }
+// Large blocks ask for huge pages: fewer faults when they are fresh, fewer misses of the TLB
+// always.
+constexpr std::align_val_t kHugePage{std::size_t(2) << 20};
+bool is_large(std::size_t size) { return size >= 2 * std::size_t(kHugePage); }
+
+void* allocate(std::size_t size) {
+  void* block = operator new(size, is_large(size) ? kHugePage : kAlign);
+#if defined(__linux__)
+  if (is_large(size))
+    madvise(block, size / std::size_t(kHugePage) * std::size_t(kHugePage), MADV_HUGEPAGE);
+#endif
+  return block;
+}
+void release(void* block, std::size_t size) noexcept {
+  operator delete(block, is_large(size) ? kHugePage : kAlign);
+}
 
 struct Block {
   void* address;
@@ -65,13 +82,13 @@ class Pool {
     std::unique_lock<std::mutex> lock(mutex_);
     if (size > limit_) {
       lock.unlock();
-      return release(block);
+      return release(block, size);
     }
     try {
       unused_.push_back({block, size});
     } catch (const std::bad_alloc&) {
       lock.unlock();
-      return release(block);
+      return release(block, size);
     }
     held_ += size;
     trim(limit_);
@@ -100,7 +117,8 @@ class Pool {
     std::size_t dropped = 0;
     while (held_ > limit) {
       held_ -= unused_[dropped].size;
-      release(unused_[dropped++].address);
+      release(unused_[dropped].address, unused_[dropped].size);
+      ++dropped;
     }
     unused_.erase(unused_.begin(), unused_.begin() + std::ptrdiff_t(dropped));
   }
