@@ -51,7 +51,7 @@ class SpectralNorm(nn.Module):
 
     _u: Tensor
     _v: Tensor
-    _shared: SharedWeights | None = None  # inside of spectral_norm_step
+    _shared: SharedWeights | None = None  # while spectral_norm_step holds
 
     def __init__(
         self, weight: Tensor, n_power_iterations: int = 1, dim: int = 0, eps: float = 1e-12

@@ -53,31 +53,31 @@ def spectral_norm_step(model: nn.Module) -> Iterator[None]:
     shared = SharedWeights(weights)
     try:
         for layer in weights:
-            layer._shared = shared
+            layer.__dict__["_shared"] = shared
         yield
     finally:
         for layer in weights:
-            layer._shared = None
+            layer.__dict__.pop("_shared", None)
 
 
 def _weights_of(model: nn.Module) -> Iterator[tuple[SpectralNorm, Tensor]]:
     """The spectral norms that are not in another block, each with its weight."""
-    for module in model.modules():
-        if not parametrize.is_parametrized(module):
+    for chain in model.modules():
+        if not isinstance(chain, parametrize.ParametrizationList):
             continue
-        for chain in module.parametrizations.values():
-            norm, weight = chain[0], getattr(chain, "original", None)
-            if (
-                type(norm) is SpectralNorm
-                and norm._shared is None
-                and type(weight) in (Tensor, nn.Parameter)
-                and weight.dim() > 1
-                and not weight.is_inference()
-            ):
-                yield norm, weight
+        # Not by attributes, which a module looks up slowly: models have many layers.
+        norm, weight = chain._modules["0"], chain._parameters.get("original")
+        if (
+            type(norm) is SpectralNorm
+            and norm._shared is None
+            and type(weight) is nn.Parameter
+            and weight.dim() > 1
+            and not weight.is_inference()
+        ):
+            yield norm, weight
 
 
-@dataclass
+@dataclass(slots=True)
 class _Entry:
     """A layer's normalised weight, and what the weight was that it is made of."""
 
