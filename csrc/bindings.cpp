@@ -94,6 +94,25 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
       " Tensor vectors, Tensor inner, int[] dims, float eps, bool[] wanted)"
       " -> (Tensor[] g_grads, Tensor[] g_weights)");
 
-  // weight[b] * real[b] + (1 - weight[b]) * fake[b], CUDA only: real and fake [B,...], weight [B].
-  m.def("interpolate(Tensor real, Tensor fake, Tensor weight) -> Tensor");
+  // The passes of the gradient penalty, as gradient_penalty/gradient_penalty.h has them, over lists
+  // of tensors [B,...] whose samples are dense in memory, the batch outermost: contiguous,
+  // channels_last and the like. Results have the strides of what they belong to.
+
+  // a real + (1 - a) fake; `seed`: int64 [1], on the tensors' device. Where one of the two is
+  // absent it is zero, where both are, so is the result.
+  m.def("interpolate(Tensor?[] real, Tensor?[] fake, Tensor seed) -> Tensor[]");
+
+  // norms [B] and value [] in the dtype of the sums: float32, or float64 for float64.
+  m.def(
+      "penalty_forward(Tensor[] grads, float center, bool one_sided)"
+      " -> (Tensor value, Tensor norms)");
+  m.def(
+      "penalty_backward(Tensor grad_value, Tensor[] grads, Tensor norms, float center,"
+      " bool one_sided) -> Tensor[]");
+
+  // `v_grads`: cotangents of the backward's results, with the strides of the grads; an absent one
+  // is zero. `wanted`: grad_value, all of the grads.
+  m.def(
+      "penalty_double_backward(Tensor?[] v_grads, Tensor grad_value, Tensor[] grads, Tensor norms,"
+      " float center, bool one_sided, bool[] wanted) -> (Tensor g_grad_value, Tensor[] g_grads)");
 }

@@ -100,6 +100,7 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
     "gradient_penalty": (
+        _Implementation("cpu", "compiled CPU kernels", ("cpu",), _FLOATS, library="cpu"),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
 }

@@ -20,10 +20,6 @@ def _in_place_fake(*arguments: Any, **options: Any) -> None:
     pass
 
 
-def _interpolate_fake(real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
-    return torch.empty_like(real)
-
-
 def _empty_like(weights: list[Tensor], wanted: list[bool]) -> list[Tensor]:
     return [w.new_empty(w.shape if want else (0,)) for w, want in zip(weights, wanted, strict=True)]
 
@@ -55,14 +51,33 @@ def _spectral_norm_double_backward_fake(
     return g_grads, g_weights
 
 
+def _penalty_backward_fake(
+    grad_value: Tensor, grads: list[Tensor], norms: Tensor, center: float, one_sided: bool
+) -> list[Tensor]:
+    return [torch.empty_like(grad) for grad in grads]
+
+
+def _penalty_double_backward_fake(
+    v_grads: list[Tensor | None],
+    grad_value: Tensor,
+    grads: list[Tensor],
+    norms: Tensor,
+    center: float,
+    one_sided: bool,
+    wanted: list[bool],
+) -> tuple[Tensor, list[Tensor]]:
+    g_grad_value = grad_value.new_empty(() if wanted[0] else 0)
+    return g_grad_value, [torch.empty_like(g) if wanted[1] else g.new_empty(0) for g in grads]
+
+
 FAKES: dict[str, Callable[..., Any]] = {
     "lstm_forward_steps": _in_place_fake,
     "lstm_backward_steps": _in_place_fake,
     "lstm_tangent_forward_steps": _in_place_fake,
     "lstm_tangent_backward_steps": _in_place_fake,
-    "interpolate": _interpolate_fake,
-    # Right to second order in the Functions of spectral_norm/autograd.py alone: the weights, to
-    # which gradients of that order flow, are no arguments of these.
+    # Right to second order in the Functions of the families alone.
+    "penalty_backward": _penalty_backward_fake,
+    "penalty_double_backward": _penalty_double_backward_fake,
     "spectral_norm_forward_": outputs_like,
     "spectral_norm_backward": _spectral_norm_backward_fake,
     "spectral_norm_double_backward": _spectral_norm_double_backward_fake,

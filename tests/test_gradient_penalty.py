@@ -11,6 +11,7 @@ from torch import nn
 
 import ganlstm_fast as gf
 from ganlstm_fast.gradient_penalty import KINDS, interpolate, penalty
+from ganlstm_fast.gradient_penalty.philox import uniform
 
 F64 = torch.float64
 
@@ -28,8 +29,8 @@ def _usual_penalty(grad: torch.Tensor, center: float = 1.0) -> torch.Tensor:
 def test_interpolate_lies_between_with_one_number_a_sample(shape, dtype):
     real, fake = torch.randn(2, *shape, dtype=F64).to(dtype)
     out = interpolate(real, fake, generator=_generator())
-    drawn = torch.float64 if dtype == F64 else torch.float32
-    a = torch.rand(shape[0], generator=_generator(), dtype=drawn).double()
+    seed = torch.empty(1, dtype=torch.int64).random_(generator=_generator())
+    a = uniform(seed, shape[0], F64 if dtype == F64 else torch.float32).double()
     a = a.view(-1, *[1] * (len(shape) - 1))
     assert out.dtype == dtype
     assert_close_to_reference(out, a * real.double() + (1 - a) * fake.double())

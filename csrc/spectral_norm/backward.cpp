@@ -1,7 +1,8 @@
 // The gradient of the weights: an inner product over two arrays, then one step over G.
+#include "../common/arrays.h"
+#include "../common/blocks.h"
 #include "../common/scratch.h"
 #include "kernels.h"
-#include "plan.h"
 
 namespace ganlstm {
 namespace {
@@ -11,29 +12,30 @@ void run(const SpectralNormBackward<T>* weights, int64_t count, Compute<T> eps,
          const Parallel& parallel) {
   using C = Compute<T>;
   const SpectralNormKernels<T>& kernels = spectral_norm_kernels<T>();
-  SpectralNormPlan flat, segments;
+  const ArrayKernels<T>& arrays = array_kernels<T>();
+  Blocks flat, segments;
   for (int64_t index = 0; index < count; ++index) {
     const SpectralNormBackward<T>& a = weights[index];
     if (a.grad == nullptr) continue;
     const SpectralNormSegments<C> s(a.shape, a.u, a.v);
-    flat.add(index, a.shape.elements(), sizeof(T), kSpectralNormBlockBytes, 1);
-    segments.add(index, s.count(), s.shape.inner * int64_t(sizeof(T)), kSpectralNormBlockBytes, 1);
+    flat.add(index, a.shape.elements(), sizeof(T), kBlockBytes, 1);
+    segments.add(index, s.count(), s.shape.inner * int64_t(sizeof(T)), kBlockBytes, 1);
   }
 
-  Scratch<double> parts(int64_t(flat.blocks().size()));
+  Scratch<double> parts(int64_t(flat.all().size()));
   flat.run(parallel, [&](int64_t k) {
-    const SpectralNormBlock& block = flat.blocks()[size_t(k)];
+    const Block& block = flat.all()[size_t(k)];
     const SpectralNormBackward<T>& a = weights[block.index];
     parts.get()[k] =
-        kernels.dot(a.grad + block.begin, a.normalized + block.begin, block.end - block.begin);
+        arrays.dot(a.grad + block.begin, a.normalized + block.begin, block.end - block.begin);
   });
   std::vector<double> inner(size_t(count), 0.0);
-  for (size_t k = 0; k < flat.blocks().size(); ++k)
-    inner[size_t(flat.blocks()[k].index)] += parts.get()[k];
+  for (size_t k = 0; k < flat.all().size(); ++k)
+    inner[size_t(flat.all()[k].index)] += parts.get()[k];
   for (int64_t index = 0; index < count; ++index) *weights[index].inner = C(inner[size_t(index)]);
 
   segments.run(parallel, [&](int64_t k) {
-    const SpectralNormBlock& block = segments.blocks()[size_t(k)];
+    const Block& block = segments.all()[size_t(k)];
     const SpectralNormBackward<T>& a = weights[block.index];
     const SpectralNormSegments<C> s(a.shape, a.u, a.v);
     if (divides(*a.sigma, eps)) {

@@ -1,7 +1,8 @@
 // The gradients of the gradient: two inner products over V and G, then one step over V, N and G.
+#include "../common/arrays.h"
+#include "../common/blocks.h"
 #include "../common/scratch.h"
 #include "kernels.h"
-#include "plan.h"
 
 namespace ganlstm {
 namespace {
@@ -11,16 +12,17 @@ void run(const SpectralNormDoubleBackward<T>* weights, int64_t count, Compute<T>
          const Parallel& parallel) {
   using C = Compute<T>;
   const SpectralNormKernels<T>& kernels = spectral_norm_kernels<T>();
-  SpectralNormPlan segments;
+  const ArrayKernels<T>& arrays = array_kernels<T>();
+  Blocks segments;
   for (int64_t index = 0; index < count; ++index) {
     const SpectralNormDoubleBackward<T>& a = weights[index];
     if (a.v_weight == nullptr) continue;
     const SpectralNormSegments<C> s(a.shape, a.u, a.v);
-    segments.add(index, s.count(), s.shape.inner * int64_t(sizeof(T)), kSpectralNormBlockBytes, 1);
+    segments.add(index, s.count(), s.shape.inner * int64_t(sizeof(T)), kBlockBytes, 1);
   }
   auto for_each_block = [&](auto f) {
     segments.run(parallel, [&](int64_t k) {
-      const SpectralNormBlock& block = segments.blocks()[size_t(k)];
+      const Block& block = segments.all()[size_t(k)];
       const SpectralNormDoubleBackward<T>& a = weights[block.index];
       f(k, block, a, SpectralNormSegments<C>(a.shape, a.u, a.v));
     });
@@ -29,20 +31,20 @@ void run(const SpectralNormDoubleBackward<T>* weights, int64_t count, Compute<T>
   struct Products {
     double v_grad = 0, v_outer = 0;  // <V, G>, <V, P>
   };
-  Scratch<Products> parts(int64_t(segments.blocks().size()));
-  for_each_block([&](int64_t k, const SpectralNormBlock& block, const auto& a, const auto& s) {
+  Scratch<Products> parts(int64_t(segments.all().size()));
+  for_each_block([&](int64_t k, const Block& block, const auto& a, const auto& s) {
     const int64_t at = block.begin * s.shape.inner, n = (block.end - block.begin) * s.shape.inner;
-    parts.get()[k] = {kernels.dot(a.v_weight + at, a.grad + at, n),
+    parts.get()[k] = {arrays.dot(a.v_weight + at, a.grad + at, n),
                       kernels.dot_outer(s.shape, a.v_weight, block.begin, block.end, s.u, s.v)};
   });
   std::vector<Products> products{size_t(count)};
-  for (size_t k = 0; k < segments.blocks().size(); ++k) {
-    Products& sum = products[size_t(segments.blocks()[k].index)];
+  for (size_t k = 0; k < segments.all().size(); ++k) {
+    Products& sum = products[size_t(segments.all()[k].index)];
     sum.v_grad += parts.get()[k].v_grad;
     sum.v_outer += parts.get()[k].v_outer;
   }
 
-  for_each_block([&](int64_t, const SpectralNormBlock& block, const auto& a, const auto& s) {
+  for_each_block([&](int64_t, const Block& block, const auto& a, const auto& s) {
     const int64_t at = block.begin * s.shape.inner, n = (block.end - block.begin) * s.shape.inner;
     if (!divides(*a.sigma, eps)) {
       if (a.g_grad != nullptr) std::copy_n(a.v_weight + at, n, a.g_grad + at);
@@ -52,7 +54,7 @@ void run(const SpectralNormDoubleBackward<T>* weights, int64_t count, Compute<T>
     const auto [v_grad, f] = products[size_t(block.index)];
     const double sigma = *a.sigma, c = *a.inner;
     if (a.g_grad != nullptr)
-      kernels.add(a.v_weight + at, a.normalized + at, n, C(1 / sigma), C(-f), a.g_grad + at);
+      arrays.add(a.v_weight + at, a.normalized + at, n, C(1 / sigma), C(-f / sigma), a.g_grad + at);
     // <V, D> - f c / sigma
     const double outer = (v_grad - 2 * c * f) / sigma;
     if (a.g_weight != nullptr)

@@ -5,9 +5,10 @@
 // norm that the last W^T u has before it is normalised.
 #include <limits>
 
+#include "../common/arrays.h"
+#include "../common/blocks.h"
 #include "../common/scratch.h"
 #include "kernels.h"
-#include "plan.h"
 
 namespace ganlstm {
 namespace {
@@ -45,26 +46,26 @@ class Forward {
     int64_t rows = 0, columns = 0;
     for (int64_t index = 0; index < count; ++index) {
       const SpectralNormShape& s = weights[index].shape;
-      first_.push_back(int64_t(rows_.blocks().size()));
+      first_.push_back(int64_t(rows_.all().size()));
       const int64_t bytes = s.elements() * int64_t(sizeof(T));
       rows_.add(index, s.rows, s.columns() * int64_t(sizeof(T)),
                 std::min(std::max(bytes / 8, kLeastBlock), kMostBlock), 8);
-      flat_.add(index, s.elements(), sizeof(T), kSpectralNormBlockBytes, 1);
+      flat_.add(index, s.elements(), sizeof(T), kBlockBytes, 1);
       p_at_.push_back(rows);
       rows += s.rows;
-      for (size_t k = size_t(first_.back()); k < rows_.blocks().size(); ++k) {
+      for (size_t k = size_t(first_.back()); k < rows_.all().size(); ++k) {
         q_at_.push_back(columns);
         columns += s.columns();
       }
     }
-    first_.push_back(int64_t(rows_.blocks().size()));
+    first_.push_back(int64_t(rows_.all().size()));
     p_.resize(rows);
     q_.resize(columns);
   }
 
   void iterate() {
     rows_.run(parallel_, [&](int64_t k) {
-      const SpectralNormBlock& block = rows_.blocks()[size_t(k)];
+      const Block& block = rows_.all()[size_t(k)];
       const SpectralNormForward<T>& a = weights_[block.index];
       C* q = cleared_q(k, a.shape);
       kernels_.products(a.shape, a.weight, block.begin, block.end, a.v, p(block.index), q);
@@ -75,7 +76,7 @@ class Forward {
   // Sigma of u and v as they are.
   void estimate() {
     rows_.run(parallel_, [&](int64_t k) {
-      const SpectralNormBlock& block = rows_.blocks()[size_t(k)];
+      const Block& block = rows_.all()[size_t(k)];
       const SpectralNormForward<T>& a = weights_[block.index];
       kernels_.products(a.shape, a.weight, block.begin, block.end, a.v, p(block.index), nullptr);
     });
@@ -87,11 +88,11 @@ class Forward {
 
   void normalize() {
     flat_.run(parallel_, [&](int64_t k) {
-      const SpectralNormBlock& block = flat_.blocks()[size_t(k)];
+      const Block& block = flat_.all()[size_t(k)];
       const SpectralNormForward<T>& a = weights_[block.index];
       const C factor = divides(*a.sigma, eps_) ? C(1) / *a.sigma : C(1);
-      kernels_.scale(a.weight + block.begin, block.end - block.begin, factor,
-                     a.normalized + block.begin);
+      arrays_.scale(a.weight + block.begin, block.end - block.begin, factor,
+                    a.normalized + block.begin);
     });
   }
 
@@ -130,11 +131,12 @@ class Forward {
   static constexpr double kLeastNorm = 1e-15, kMostNorm = 1e15;
 
   const SpectralNormKernels<T>& kernels_ = spectral_norm_kernels<T>();
+  const ArrayKernels<T>& arrays_ = array_kernels<T>();
   const SpectralNormForward<T>* weights_;
   int64_t count_;
   C eps_;
   const Parallel& parallel_;
-  SpectralNormPlan rows_, flat_;
+  Blocks rows_, flat_;
   std::vector<int64_t> first_;        // each weight's first block of rows, and the number of blocks
   std::vector<int64_t> p_at_, q_at_;  // where p of a weight and q of a block begin
   Scratch<C> p_, q_;                  // W v, and for each block its share of W^T (W v)

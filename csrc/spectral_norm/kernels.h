@@ -5,12 +5,28 @@
 // matrix has row i and the columns from a * B on.
 #pragma once
 
-#include <type_traits>
+#include <utility>
 
-#include "../common/isa.h"
+#include "../common/kernel_table.h"
 #include "spectral_norm.h"
 
 namespace ganlstm {
+
+// An array as the kernels best take it element by element: with segments of one element its
+// transpose has longer ones, and u v^T has the roles of u and v exchanged.
+template <typename C>
+struct SpectralNormSegments {
+  SpectralNormSegments(const SpectralNormShape& s, const C* of_rows, const C* of_columns)
+      : shape(s), u(of_rows), v(of_columns) {
+    if (shape.inner > 1) return;
+    shape = {1, s.outer, s.rows};
+    std::swap(u, v);
+  }
+  int64_t count() const { return shape.outer * shape.rows; }
+
+  SpectralNormShape shape;
+  const C *u, *v;
+};
 
 template <typename T>
 struct SpectralNormKernels {
@@ -20,12 +36,6 @@ struct SpectralNormKernels {
   // q[j] for all j.
   void (*products)(const SpectralNormShape&, const T* w, int64_t begin, int64_t end, const C* v,
                    C* p, C* q);
-  // to = x a
-  void (*scale)(const T* a, int64_t count, C x, T* to);
-  // to = x (a + y b)
-  void (*add)(const T* a, const T* b, int64_t count, C x, C y, T* to);
-  // <a, b>
-  double (*dot)(const T* a, const T* b, int64_t count);
   // <a, u v^T> over the segments [begin, end)
   double (*dot_outer)(const SpectralNormShape&, const T* a, int64_t begin, int64_t end, const C* u,
                       const C* v);
@@ -34,37 +44,6 @@ struct SpectralNormKernels {
                     const C* v, C x, C y, C z, T* to);
 };
 
-#define GANLSTM_DECLARE_KERNELS(isa)                           \
-  namespace isa {                                              \
-  extern const SpectralNormKernels<float> kernels_float;       \
-  extern const SpectralNormKernels<double> kernels_double;     \
-  extern const SpectralNormKernels<BFloat16> kernels_bfloat16; \
-  }
-GANLSTM_DECLARE_KERNELS(baseline)
-#if defined(__x86_64__)
-GANLSTM_DECLARE_KERNELS(avx2)
-GANLSTM_DECLARE_KERNELS(avx512)
-#endif
-
-// Those for the processor at hand.
-template <typename T>
-const SpectralNormKernels<T>& spectral_norm_kernels() {
-#define GANLSTM_KERNELS_OF(isa)                 \
-  if constexpr (std::is_same_v<T, float>)       \
-    return isa::kernels_float;                  \
-  else if constexpr (std::is_same_v<T, double>) \
-    return isa::kernels_double;                 \
-  else                                          \
-    return isa::kernels_bfloat16;
-#if defined(__x86_64__)
-  if (chosen_isa() >= Isa::avx512) {
-    GANLSTM_KERNELS_OF(avx512)
-  }
-  if (chosen_isa() == Isa::avx2) {
-    GANLSTM_KERNELS_OF(avx2)
-  }
-#endif
-  GANLSTM_KERNELS_OF(baseline)
-}
+GANLSTM_DECLARE_TABLES(SpectralNormKernels, spectral_norm_kernels)
 
 }  // namespace ganlstm

@@ -4,21 +4,10 @@
 
 // Nothing here is a product of bfloat16s: that set has nothing over AVX-512.
 #if !defined(GANLSTM_BFLOAT16)
-#include "../common/simd.h"
+#include "../common/sums.h"
 
 namespace ganlstm {
 namespace {
-
-template <typename V>
-GANLSTM_INLINE double sum_of_lanes(V v) {
-  double sum = 0;
-  for (size_t lane = 0; lane < sizeof(V) / sizeof(v[0]); ++lane) sum += v[lane];
-  return sum;
-}
-
-// After so many additions to one sum it is added to another and begins anew: the roundings of a
-// single long sum would grow with the square root of its length.
-constexpr int64_t kRun = 64;
 
 // p[r] = sum_j W_ij v_j over all columns j, for the R rows from row i on: as many sums as hide the
 // latency of an addition.
@@ -107,49 +96,6 @@ void products(const SpectralNormShape& s, const T* w, int64_t begin, int64_t end
 }
 
 template <typename T>
-void scale(const T* a, int64_t count, Compute<T> x, T* to) {
-  for (int64_t k = 0; k < count; k += kLanes<T>) {
-    const int64_t n = smaller(kLanes<T>, count - k);
-    store_n(to + k, load_n(a + k, n) * x, n);
-  }
-}
-
-template <typename T>
-void add(const T* a, const T* b, int64_t count, Compute<T> x, Compute<T> y, T* to) {
-  for (int64_t k = 0; k < count; k += kLanes<T>) {
-    const int64_t n = smaller(kLanes<T>, count - k);
-    store_n(to + k, (load_n(a + k, n) + load_n(b + k, n) * y) * x, n);
-  }
-}
-
-// <a, b> lane by lane.
-template <typename A, typename B>
-GANLSTM_INLINE Vec<A> dot_lanes(const A* a, const B* b, int64_t count) {
-  constexpr int64_t lanes = kLanes<A>, unroll = 4, step = unroll * lanes;
-  Vec<A> total = {};
-  int64_t k = 0;
-  while (k + step <= count) {
-    Vec<A> sums[unroll] = {};
-    const int64_t end = smaller(count, k + kRun * step);
-    for (; k + step <= end; k += step)
-#pragma GCC unroll 4
-      for (int64_t m = 0; m < unroll; ++m)
-        sums[m] += load(a + k + m * lanes) * load(b + k + m * lanes);
-    total += (sums[0] + sums[1]) + (sums[2] + sums[3]);
-  }
-  for (; k < count; k += lanes) {
-    const int64_t n = smaller(lanes, count - k);
-    total += load_n(a + k, n) * load_n(b + k, n);
-  }
-  return total;
-}
-
-template <typename T>
-double dot(const T* a, const T* b, int64_t count) {
-  return sum_of_lanes(dot_lanes(a, b, count));
-}
-
-template <typename T>
 double dot_outer(const SpectralNormShape& s, const T* a, int64_t begin, int64_t end,
                  const Compute<T>* u, const Compute<T>* v) {
   Vec<T> total = {};
@@ -178,16 +124,10 @@ void add_outer(const SpectralNormShape& s, const T* a, int64_t begin, int64_t en
   }
 }
 
-template <typename T>
-constexpr SpectralNormKernels<T> kKernels = {products<T>, scale<T>,     add<T>,
-                                             dot<T>,      dot_outer<T>, add_outer<T>};
-
 }  // namespace
 
-namespace GANLSTM_ISA {
-const SpectralNormKernels<float> kernels_float = kKernels<float>;
-const SpectralNormKernels<double> kernels_double = kKernels<double>;
-const SpectralNormKernels<BFloat16> kernels_bfloat16 = kKernels<BFloat16>;
-}  // namespace GANLSTM_ISA
+GANLSTM_DEFINE_TABLES(SpectralNormKernels, spectral_norm_kernels,
+                      {products<T>, dot_outer<T>, add_outer<T>})
+
 }  // namespace ganlstm
 #endif

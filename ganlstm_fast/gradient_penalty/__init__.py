@@ -24,6 +24,8 @@ actually Converge?, 2018. [4] Kodali et al., On Convergence and Stability of GAN
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast.backends import resolve
-from ganlstm_fast.gradient_penalty import reference
+from ganlstm_fast.gradient_penalty import autograd, reference
 from ganlstm_fast.validation import check_tensor, describe
 
 __all__ = ["KINDS", "gradient_penalty", "interpolate", "penalty"]
@@ -60,6 +62,10 @@ KINDS: dict[str, _Kind] = {
     "dragan": _Kind("noisy"),
     "zero-centered": _Kind("between", center=0.0),
 }
+
+
+# The dtype of norms, and of what is scaled.
+_WIDE = torch.float32
 
 
 def _as_tuple(name: str, value: Samples) -> tuple[Tensor, ...]:
@@ -109,8 +115,11 @@ def interpolate(
         real: (B, ...), any rank from 1 and any floating dtype; or a tuple of such tensors with one
             B, whose parts of a sample share their ``a``.
         fake: of the same shapes, dtypes and device.
-        generator: where ``a`` is drawn from; the device's default generator if None. The same
-            state of the generator gives the same numbers.
+        generator: where a seed of 63 bits is drawn from, on the samples' device; that device's
+            default generator if None. The numbers are Philox4x32-10 of that seed and of the
+            sample's place in the batch (``ganlstm_fast.gradient_penalty.philox``), the same
+            whatever the implementation and the device. Nothing waits for the device, and each
+            replay of a CUDA graph has new ones.
         impl: which implementation runs, see ``ganlstm_fast.backends``.
 
     Returns:
@@ -122,9 +131,14 @@ def interpolate(
     """
     reals, fakes = _as_tuple("real", real), _as_tuple("fake", fake)
     _check_alike(reals, fakes)
-    resolve("gradient_penalty", impl, reals[0].device.type, reals[0].dtype)
-    mixed = reference.interpolate(reals, fakes, generator)
-    return mixed[0] if isinstance(real, Tensor) else mixed
+    device = reals[0].device
+    seed = torch.empty(1, dtype=torch.int64, device=device).random_(generator=generator)
+    mixed: list[Tensor] = []
+    for dtype, group in itertools.groupby(zip(reals, fakes, strict=True), lambda p: p[0].dtype):
+        chosen = resolve("gradient_penalty", impl, device.type, dtype)
+        run = reference.interpolate if chosen == "reference" else autograd.interpolate
+        mixed += run(*zip(*group, strict=True), seed)
+    return mixed[0] if isinstance(real, Tensor) else tuple(mixed)
 
 
 def penalty(
@@ -142,8 +156,9 @@ def penalty(
 
     Returns:
         A scalar in float32 (float64 for float64): norms are accumulated there, so that a float16
-        gradient does not overflow. Differentiable to any order; where a gradient is zero and
-        ``center`` is not, the derivative of the norm is taken as 0.
+        gradient does not overflow. Differentiable twice, and to any order by the reference; a third
+        derivative of the kernels raises. Where a gradient is zero and ``center`` is not, the
+        derivative of the norm is taken as 0.
 
     Raises:
         TypeError: not floating-point tensors. ValueError: no samples, or a wrong ``center``.
@@ -153,8 +168,12 @@ def penalty(
     if grads[0].shape[0] == 0:
         raise ValueError(f"grad: expected at least one sample, got shape {tuple(grads[0].shape)}")
     _check_number("center", center)
-    resolve("gradient_penalty", impl, grads[0].device.type, grads[0].dtype)
-    return reference.penalty(grads, float(center), one_sided)
+    dtype = functools.reduce(torch.promote_types, (grad.dtype for grad in grads))
+    if any(grad.dtype != dtype for grad in grads):
+        grads = tuple(grad.to(dtype) for grad in grads)
+    chosen = resolve("gradient_penalty", impl, grads[0].device.type, dtype)
+    run = reference.penalty if chosen == "reference" else autograd.penalty
+    return run(grads, float(center), bool(one_sided))
 
 
 def _check_number(name: str, value: float) -> None:
@@ -165,26 +184,42 @@ def _check_number(name: str, value: float) -> None:
 
 
 def _noisy(
-    real: tuple[Tensor, ...], noise: float, generator: torch.Generator | None
+    real: tuple[Tensor, ...],
+    masks: Sequence[Tensor | None],
+    noise: float,
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, ...]:
     points = []
-    for x in real:
+    for x, mask in zip(real, masks, strict=True):
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         delta = torch.empty_like(wide, memory_format=torch.contiguous_format)
         delta.normal_(generator=generator)
-        points.append((wide + noise * wide.std(correction=0) * delta).to(x.dtype))
+        points.append((wide + noise * _spread(wide, mask) * delta).to(x.dtype))
     return tuple(points)
+
+
+def _spread(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The standard deviation of all elements, or of those where ``mask`` is True."""
+    if mask is None:
+        return x.std(correction=0)
+    valid = mask.expand_as(x)
+    count = valid.sum().clamp_min(1)
+    mean = x.where(valid, 0).sum() / count
+    return ((x - mean).where(valid, 0).square().sum() / count).sqrt()
 
 
 def _points(
     kind: _Kind,
     real: Samples | None,
     fake: Samples | None,
+    masks: Callable[[tuple[Tensor, ...]], list[Tensor | None]],
+    fraction: float,
     noise: float,
     generator: torch.Generator | None,
     impl: str | None,
-) -> tuple[Tensor, ...]:
-    """Where the gradient is taken: tensors without a history that require a gradient."""
+) -> tuple[tuple[Tensor, ...], list[Tensor | None], int]:
+    """Where the gradient is taken, tensors without a history that require a gradient; their masks;
+    and how many samples were given, of which these are the first."""
     needed = {"between": ("real", "fake"), "noisy": ("real",)}.get(kind.points, (kind.points,))
     given = {}
     for name, value in (("real", real), ("fake", fake)):
@@ -196,12 +231,61 @@ def _points(
                 shape = tuple(given[name][0].shape)
                 raise ValueError(f"{name}: expected at least one sample, got shape {shape}")
     if kind.points == "between":
+        _check_alike(given["real"], given["fake"])
+    first = given[needed[0]]
+    batch = len(first[0])
+    kept = math.ceil(fraction * batch)
+    cut = [m if m is None else m[:kept] for m in masks(first)]
+    given = {name: tuple(x[:kept] for x in value) for name, value in given.items()}
+    if kind.points == "between":
         points = interpolate(given["real"], given["fake"], generator=generator, impl=impl)
     elif kind.points == "noisy":
-        points = _noisy(given["real"], noise, generator)
+        points = _noisy(given["real"], cut, noise, generator)
     else:
         points = given[kind.points]
-    return tuple(x.detach().requires_grad_() for x in points)
+    return tuple(x.detach().requires_grad_() for x in points), cut, batch
+
+
+def _masks(mask: Tensor | Sequence[Tensor | None] | None, inputs: Samples) -> list[Tensor | None]:
+    """``mask`` for each of the inputs, with as many dimensions, checked."""
+    single = mask is None or isinstance(mask, Tensor)
+    given = [mask] if single and mask is not None else mask
+    if given is None:
+        return [None] * len(inputs)
+    if not isinstance(given, (list, tuple)):
+        raise TypeError(f"mask: expected a tensor or a tuple of tensors, got {describe(mask)}")
+    if len(given) != len(inputs):
+        raise ValueError(f"mask: expected {len(inputs)} as there are inputs, got {len(given)}")
+    found: list[Tensor | None] = []
+    for index, (this, x) in enumerate(zip(given, inputs, strict=True)):
+        label = "mask" if single else f"mask[{index}]"
+        if this is None:
+            found.append(None)
+            continue
+        if not isinstance(this, Tensor) or this.dtype != torch.bool:
+            raise TypeError(f"{label}: expected a tensor of torch.bool, got {describe(this)}")
+        if this.dim() == 0 or this.shape != x.shape[: this.dim()]:
+            raise ValueError(
+                f"{label}: expected the leading dimensions of the input's shape "
+                f"{tuple(x.shape)}, got shape {tuple(this.shape)}"
+            )
+        if this.device != x.device:
+            raise ValueError(f"{label}: expected device {x.device}, got {this.device}")
+        found.append(this.reshape(*this.shape, *[1] * (x.dim() - this.dim())))
+    return found
+
+
+def _cut(name: str, value: object, batch: int, kept: int) -> object:
+    """The first ``kept`` samples of a further argument of the critic."""
+    if kept == batch or value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Tensor) and value.dim() > 0 and len(value) == batch:
+        return value[:kept]
+    raise ValueError(
+        f"{name}: with a batch_fraction below 1 expected tensors of {batch} samples, numbers, "
+        f"strings or None, got {describe(value)}; bind what belongs to no sample to the critic by "
+        "functools.partial"
+    )
 
 
 def _scores(output: object, batch: int) -> list[Tensor]:
@@ -239,6 +323,9 @@ def gradient_penalty(
     generator: torch.Generator | None = None,
     critic_args: Sequence[Any] = (),
     critic_kwargs: Mapping[str, Any] | None = None,
+    mask: Tensor | Sequence[Tensor | None] | None = None,
+    batch_fraction: float = 1.0,
+    scaler: torch.amp.GradScaler | None = None,
     impl: str | None = None,
 ) -> Tensor:
     """The gradient penalty of ``critic``, to be added to the critic's loss.
@@ -261,45 +348,79 @@ def gradient_penalty(
         noise: for dragan only: standard deviation of the added normal noise, as a fraction of the
             standard deviation of ``real``.
         generator: where random numbers are drawn from; the device's default generator if None.
-        critic_args, critic_kwargs: further arguments of the critic, such as conditions.
+        critic_args, critic_kwargs: further arguments of the critic, such as conditions or lengths.
+        mask: of padded inputs, torch.bool: True where an element counts. Of the leading dimensions
+            of ``real``: (B, T) for (B, T, C). The critic is given zeros elsewhere, and the gradient
+            there is not part of the norm. For a tuple of inputs a tuple, with None for those
+            without padding.
+        batch_fraction: penalise the first ``ceil(batch_fraction B)`` samples only, above 0 to 1.
+            The expected value stays the same, the cost falls with it. ``critic_args`` and
+            ``critic_kwargs`` are cut alike: each must be a tensor (B, ...), a number, a string or
+            None.
+        scaler: of mixed precision in float16: the scores are scaled before their gradient is taken,
+            so that it does not vanish in float16, and the gradient is scaled back in float32.
         impl: which implementation runs, see ``ganlstm_fast.backends``.
 
     Returns:
         A scalar in float32 (float64 for float64 inputs). Its backward reaches the critic's
         parameters, through the second derivative of the critic, and never ``real`` or ``fake``,
         which are detached. Under ``torch.no_grad()`` only the value is computed. As often
-        differentiable as the critic, less one.
+        differentiable as the critic, less one, and as often as :func:`penalty`.
 
     Raises:
-        TypeError: inputs or scores that are not floating-point tensors, a wrong ``lambda_``.
+        TypeError: inputs or scores that are not floating-point tensors, masks that are not boolean
+            ones, a wrong ``lambda_``.
         ValueError: shapes that do not match, no samples, an unknown ``kind``, scores that are not
-            one or more a sample.
+            one or more a sample, a ``batch_fraction`` out of range or arguments it cannot cut.
         RuntimeError: a score that does not depend on the input, or ``torch.inference_mode()``.
     """
     if kind not in KINDS:
         raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     _check_number("lambda_", lambda_)
     _check_number("noise", noise)
+    _check_number("batch_fraction", batch_fraction)
+    if not 0 < batch_fraction <= 1:
+        raise ValueError(f"batch_fraction: expected above 0 and up to 1, got {batch_fraction}")
     if torch.is_inference_mode_enabled():
         raise RuntimeError(
             "gradient_penalty needs gradients of the critic, which torch.inference_mode() forbids; "
             "use torch.no_grad() to compute the value alone"
         )
     this = KINDS[kind]
-    points = _points(this, real, fake, noise, generator, impl)
+    points, masks, batch = _points(
+        this, real, fake, functools.partial(_masks, mask), batch_fraction, noise, generator, impl
+    )
+    kept = len(points[0])
+    further = [
+        _cut(f"critic_args[{index}]", value, batch, kept) for index, value in enumerate(critic_args)
+    ]
+    named = {
+        name: _cut(f"critic_kwargs[{name!r}]", value, batch, kept)
+        for name, value in (critic_kwargs or {}).items()
+    }
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
-        scores = _scores(critic(*points, *critic_args, **(critic_kwargs or {})), len(points[0]))
+        inputs = [x if m is None else x.where(m, 0) for x, m in zip(points, masks, strict=True)]
+        scores = _scores(critic(*inputs, *further, **named), kept)
+        scale = None if scaler is None else scaler.scale(points[0].new_ones((), dtype=_WIDE))
         grads = torch.autograd.grad(
             scores,
             points,
-            grad_outputs=[torch.ones_like(s) for s in scores],
+            grad_outputs=[_cotangent(s, scale) for s in scores],
             create_graph=differentiable,
             allow_unused=True,
         )
-    for index, grad in enumerate(grads):
-        if grad is None:
-            label = "its input" if len(grads) == 1 else f"input {index}"
-            raise RuntimeError(f"critic: the score does not depend on {label}")
-    value = penalty(grads, center=this.center, one_sided=this.one_sided, impl=impl)
+        for index, grad in enumerate(grads):
+            if grad is None:
+                label = "its input" if len(grads) == 1 else f"input {index}"
+                raise RuntimeError(f"critic: the score does not depend on {label}")
+        if scale is not None:
+            grads = [grad.to(torch.promote_types(grad.dtype, _WIDE)) / scale for grad in grads]
+    with torch.set_grad_enabled(differentiable):
+        value = penalty(grads, center=this.center, one_sided=this.one_sided, impl=impl)
     return this.factor * lambda_ * value
+
+
+def _cotangent(scores: Tensor, scale: Tensor | None) -> Tensor:
+    ones = torch.ones_like(scores)
+    return ones if scale is None else (ones * scale).to(scores.dtype)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from ganlstm_fast.gradient_penalty.philox import uniform
 
-def interpolate(
-    real: tuple[Tensor, ...], fake: tuple[Tensor, ...], generator: torch.Generator | None
-) -> tuple[Tensor, ...]:
-    """``fake + a (real - fake)`` with one ``a`` in [0, 1) a sample, common to all tensors."""
-    first = real[0]
-    drawn = torch.float64 if first.dtype == torch.float64 else torch.float32
-    a = torch.rand(first.shape[0], generator=generator, device=first.device, dtype=drawn)
+
+def interpolate(real: Sequence[Tensor], fake: Sequence[Tensor], seed: Tensor) -> tuple[Tensor, ...]:
+    """``fake + a (real - fake)`` with one ``a`` in [0, 1) a sample, common to all tensors.
+
+    Args:
+        seed: int64, one element, on the tensors' device.
+    """
+    drawn = torch.float64 if real[0].dtype == torch.float64 else torch.float32
+    a = uniform(seed, real[0].shape[0], drawn)
     mixed = []
     for r, f in zip(real, fake, strict=True):
         weight = a.view(-1, *[1] * (r.dim() - 1))
@@ -24,7 +29,7 @@ def interpolate(
     return tuple(mixed)
 
 
-def squared_norms(grads: tuple[Tensor, ...]) -> Tensor:
+def squared_norms(grads: Sequence[Tensor]) -> Tensor:
     """The squared norm of each sample's gradient, all tensors together: (B,), float32 at least."""
     total = None
     for grad in grads:
@@ -34,7 +39,7 @@ def squared_norms(grads: tuple[Tensor, ...]) -> Tensor:
     return total
 
 
-def penalty(grads: tuple[Tensor, ...], center: float, one_sided: bool) -> Tensor:
+def penalty(grads: Sequence[Tensor], center: float, one_sided: bool) -> Tensor:
     """See :func:`ganlstm_fast.penalty`; arguments are not checked here."""
     square = squared_norms(grads)
     if center == 0:

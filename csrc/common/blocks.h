@@ -1,23 +1,23 @@
-// How the weights of a call are cut into blocks and shared among the threads. The blocks, and with
-// them the order of every sum, are the same for any number of threads and for any other weights in
+// How the arrays of a call are cut into blocks and shared among the threads. The blocks, and with
+// them the order of every sum, are the same for any number of threads and for any other arrays in
 // the call.
 #pragma once
 
 #include <algorithm>
 #include <vector>
 
-#include "spectral_norm.h"
+#include "parallel.h"
 
 namespace ganlstm {
 
-// The part [begin, end) of the units that weight `index` is made of: rows, segments or elements.
-struct SpectralNormBlock {
+// The part [begin, end) of the units that array `index` is made of: rows, segments or elements.
+struct Block {
   int64_t index, begin, end;
 };
 
-class SpectralNormPlan {
+class Blocks {
  public:
-  // Cuts a weight of `units` units into blocks of about `block_bytes` or more, a multiple of
+  // Cuts an array of `units` units into blocks of about `block_bytes` or more, a multiple of
   // `multiple` units but for the last.
   void add(int64_t index, int64_t units, int64_t unit_bytes, int64_t block_bytes,
            int64_t multiple) {
@@ -30,7 +30,7 @@ class SpectralNormPlan {
     }
   }
 
-  const std::vector<SpectralNormBlock>& blocks() const { return blocks_; }
+  const std::vector<Block>& all() const { return blocks_; }
 
   // Calls f(k) for each block k. A thread gets neighbouring blocks of about as many bytes as any
   // other.
@@ -55,27 +55,11 @@ class SpectralNormPlan {
     return std::lower_bound(bytes_.begin(), bytes_.end(), share) - bytes_.begin();
   }
 
-  std::vector<SpectralNormBlock> blocks_;
+  std::vector<Block> blocks_;
   std::vector<int64_t> bytes_;  // of all blocks up to this one
 };
 
 // For passes over arrays element by element. Small enough to be read twice from a core's cache.
-constexpr int64_t kSpectralNormBlockBytes = 128 << 10;
-
-// An array as the kernels best take it element by element: with segments of one element its
-// transpose has longer ones, and u v^T has the roles of u and v exchanged.
-template <typename C>
-struct SpectralNormSegments {
-  SpectralNormSegments(const SpectralNormShape& s, const C* of_rows, const C* of_columns)
-      : shape(s), u(of_rows), v(of_columns) {
-    if (shape.inner > 1) return;
-    shape = {1, s.outer, s.rows};
-    std::swap(u, v);
-  }
-  int64_t count() const { return shape.outer * shape.rows; }
-
-  SpectralNormShape shape;
-  const C *u, *v;
-};
+constexpr int64_t kBlockBytes = 128 << 10;
 
 }  // namespace ganlstm

@@ -1,0 +1,34 @@
+// The penalty as a function of a sample's norm, and its derivatives, once for host and device.
+#pragma once
+
+#include "../common/activations.h"
+
+namespace ganlstm {
+
+template <typename C>
+struct PenaltyCurve {
+  C center;
+  bool one_sided;
+
+  // e(n): n - center, one-sided max(0, n - center). NaN stays NaN.
+  GANLSTM_HD C excess(C norm) const { return one_sided && norm <= center ? C(0) : norm - center; }
+
+  // Whether e(n) depends on the gradient: at a norm of 0 only its square does, and only around 0.
+  GANLSTM_HD bool is_flat(C norm) const {
+    return center != 0 && (norm == 0 || (one_sided && norm <= center));
+  }
+
+  // e(n) / n.
+  GANLSTM_HD C slope(C norm) const {
+    if (is_flat(norm)) return 0;
+    return center == 0 ? C(1) : (norm - center) / norm;
+  }
+
+  // d(e(n) / n)/dn / n times <v, g>.
+  GANLSTM_HD C curvature(C norm, C product) const {
+    if (center == 0 || is_flat(norm)) return 0;
+    return center / norm * (product / norm) / norm;
+  }
+};
+
+}  // namespace ganlstm
