@@ -94,13 +94,13 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
       " Tensor vectors, Tensor inner, int[] dims, float eps, bool[] wanted)"
       " -> (Tensor[] g_grads, Tensor[] g_weights)");
 
-  // The passes of the gradient penalty, as gradient_penalty/gradient_penalty.h has them, over lists
-  // of tensors [B,...] whose samples are dense in memory, the batch outermost: contiguous,
+  // The passes of the gradient penalty, as gradient_penalty/gradient_penalty.h has them, over
+  // tensors [B,...] whose samples are dense in memory, the batch outermost: contiguous,
   // channels_last and the like. Results have the strides of what they belong to.
 
-  // a real + (1 - a) fake; `seed`: int64 [1], on the tensors' device. Where one of the two is
-  // absent it is zero, where both are, so is the result.
-  m.def("interpolate(Tensor?[] real, Tensor?[] fake, Tensor seed) -> Tensor[]");
+  // a real + (1 - a) fake; `seed`: int64 [1], on the tensors' device. One of the two may be absent:
+  // it is zero. Tensors of one B that share their seed share a.
+  m.def("interpolate(Tensor? real, Tensor? fake, Tensor seed) -> Tensor");
 
   // norms [B] and value [] in the dtype of the sums: float32, or float64 for float64.
   m.def(

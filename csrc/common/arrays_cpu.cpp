@@ -6,29 +6,39 @@
 namespace ganlstm {
 namespace {
 
+// f(k, n) for each vector of n elements from k on; n is a constant but for the last.
+template <typename T, typename F>
+GANLSTM_INLINE void for_each_vector(int64_t count, F f) {
+  constexpr int64_t lanes = kLanes<T>, unroll = 4;
+  int64_t k = 0;
+  for (; k + unroll * lanes <= count; k += unroll * lanes)
+#pragma GCC unroll 4
+    for (int64_t m = 0; m < unroll; ++m) f(k + m * lanes, lanes);
+  for (; k < count; k += lanes) f(k, smaller(lanes, count - k));
+}
+
 template <typename T>
 void scale(const T* a, int64_t count, Compute<T> x, T* to) {
-  for (int64_t k = 0; k < count; k += kLanes<T>) {
-    const int64_t n = smaller(kLanes<T>, count - k);
-    store_n(to + k, load_n(a + k, n) * x, n);
-  }
+  for_each_vector<T>(
+      count, [&](int64_t k, int64_t n)
+                 __attribute__((always_inline)) { store_n(to + k, load_n(a + k, n) * x, n); });
 }
 
 template <typename T>
 void add(const T* a, const T* b, int64_t count, Compute<T> x, Compute<T> y, T* to) {
-  for (int64_t k = 0; k < count; k += kLanes<T>) {
-    const int64_t n = smaller(kLanes<T>, count - k);
-    store_n(to + k, load_n(a + k, n) * x + load_n(b + k, n) * y, n);
-  }
+  for_each_vector<T>(
+      count, [&](int64_t k, int64_t n) __attribute__((always_inline)) {
+        store_n(to + k, load_n(a + k, n) * x + load_n(b + k, n) * y, n);
+      });
 }
 
 template <typename T>
 void mix(const T* a, const T* b, int64_t count, Compute<T> x, T* to) {
-  for (int64_t k = 0; k < count; k += kLanes<T>) {
-    const int64_t n = smaller(kLanes<T>, count - k);
-    const Vec<T> from = load_n(b + k, n);
-    store_n(to + k, from + (load_n(a + k, n) - from) * x, n);
-  }
+  for_each_vector<T>(
+      count, [&](int64_t k, int64_t n) __attribute__((always_inline)) {
+        const Vec<T> from = load_n(b + k, n);
+        store_n(to + k, from + (load_n(a + k, n) - from) * x, n);
+      });
 }
 
 template <typename T>

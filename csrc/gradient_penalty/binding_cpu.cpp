@@ -32,47 +32,27 @@ Tensor empty_sums(int64_t dim, int64_t size, ScalarType dtype) {
   return empty_strided(dim, &size, &stride, sum_dtype(dtype));
 }
 
-std::vector<Tensor> interpolate_op(const std::vector<OptionalTensor>& real,
-                                   const std::vector<OptionalTensor>& fake, const Tensor& seed) {
-  check(!real.empty(), "real: expected a tensor or more, got none");
-  check(fake.size() == real.size(), "fake: expected ", real.size(), " as there are real, got ",
-        fake.size());
+Tensor interpolate_op(const OptionalTensor& real, const OptionalTensor& fake, const Tensor& seed) {
+  const bool has_real = real.has_value();
+  check(has_real || fake.has_value(), "real: expected a tensor where fake is absent");
+  const char* name = has_real ? "real" : "fake";
+  const Tensor& like = has_real ? *real : *fake;
+  check_device(like, name, kCPU);
+  check(like.dim() > 0, name, ": expected shape (batch, ...), got ()");
+  const int64_t batch = like.size(0), elements = check_samples(like, name, batch);
+  if (has_real && fake.has_value()) check_same_layout(*fake, "fake", like, "real");
   check_device(seed, "seed", kCPU);
   check(seed.scalar_type() == ScalarType::Long && seed.numel() == 1,
         "seed: expected one torch.int64, got ", dtype_name(seed.scalar_type()), " of shape ",
         shape_text(seed));
-  const Tensor* first = nullptr;
-  for (const auto* list : {&real, &fake})
-    for (const OptionalTensor& t : *list)
-      if (t.has_value() && first == nullptr) first = &*t;
-  check(first != nullptr, "real: expected a tensor or more, got none");
-  check(first->dim() > 0, "real: expected shape (batch, ...), got ()");
-  const int64_t batch = first->size(0);
-
-  std::vector<Tensor> results;
-  dispatch<float, double, BFloat16>(first->scalar_type(), "real", [&](auto type) {
+  const Tensor result = empty_alike(like);
+  dispatch<float, double, BFloat16>(like.scalar_type(), name, [&](auto type) {
     using T = typename decltype(type)::type;
-    std::vector<Interpolation<T>> args;
-    for (size_t k = 0; k < real.size(); ++k) {
-      if (!real[k].has_value() && !fake[k].has_value()) {
-        results.push_back(absent_tensor(first->scalar_type()));
-        args.push_back({0, nullptr, nullptr, nullptr});
-        continue;
-      }
-      const char* name = real[k].has_value() ? "real" : "fake";
-      const Tensor& like = real[k].has_value() ? *real[k] : *fake[k];
-      check_like(like, name, *first, "the first tensor");
-      check_device(like, name, kCPU);
-      const int64_t elements = check_samples(like, name, batch);
-      if (real[k].has_value() && fake[k].has_value())
-        check_same_layout(*fake[k], "fake", like, "real");
-      results.push_back(empty_alike(like));
-      args.push_back({elements, in<T>(real[k]), in<T>(fake[k]), out<T>(results.back())});
-    }
-    interpolate(args.data(), int64_t(args.size()), batch, uint64_t(*in<int64_t>(seed)),
-                torch_threads());
+    const Interpolation<T> args{batch,       elements,    uint64_t(*in<int64_t>(seed)),
+                                in<T>(real), in<T>(fake), out<T>(result)};
+    interpolate(args, torch_threads());
   });
-  return results;
+  return result;
 }
 
 // The gradients of a call, and checks of tensors against them.

@@ -1,6 +1,6 @@
-// The contract of the gradient penalty's passes over a list of arrays [B,n], in float, double or
-// bfloat16; n differs from one to the next. What belongs to one sample, a row of all of them, has
-// one random number or one norm. For bfloat16 the norms and all sums are float or wider.
+// The contract of the gradient penalty's passes over arrays [B,n], in float, double or bfloat16:
+// `interpolate` over one, the others over a list with n of each; a sample, which has one norm, is a
+// row of all of them. For bfloat16 the norms and all sums are float or wider.
 //
 //   interpolate  a r + (1 - a) f with a = philox_uniform(seed, sample) (philox.h); an absent r or f
 //                is zero, which makes this pass its own derivative
@@ -25,10 +25,11 @@ namespace ganlstm {
 
 template <typename T>
 struct Interpolation {
-  int64_t elements;  // n
-  const T* real;     // [B,n] or null; likewise fake
+  int64_t batch, elements;  // B, n
+  uint64_t seed;
+  const T* real;  // [B,n] or null; likewise fake
   const T* fake;
-  T* out;  // [B,n]; null: neither is there, this array is left out
+  T* out;  // [B,n] out
 };
 
 template <typename T>
@@ -46,8 +47,7 @@ struct PenaltyOptions {
 
 // The results of all passes do not depend on the number of threads.
 template <typename T>
-void interpolate(const Interpolation<T>* arrays, int64_t count, int64_t batch, uint64_t seed,
-                 const Parallel&);
+void interpolate(const Interpolation<T>&, const Parallel&);
 
 // norms: [B] out. value: [1] out.
 template <typename T>

@@ -1,5 +1,6 @@
 // Random points between real and fake samples: both are read once.
 #include "../common/arrays.h"
+#include "../common/scratch.h"
 #include "gradient_penalty.h"
 #include "philox.h"
 #include "samples.h"
@@ -7,17 +8,27 @@
 namespace ganlstm {
 namespace {
 
+// As many as are read in the time of a draw.
+constexpr int64_t kBytesOfADraw = 64;
+
 template <typename T>
-void run(const Interpolation<T>* arrays, int64_t count, int64_t batch, uint64_t seed,
-         const Parallel& parallel) {
+void run(const Interpolation<T>& a, const Parallel& parallel) {
   using C = Compute<T>;
   const ArrayKernels<T>& kernels = array_kernels<T>();
-  Samples samples(batch);
-  for (int64_t index = 0; index < count; ++index)
-    if (arrays[index].out != nullptr) samples.add(index, arrays[index].elements, sizeof(T));
+  // In a loop of their own: a number is a long chain of operations, many of them are not.
+  Scratch<C> weights(a.batch);
+  Blocks draws;
+  draws.add(0, a.batch, kBytesOfADraw, kBlockBytes, 1);
+  draws.run(parallel, [&](int64_t k) {
+    const Block& block = draws.all()[size_t(k)];
+    for (int64_t b = block.begin; b < block.end; ++b)
+      weights.get()[b] = philox_uniform<C>(a.seed, uint64_t(b));
+  });
+
+  Samples samples(a.batch);
+  samples.add(0, a.elements, sizeof(T));
   samples.run(parallel, [&](const SamplePart& part) {
-    const Interpolation<T>& a = arrays[part.index];
-    const C weight = philox_uniform<C>(seed, uint64_t(part.sample));
+    const C weight = weights.get()[part.sample];
     const int64_t at = part.begin, n = part.end - part.begin;
     if (a.fake == nullptr)
       kernels.scale(a.real + at, n, weight, a.out + at);
@@ -31,15 +42,12 @@ void run(const Interpolation<T>* arrays, int64_t count, int64_t batch, uint64_t 
 }  // namespace
 
 template <typename T>
-void interpolate(const Interpolation<T>* arrays, int64_t count, int64_t batch, uint64_t seed,
-                 const Parallel& parallel) {
-  run(arrays, count, batch, seed, parallel);
+void interpolate(const Interpolation<T>& args, const Parallel& parallel) {
+  run(args, parallel);
 }
 
-template void interpolate(const Interpolation<float>*, int64_t, int64_t, uint64_t, const Parallel&);
-template void interpolate(const Interpolation<double>*, int64_t, int64_t, uint64_t,
-                          const Parallel&);
-template void interpolate(const Interpolation<BFloat16>*, int64_t, int64_t, uint64_t,
-                          const Parallel&);
+template void interpolate(const Interpolation<float>&, const Parallel&);
+template void interpolate(const Interpolation<double>&, const Parallel&);
+template void interpolate(const Interpolation<BFloat16>&, const Parallel&);
 
 }  // namespace ganlstm

@@ -25,7 +25,7 @@ class Samples {
     arrays_.push_back({elements, part, parts, slots_});
     index_.push_back(index);
     blocks_.add(int64_t(arrays_.size()) - 1, batch_ * parts,
-                std::max(part * element_bytes, int64_t(1)), kBlockBytes, 1);
+                std::max(part * element_bytes, int64_t(1)), kLeastBytes, 1);
     slots_ += parts;
   }
 
@@ -48,6 +48,9 @@ class Samples {
   }
 
  private:
+  // Small blocks are shared evenly.
+  static constexpr int64_t kLeastBytes = 16 << 10;
+
   struct Array {
     int64_t elements, part, parts, slot;
   };

@@ -25,7 +25,6 @@ actually Converge?, 2018. [4] Kodali et al., On Convergence and Stability of GAN
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,16 +128,35 @@ def interpolate(
         TypeError: not floating-point tensors. ValueError: shapes, dtypes or devices differ.
         RuntimeError: ``impl`` does not serve this call.
     """
+    if isinstance(real, Tensor) and _is_pair(real, fake):
+        return _between(real, fake, _draw_seed(real.device, generator), impl)
     reals, fakes = _as_tuple("real", real), _as_tuple("fake", fake)
     _check_alike(reals, fakes)
-    device = reals[0].device
-    seed = torch.empty(1, dtype=torch.int64, device=device).random_(generator=generator)
-    mixed: list[Tensor] = []
-    for dtype, group in itertools.groupby(zip(reals, fakes, strict=True), lambda p: p[0].dtype):
-        chosen = resolve("gradient_penalty", impl, device.type, dtype)
-        run = reference.interpolate if chosen == "reference" else autograd.interpolate
-        mixed += run(*zip(*group, strict=True), seed)
-    return mixed[0] if isinstance(real, Tensor) else tuple(mixed)
+    seed = _draw_seed(reals[0].device, generator)
+    points = tuple(_between(r, f, seed, impl) for r, f in zip(reals, fakes, strict=True))
+    return points[0] if isinstance(real, Tensor) else points
+
+
+def _is_pair(real: Tensor, fake: object) -> bool:
+    """Whether two tensors need no further check, which takes as long as a small interpolation."""
+    return (
+        isinstance(fake, Tensor)
+        and real.shape == fake.shape
+        and real.dtype == fake.dtype
+        and real.device == fake.device
+        and real.dim() > 0
+        and real.is_floating_point()
+    )
+
+
+def _draw_seed(device: torch.device, generator: torch.Generator | None) -> Tensor:
+    return torch.empty(1, dtype=torch.int64, device=device).random_(generator=generator)
+
+
+def _between(real: Tensor, fake: Tensor, seed: Tensor, impl: str | None) -> Tensor:
+    chosen = resolve("gradient_penalty", impl, real.device.type, real.dtype)
+    run = reference.interpolate if chosen == "reference" else autograd.interpolate
+    return run(real, fake, seed)
 
 
 def penalty(

@@ -55,55 +55,37 @@ def dense_like(tensor: Tensor | None, other: Tensor) -> Tensor | None:
 
 
 class InterpolateFunction(Function):
-    """(seed, *real, *fake) -> *points; any of the samples may be None, which counts as zero."""
+    """(real, fake, seed) -> points; real or fake may be None, which counts as zero."""
 
     @staticmethod
-    def forward(seed: Tensor, *samples: Tensor | None) -> tuple[Tensor, ...]:
-        count = len(samples) // 2
-        return tuple(_kernel("interpolate", samples[:count], samples[count:], seed))
+    def forward(real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
+        return _kernel("interpolate", real, fake, seed)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        seed, *samples = inputs
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(seed)
-        ctx.present = [sample is not None for sample in samples]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.present = [sample is not None for sample in inputs[:2]]
+        ctx.save_for_backward(inputs[2])
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (seed,) = ctx.saved_tensors
-        needs = wanted_inputs(ctx, [True, *ctx.present], 1)[1:]
-        none = [None] * len(grads)
-        results: list[Tensor | None] = []
-        for begin in (0, len(grads)):
-            wanted = [
-                dense(grad) if need and grad is not None else None
-                for need, grad in zip(needs[begin:], grads, strict=False)
-            ]
-            if all(grad is None for grad in wanted):
-                results += none
-                continue
-            lists = (none, wanted) if begin else (wanted, none)
-            points = interpolate_or_zero(*lists, seed)
-            results += [p if w is not None else None for p, w in zip(points, wanted, strict=True)]
-        return None, *results
+        wants_real, wants_fake, _ = wanted_inputs(ctx, [*ctx.present, True], 2)
+        grad = dense(grad)
+        return (
+            _interpolate_autograd(grad, None, seed) if wants_real else None,
+            _interpolate_autograd(None, grad, seed) if wants_fake else None,
+            None,
+        )
 
 
-def interpolate_or_zero(
-    real: Sequence[Tensor | None], fake: Sequence[Tensor | None], seed: Tensor
-) -> Sequence[Tensor]:
-    if records(*real, *fake):
-        return InterpolateFunction.apply(seed, *real, *fake)
-    return _kernel("interpolate", real, fake, seed)
-
-
-def interpolate(real: Sequence[Tensor], fake: Sequence[Tensor], seed: Tensor) -> Sequence[Tensor]:
+def interpolate(real: Tensor, fake: Tensor, seed: Tensor) -> Tensor:
     """The operator (see bindings.cpp), for tensors of any layout."""
-    real = [dense(r) for r in real]
-    fake = [dense_like(f, r) for f, r in zip(fake, real, strict=True)]
+    if not (real.is_contiguous() and fake.is_contiguous()):
+        real = dense(real)
+        fake = dense_like(fake, real)
     if torch.compiler.is_compiling():
         return _ops.interpolate(real, fake, seed)
-    return interpolate_or_zero(real, fake, seed)
+    return _interpolate_autograd(real, fake, seed)
 
 
 class PenaltyFunction(Function):
@@ -204,10 +186,11 @@ def penalty(grads: Sequence[Tensor], center: float, one_sided: bool) -> Tensor:
     return _penalty_autograd(grads, center, one_sided)[0]
 
 
-def _interpolate_autograd(
-    real: list[Tensor | None], fake: list[Tensor | None], seed: Tensor
-) -> list[Tensor]:
-    return list(interpolate_or_zero(real, fake, seed))
+def _interpolate_autograd(real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
+    recorded = real is not None and real.requires_grad or fake is not None and fake.requires_grad
+    if recorded and torch.is_grad_enabled():
+        return InterpolateFunction.apply(real, fake, seed)
+    return _kernel("interpolate", real, fake, seed)
 
 
 def _penalty_autograd(
@@ -218,13 +201,8 @@ def _penalty_autograd(
     return _kernel("penalty_forward", grads, center, one_sided)
 
 
-def _interpolate_fake(
-    real: list[Tensor | None], fake: list[Tensor | None], seed: Tensor
-) -> list[Tensor]:
-    pairs = zip(real, fake, strict=True)
-    present = [f if r is None else r for r, f in pairs]
-    like = next(t for t in present if t is not None)
-    return [like.new_empty(0) if t is None else torch.empty_like(t) for t in present]
+def _interpolate_fake(real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
+    return torch.empty_like(fake if real is None else real)
 
 
 def _penalty_fake(grads: list[Tensor], center: float, one_sided: bool) -> tuple[Tensor, Tensor]:

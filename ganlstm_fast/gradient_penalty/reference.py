@@ -10,23 +10,15 @@ from torch import Tensor
 from ganlstm_fast.gradient_penalty.philox import uniform
 
 
-def interpolate(real: Sequence[Tensor], fake: Sequence[Tensor], seed: Tensor) -> tuple[Tensor, ...]:
-    """``fake + a (real - fake)`` with one ``a`` in [0, 1) a sample, common to all tensors.
+def interpolate(real: Tensor, fake: Tensor, seed: Tensor) -> Tensor:
+    """``fake + a (real - fake)`` with one ``a`` in [0, 1) a sample.
 
     Args:
         seed: int64, one element, on the tensors' device.
     """
-    drawn = torch.float64 if real[0].dtype == torch.float64 else torch.float32
-    a = uniform(seed, real[0].shape[0], drawn)
-    mixed = []
-    for r, f in zip(real, fake, strict=True):
-        weight = a.view(-1, *[1] * (r.dim() - 1))
-        if r.dtype == drawn:
-            mixed.append(torch.lerp(f, r, weight))
-        else:
-            wide = torch.promote_types(r.dtype, torch.float32)
-            mixed.append(torch.lerp(f.to(wide), r.to(wide), weight.to(wide)).to(r.dtype))
-    return tuple(mixed)
+    drawn = torch.float64 if real.dtype == torch.float64 else torch.float32
+    a = uniform(seed, real.shape[0], drawn).view(-1, *[1] * (real.dim() - 1))
+    return torch.lerp(fake.to(drawn), real.to(drawn), a).to(real.dtype)
 
 
 def squared_norms(grads: Sequence[Tensor]) -> Tensor:
