@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 
 class Function(torch.autograd.Function):
@@ -24,9 +25,18 @@ def contiguous(tensor: Tensor | None) -> Tensor | None:
 
 
 def records(*tensors: Any) -> bool:
-    return torch.is_grad_enabled() and any(
-        isinstance(t, Tensor) and t.requires_grad for t in tensors
-    )
+    """Whether autograd has to see a call with these arguments.
+
+    It also does in forward mode, which the Functions refuse: a kernel called directly would drop
+    the tangents of its inputs.
+    """
+    if forward_ad._current_level >= 0:
+        return True
+    if torch.is_grad_enabled():
+        for tensor in tensors:
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                return True
+    return False
 
 
 def are_tensors(inputs: Sequence[object]) -> list[bool]:

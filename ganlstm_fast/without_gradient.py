@@ -66,7 +66,8 @@ def _penalty_double_backward_fake(
     one_sided: bool,
     wanted: list[bool],
 ) -> tuple[Tensor, list[Tensor]]:
-    g_grad_value = grad_value.new_empty(() if wanted[0] else 0)
+    # What is left out has the dtype of the gradients.
+    g_grad_value = torch.empty_like(grad_value) if wanted[0] else grads[0].new_empty(0)
     return g_grad_value, [torch.empty_like(g) if wanted[1] else g.new_empty(0) for g in grads]
 
 

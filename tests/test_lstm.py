@@ -356,11 +356,12 @@ def test_vmap_raises() -> None:
         torch.func.vmap(lambda one: case.call("cpu", one, *rest)[0])(torch.stack([x, x]))
 
 
+@pytest.mark.parametrize("needs_grad", [False, True])
 @pytest.mark.parametrize("impl", IMPLS)
-def test_forward_mode_raises(impl: str) -> None:
+def test_forward_mode_raises(impl: str, needs_grad: bool) -> None:
     case = Case(3, 2, 2, 3)
-    x, *rest = case.inputs
-    x = x.clone().requires_grad_()
+    x, *rest = (t.detach() for t in case.inputs)
+    x = x.clone().requires_grad_(needs_grad)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
         with pytest.raises((RuntimeError, NotImplementedError), match=r"jvp|forward"):

@@ -11,11 +11,13 @@ struct PenaltyCurve {
   bool one_sided;
 
   // e(n): n - center, one-sided max(0, n - center). NaN stays NaN.
-  GANLSTM_HD C excess(C norm) const { return one_sided && norm <= center ? C(0) : norm - center; }
+  GANLSTM_HD C excess(C norm) const { return one_sided && norm < center ? C(0) : norm - center; }
 
-  // Whether e(n) depends on the gradient: at a norm of 0 only its square does, and only around 0.
+  // Whether e(n) is constant around n. A norm of 0 has no derivative; its square, which is what
+  // counts with a center of 0, has one. At the center itself the one-sided e(n) is taken as it is
+  // above, as torch's clamp_min is.
   GANLSTM_HD bool is_flat(C norm) const {
-    return center != 0 && (norm == 0 || (one_sided && norm <= center));
+    return center != 0 && (norm == 0 || (one_sided && norm < center));
   }
 
   // e(n) / n.

@@ -187,8 +187,7 @@ def penalty(grads: Sequence[Tensor], center: float, one_sided: bool) -> Tensor:
 
 
 def _interpolate_autograd(real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
-    recorded = real is not None and real.requires_grad or fake is not None and fake.requires_grad
-    if recorded and torch.is_grad_enabled():
+    if records(real, fake):
         return InterpolateFunction.apply(real, fake, seed)
     return _kernel("interpolate", real, fake, seed)
 
