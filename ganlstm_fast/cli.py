@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 # Kept in step with losses.LOSSES by a test: help is shown without loading what trains.
-LOSS_NAMES = ("wgan-gp", "hinge", "lsgan", "minimax", "non-saturating")
+LOSS_NAMES = (
+    *("wgan-gp", "hinge", "lsgan", "minimax", "non-saturating", "relativistic"),
+    *("relativistic-average", "relativistic-average-hinge", "relativistic-average-lsgan"),
+)
 
 EXAMPLES = """examples:
   ganlstm-fast train                                  the bundled weather, into runs/
@@ -114,6 +117,13 @@ def _add_train(commands: Any) -> None:
     model.add_argument("--noise", type=int, metavar="N", help="noise values a step (16)")
     recipe = train.add_argument_group("recipe")
     recipe.add_argument("--loss", choices=LOSS_NAMES, help="(wgan-gp)")
+    recipe.add_argument(
+        "--label-smoothing",
+        type=float,
+        metavar="X",
+        help="the critic's label of real windows is less than 1 by this; for lsgan, minimax and "
+        "non-saturating (0)",
+    )
     recipe.add_argument(
         "--penalty",
         type=float,

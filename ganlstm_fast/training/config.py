@@ -26,6 +26,8 @@ class TrainConfig:
         columns: columns to learn; None takes all columns of numbers.
         seq_len: rows in a window.
         loss: a name in ``ganlstm_fast.losses.LOSSES``.
+        label_smoothing: the critic's label of real windows is less than 1 by this; for ``lsgan``,
+            ``minimax`` and ``non-saturating``.
         penalty: weight of the gradient penalty, 0 for none; None is 10 for ``wgan-gp`` (its own
             penalty), 1 for the others (R1, Mescheder et al. 2018).
         lr_g, lr_d: learning rates of generator and critic.
@@ -49,6 +51,7 @@ class TrainConfig:
     columns: tuple[str, ...] | None = None
     seq_len: int = 24
     loss: str = "wgan-gp"
+    label_smoothing: float = 0.0
     penalty: float | None = None
     lr_g: float = 2e-4
     lr_d: float = 1e-4
@@ -83,10 +86,12 @@ class TrainConfig:
             value = getattr(self, name)
             ok = value is None or (value >= 0 and math.isfinite(value))
             self._require(name, ok, "0 or more")
-        for name in ("beta1", "beta2", "ema"):
+        for name in ("beta1", "beta2", "ema", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("seed", 0 <= self.seed < 2**63, "0 or more and below 2^63")
         self._require("loss", self.loss in LOSSES, f"one of {', '.join(LOSSES)}")
+        ok = self.label_smoothing == 0 or LOSSES[self.loss].has_real_label
+        self._require("label_smoothing", ok, f"0 with --loss {self.loss}")
         self._require("metrics", self.metrics in METRICS, f"one of {', '.join(METRICS)}")
 
     def _require(self, name: str, ok: bool, expected: str) -> None:

@@ -130,7 +130,7 @@ def train_step(state: State) -> Tensor:
         [len(HISTORY)], without a graph and on the run's device: nothing waits for it.
     """
     config, model = state.config, state.model
-    loss = gan_loss(config.loss)
+    loss = gan_loss(config.loss, label_smoothing=config.label_smoothing)
     weight = config.penalty
     if weight is None:
         weight = 10.0 if loss.penalty else 1.0
@@ -161,7 +161,11 @@ def train_step(state: State) -> Tensor:
     # The generator's step needs the critic's gradient with respect to its input only.
     model.critic.requires_grad_(False)
     fake = model(model.generator.noise(batch, config.seq_len, state.generator))
-    loss_g = loss.generator(model.critic(fake))
+    real_scores = None
+    if loss.generator_needs_real:
+        with torch.no_grad():
+            real_scores = model.critic(real)
+    loss_g = loss.generator(model.critic(fake), real_scores)
     norm_g = _update(model.generator, loss_g, state.optimiser_g, config.clip)
     model.critic.requires_grad_(True)
     state.average.update_parameters(model.generator)
