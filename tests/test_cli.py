@@ -86,6 +86,7 @@ def test_train_resume_generate(tmp_path, capsys):
         (["--columns=nothing"], "no column nothing"),
         (["--seq-len=2000"], "fewer than one window"),
         (["--steps=0"], "--steps: expected 1 or more, got 0"),
+        (["--label-smoothing=0.1"], "--label-smoothing: expected 0 with --loss wgan-gp, got 0.1"),
         (["--device=warp"], "--device warp"),
         (["--out=file/run"], "cannot make the folder"),
         (["--resume=nowhere"], "does not exist"),

@@ -11,6 +11,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
+from ganlstm_fast.losses import LOSSES, gan_loss
 from ganlstm_fast.models import LSTMGAN
 from ganlstm_fast.training import InputError, TrainConfig, TrainingError, generate, train
 from ganlstm_fast.training import outputs as outputs_module
@@ -53,13 +54,67 @@ def same_weights(a, b):
     assert torch.equal(a["random"], b["random"])
 
 
-@pytest.mark.parametrize("loss", ["hinge", "lsgan", "minimax", "non-saturating"])
+@pytest.mark.parametrize("loss", sorted(set(LOSSES) - {"wgan-gp"}))
 @pytest.mark.parametrize("penalty", [None, 0.0])
 def test_other_losses(tmp_path, loss, penalty):
     config = dataclasses.replace(TINY, loss=loss, penalty=penalty)
     folder = run(config, out=tmp_path / "r").folder
     assert history(folder).isfinite().all()
     assert bool((history(folder)[:, 3] > 0).all()) == (penalty is None)
+
+
+@pytest.mark.parametrize("loss", ["relativistic", "relativistic-average-hinge"])
+def test_the_generators_step_compares_with_real_windows(tmp_path, monkeypatch, loss):
+    seen = []
+
+    def watched(name, **options):
+        pair = gan_loss(name, **options)
+
+        def generator(fake_scores, real_scores):
+            # Of the critic as it now is: its step has changed what it scored before.
+            scored = critics[-1](real_windows[-1])
+            seen.append((real_scores.requires_grad, torch.equal(real_scores, scored)))
+            return pair.generator(fake_scores, real_scores)
+
+        return dataclasses.replace(pair, generator=generator)
+
+    def step(state):
+        critics.append(state.model.critic)
+        return train_step(state)
+
+    def penalty(critic, real, fake, **options):
+        real_windows.append(real)
+        return gradient_penalty(critic, real, fake, **options)
+
+    critics, real_windows = [], []
+    train_step, gradient_penalty = trainer_module.train_step, trainer_module.gradient_penalty
+    monkeypatch.setattr(trainer_module, "gan_loss", watched)
+    monkeypatch.setattr(trainer_module, "train_step", step)
+    monkeypatch.setattr(trainer_module, "gradient_penalty", penalty)
+    run(dataclasses.replace(TINY, loss=loss), out=tmp_path / "r")
+    assert seen == [(False, True)] * TINY.steps
+
+
+def test_label_smoothing_changes_what_is_learnt(tmp_path):
+    config = dataclasses.replace(TINY, loss="non-saturating")
+    plain = run(config, out=tmp_path / "plain")
+    smoothed = run(dataclasses.replace(config, label_smoothing=0.1), out=tmp_path / "smoothed")
+    assert history(smoothed.folder).isfinite().all()
+    # Of the first step's critic, whose scores are near 0, where the label moves the gradient.
+    assert not torch.equal(history(plain.folder)[0], history(smoothed.folder)[0])
+    with pytest.raises(InputError, match="--label-smoothing cannot change"):
+        run(None, resume=smoothed.folder, changes={"label_smoothing": 0.2})
+
+
+def test_runs_from_before_label_smoothing_go_on(tmp_path):
+    whole = run(TINY, out=tmp_path / "whole")
+    short = run(dataclasses.replace(TINY, steps=3), out=tmp_path / "short")
+    file = short.folder / "checkpoint.pt"
+    content = torch.load(file, weights_only=True)
+    del content["config"]["label_smoothing"]
+    torch.save(content, file)
+    longer = run(None, resume=short.folder, changes={"steps": 6})
+    assert torch.equal(history(whole.folder), history(longer.folder))
 
 
 def test_a_run_writes_its_files(tmp_path, pictures):
@@ -244,6 +299,9 @@ def test_atomic_write(tmp_path):
         {"clip": -1.0},
         {"ema": 1.0},
         {"loss": "mse"},
+        {"label_smoothing": 0.1},
+        {"label_smoothing": 1.0, "loss": "lsgan"},
+        {"label_smoothing": float("nan"), "loss": "lsgan"},
         {"metrics": "some"},
         {"device": "warp"},
     ],

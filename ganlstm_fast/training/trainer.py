@@ -158,13 +158,11 @@ def train_step(state: State) -> Tensor:
         norm_d = _update(model.critic, loss_d + penalty, state.optimiser_d, config.clip)
     gap = real_scores.mean() - fake_scores.mean()
 
-    # The generator's step needs the critic's gradient with respect to its input only.
+    # The generator's step needs the critic's gradient with respect to its input only; the scores of
+    # real windows then have no graph.
     model.critic.requires_grad_(False)
     fake = model(model.generator.noise(batch, config.seq_len, state.generator))
-    real_scores = None
-    if loss.generator_needs_real:
-        with torch.no_grad():
-            real_scores = model.critic(real)
+    real_scores = model.critic(real) if loss.generator_needs_real else None
     loss_g = loss.generator(model.critic(fake), real_scores)
     norm_g = _update(model.generator, loss_g, state.optimiser_g, config.clip)
     model.critic.requires_grad_(True)
