@@ -151,3 +151,7 @@ SPECTRAL_NORM = {
 
 # Samples, batch first.
 PENALTY_SHAPES = ((256, 24, 28),)
+
+# Scores of a critic: one a sample, one a step of a series, PatchGAN's.
+_SCORES = ((64,), (64, 1), (4096,), (64, 1000), (16, 1, 30, 30))
+SCORE_SHAPES = {"quick": (), "default": _SCORES[:1], "large": _SCORES, "full": _SCORES}

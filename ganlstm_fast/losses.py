@@ -117,9 +117,24 @@ def _smoothing(value: float) -> float:
     return value
 
 
-def _mean_softplus(x: Tensor) -> Tensor:
+def _softplus(x: Tensor) -> Tensor:
     # PyTorch's threshold, 20, is where float32 sees no difference from x; float64 sees it until 37.
-    return F.softplus(x, threshold=40.0).mean()
+    # logsigmoid has none, but on the CPU uses threads for any number of scores, and waits for them.
+    return F.softplus(x, threshold=40.0)
+
+
+def _mean_softplus(x: Tensor) -> Tensor:
+    return _softplus(x).mean()
+
+
+def _mean_cross_entropy(x: Tensor, smoothing: float) -> Tensor:
+    """``E[-t log sigmoid(x) - (1 - t) log(1 - sigmoid(x))]``, where ``t = 1 - smoothing``."""
+    if smoothing == 0:
+        return _mean_softplus(-x)
+    # The same in two forms: in the one taken, the terms cancel to no less than half of them.
+    if smoothing <= 0.5:
+        return torch.add(_softplus(-x), x, alpha=smoothing).mean()
+    return torch.add(_softplus(x), x, alpha=smoothing - 1).mean()
 
 
 def _mean_square(x: Tensor, label: float) -> Tensor:
@@ -141,12 +156,7 @@ def minimax_critic_loss(
         ValueError: it is below 0, or 1 or more.
     """
     real, fake = _both(real_scores, fake_scores)
-    smoothing = _smoothing(label_smoothing)
-    loss = _mean_softplus(-real)
-    if smoothing:
-        # softplus(-r) + smoothing * r is the same and cancels where r < 0.
-        loss = (1 - smoothing) * loss + smoothing * _mean_softplus(real)
-    return loss + _mean_softplus(fake)
+    return _mean_cross_entropy(real, _smoothing(label_smoothing)) + _mean_softplus(fake)
 
 
 def minimax_generator_loss(fake_scores: Tensor, real_scores: Tensor | None = None) -> Tensor:
