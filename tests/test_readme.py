@@ -13,7 +13,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_snippets() -> None:
     snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(snippets) == 5
+    assert len(snippets) == 6
     real, fake = torch.randn(2, 3, 32, 32), torch.randn(2, 3, 32, 32)
     scores = nn.Parameter(torch.zeros(2))
     names = {
