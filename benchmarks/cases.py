@@ -150,7 +150,22 @@ SPECTRAL_NORM = {
 }
 
 # Samples, batch first.
-PENALTY_SHAPES = ((256, 24, 28),)
+PENALTY_SHAPES = {
+    "quick": ((256, 24, 28),),
+    "default": ((64, 16), (256, 24, 28), (64, 1000, 16), (64, 3, 128, 128)),
+}
+PENALTY_SHAPES["large"] = PENALTY_SHAPES["full"] = PENALTY_SHAPES["default"]
+
+# Critics of a WGAN-GP step and their samples, batch first.
+PENALTY_CRITICS = {
+    "quick": {"MLP 784-256-256-1": (64, 784)},
+    "default": {
+        "MLP 784-256-256-1": (64, 784),
+        "LSTM 64": (64, 24, 6),
+        "DCGAN-64": (16, 3, 64, 64),
+    },
+}
+PENALTY_CRITICS["large"] = PENALTY_CRITICS["full"] = PENALTY_CRITICS["default"]
 
 # Scores of a critic: one a sample, one a step of a series, PatchGAN's.
 _SCORES = ((64,), (64, 1), (4096,), (64, 1000), (16, 1, 30, 30))
