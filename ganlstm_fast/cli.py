@@ -130,6 +130,18 @@ def _add_train(commands: Any) -> None:
         metavar="X",
         help="weight of the gradient penalty, 0 for none (10 for wgan-gp, 1 of R1 for the others)",
     )
+    recipe.add_argument(
+        "--penalty-every",
+        type=int,
+        metavar="N",
+        help="steps of the critic between two penalties, which then weigh N times as much (1)",
+    )
+    recipe.add_argument(
+        "--penalty-fraction",
+        type=float,
+        metavar="X",
+        help="part of a batch that the penalty is taken of (1)",
+    )
     recipe.add_argument("--lr-g", type=float, metavar="X", help="generator's learning rate (2e-4)")
     recipe.add_argument("--lr-d", type=float, metavar="X", help="critic's learning rate (1e-4)")
     recipe.add_argument("--beta1", type=float, metavar="X", help="of Adam (0.5)")

@@ -95,6 +95,46 @@ def test_the_generators_step_compares_with_real_windows(tmp_path, monkeypatch, l
     assert seen == [(False, True)] * TINY.steps
 
 
+def test_lazy_penalty_comes_every_so_often_with_so_many_times_its_weight(tmp_path, monkeypatch):
+    def penalty(critic, real, fake, *, batch_fraction, **options):
+        assert batch_fraction == 0.25
+        calls.append(None)
+        return 1e3 + 0 * next(critic.parameters()).sum()
+
+    def update(network, loss, *rest):
+        losses.append(loss.item())
+        return _update(network, loss, *rest)
+
+    calls, losses, _update = [], [], trainer_module._update
+    monkeypatch.setattr(trainer_module, "gradient_penalty", penalty)
+    monkeypatch.setattr(trainer_module, "_update", update)
+    lazy = dataclasses.replace(TINY, n_critic=2, penalty_every=3, penalty_fraction=0.25)
+    folder = run(lazy, out=tmp_path / "r").folder
+    of_critic = [loss for k, loss in enumerate(losses) if k % 3 < 2]
+    assert len(of_critic) == 2 * TINY.steps
+    for k, loss in enumerate(of_critic):
+        assert loss == pytest.approx(3e3 if k % 3 == 0 else 0, abs=100)
+    assert len(calls) == -(-len(of_critic) // 3)
+    assert (history(folder)[:, 3] == 1e3).all()  # also where a step has none of its own
+
+
+def test_a_resumed_run_has_its_lazy_penalties_at_the_same_steps(tmp_path):
+    lazy = dataclasses.replace(TINY, n_critic=2, penalty_every=3, penalty_fraction=0.5)
+    whole = run(lazy, out=tmp_path / "whole").folder
+    run(dataclasses.replace(lazy, steps=2), out=tmp_path / "parts")
+    parts = run(None, resume=tmp_path / "parts", changes={"steps": lazy.steps}).folder
+    assert torch.equal(history(whole), history(parts))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("penalty_every", 0), ("penalty_fraction", 0.0), ("penalty_fraction", 1.5)]
+)
+def test_lazy_penalties_that_cannot_be(name, value):
+    option = name.replace("_", "-")
+    with pytest.raises(InputError, match=rf"--{option}: expected .*, got {value}"):
+        dataclasses.replace(TINY, **{name: value})
+
+
 def test_label_smoothing_changes_what_is_learnt(tmp_path):
     config = dataclasses.replace(TINY, loss="non-saturating")
     plain = run(config, out=tmp_path / "plain")

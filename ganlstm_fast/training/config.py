@@ -30,6 +30,10 @@ class TrainConfig:
             ``minimax`` and ``non-saturating``.
         penalty: weight of the gradient penalty, 0 for none; None is 10 for ``wgan-gp`` (its own
             penalty), 1 for the others (R1, Mescheder et al. 2018).
+        penalty_every: the penalty is part of every so manieth step of the critic, with so many
+            times its weight (lazy regularisation: Karras et al., Analyzing and Improving the Image
+            Quality of StyleGAN, 2020, section 3.1).
+        penalty_fraction: the part of a batch that the penalty is taken of.
         lr_g, lr_d: learning rates of generator and critic.
         beta1, beta2: of Adam, for both.
         clip: largest norm of the gradient of each network; 0 does not clip.
@@ -53,6 +57,8 @@ class TrainConfig:
     loss: str = "wgan-gp"
     label_smoothing: float = 0.0
     penalty: float | None = None
+    penalty_every: int = 1
+    penalty_fraction: float = 1.0
     lr_g: float = 2e-4
     lr_d: float = 1e-4
     beta1: float = 0.5
@@ -74,7 +80,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Raises InputError where a setting has a value it cannot have."""
-        counts = ("n_critic", "batch_size", "steps", "hidden", "layers", "noise")
+        counts = ("n_critic", "batch_size", "steps", "hidden", "layers", "noise", "penalty_every")
         for name in (*counts, "threads", "checkpoint_every"):
             self._require(name, getattr(self, name) >= 1, "1 or more")
         self._require("seq_len", self.seq_len >= 2, "2 or more")
@@ -86,6 +92,7 @@ class TrainConfig:
             value = getattr(self, name)
             ok = value is None or (value >= 0 and math.isfinite(value))
             self._require(name, ok, "0 or more")
+        self._require("penalty_fraction", 0 < self.penalty_fraction <= 1, "more than 0, at most 1")
         for name in ("beta1", "beta2", "ema", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         self._require("seed", 0 <= self.seed < 2**63, "0 or more and below 2^63")

@@ -136,7 +136,9 @@ def train_step(state: State) -> Tensor:
         weight = 10.0 if loss.penalty else 1.0
     batch = config.batch_size
 
-    for _ in range(config.n_critic):
+    # Of the last time that there was one.
+    penalty = state.history[max(0, state.step - 1), HISTORY.index("penalty")]
+    for critic_step in range(state.step * config.n_critic, (state.step + 1) * config.n_critic):
         pick = torch.randint(
             len(state.windows), (batch,), generator=state.generator, device=state.device
         )
@@ -145,8 +147,10 @@ def train_step(state: State) -> Tensor:
             fake = model(model.generator.noise(batch, config.seq_len, state.generator))
         real_scores, fake_scores = model.critic(torch.cat((real, fake))).split(batch)
         loss_d = loss.critic(real_scores, fake_scores)
-        penalty = loss_d.new_zeros(())
-        if weight > 0:
+        total = loss_d
+        if weight == 0:
+            penalty = loss_d.new_zeros(())
+        elif critic_step % config.penalty_every == 0:
             penalty = gradient_penalty(
                 model.critic,
                 real,
@@ -154,8 +158,10 @@ def train_step(state: State) -> Tensor:
                 kind=loss.penalty or "r1",
                 lambda_=weight,
                 generator=state.generator,
+                batch_fraction=config.penalty_fraction,
             )
-        norm_d = _update(model.critic, loss_d + penalty, state.optimiser_d, config.clip)
+            total = loss_d + config.penalty_every * penalty
+        norm_d = _update(model.critic, total, state.optimiser_d, config.clip)
     gap = real_scores.mean() - fake_scores.mean()
 
     # The generator's step needs the critic's gradient with respect to its input only; the scores of
