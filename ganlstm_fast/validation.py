@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -91,3 +93,23 @@ def check_lengths(lengths: object, batch: int, steps: int) -> Tensor:
                 f"{index}"
             )
     return lengths
+
+
+def check_counts(minimum: int = 1, **values: object) -> None:
+    """Check that each of ``values`` is an integer of ``minimum`` or more.
+
+    Raises:
+        TypeError: not an integer. ValueError: less; the message names the argument.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name}: expected an integer, got {describe(value)}")
+        if value < minimum:
+            raise ValueError(f"{name}: expected {minimum} or more, got {value}")
+
+
+def check_choice(name: str, value: object, choices: Iterable[object]) -> None:
+    """Check that ``value`` is one of ``choices``; raises ValueError, which lists them."""
+    if value not in (choices := tuple(choices)):
+        listed = ", ".join(map(repr, choices))
+        raise ValueError(f"{name}: expected one of {listed}, got {describe(value)}")

@@ -1,5 +1,6 @@
 """Layers: drop-in replacements of torch's."""
 
+from ganlstm_fast.nn.attention import AdditiveAttention, DotProductAttention
 from ganlstm_fast.nn.lstm import FastLSTM, FastLSTMCell
 from ganlstm_fast.nn.sn_lstm import SNLSTM
 from ganlstm_fast.nn.spectral_norm import (
@@ -19,6 +20,8 @@ from ganlstm_fast.nn.spectral_norm_step import spectral_norm_step
 
 __all__ = [
     "SNLSTM",
+    "AdditiveAttention",
+    "DotProductAttention",
     "FastLSTM",
     "FastLSTMCell",
     "SNConv1d",
