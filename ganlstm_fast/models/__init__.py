@@ -1,5 +1,28 @@
 """Models built on the layers of :mod:`ganlstm_fast.nn`."""
 
-from ganlstm_fast.models.lstm_gan import LSTMGAN, LSTMCritic, LSTMGenerator
+from ganlstm_fast.models.classifier import LSTMClassifier
+from ganlstm_fast.models.conditional_critic import ConditionalCritic
+from ganlstm_fast.models.conditional_gan import ConditionalLSTMGAN, ConditionalLSTMGenerator
+from ganlstm_fast.models.conv_critic import ConvCritic
+from ganlstm_fast.models.critics import LSTMCritic
+from ganlstm_fast.models.forecaster import LSTMForecaster, quantile_loss
+from ganlstm_fast.models.gumbel import gumbel_softmax
+from ganlstm_fast.models.lstm_gan import LSTMGAN
+from ganlstm_fast.models.lstm_generator import LSTMGenerator
+from ganlstm_fast.models.text_gan import TextGAN, TextGenerator
 
-__all__ = ["LSTMGAN", "LSTMCritic", "LSTMGenerator"]
+__all__ = [
+    "LSTMGAN",
+    "ConditionalCritic",
+    "ConditionalLSTMGAN",
+    "ConditionalLSTMGenerator",
+    "ConvCritic",
+    "LSTMClassifier",
+    "LSTMCritic",
+    "LSTMForecaster",
+    "LSTMGenerator",
+    "TextGAN",
+    "TextGenerator",
+    "gumbel_softmax",
+    "quantile_loss",
+]

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+from torch import nn
 
 from ganlstm_fast.nn.lstm import FastLSTM
 from ganlstm_fast.nn.spectral_norm import spectral_norm
 
-__all__ = ["SNLSTM"]
+__all__ = ["SNLSTM", "spectral_norm_lstm"]
+
+LSTMT = TypeVar("LSTMT", bound=nn.LSTM)
+
+
+def spectral_norm_lstm(lstm: LSTMT, n_power_iterations: int = 1, eps: float = 1e-12) -> LSTMT:
+    """:func:`spectral_norm` on each ``weight_ih`` and ``weight_hh``, in place; returns ``lstm``."""
+    for name in list(lstm._flat_weights_names):
+        if name.startswith(("weight_ih", "weight_hh")):
+            spectral_norm(lstm, name, n_power_iterations, eps)
+    return lstm
 
 
 class SNLSTM(FastLSTM):
@@ -37,6 +49,4 @@ class SNLSTM(FastLSTM):
         self, *args: Any, n_power_iterations: int = 1, eps: float = 1e-12, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        for name in list(self._flat_weights_names):
-            if name.startswith(("weight_ih", "weight_hh")):
-                spectral_norm(self, name, n_power_iterations, eps)
+        spectral_norm_lstm(self, n_power_iterations, eps)
