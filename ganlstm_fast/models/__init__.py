@@ -5,22 +5,30 @@ from ganlstm_fast.models.conditional_critic import ConditionalCritic
 from ganlstm_fast.models.conditional_gan import ConditionalLSTMGAN, ConditionalLSTMGenerator
 from ganlstm_fast.models.conv_critic import ConvCritic
 from ganlstm_fast.models.critics import LSTMCritic
+from ganlstm_fast.models.dcgan import DCGAN, DCCritic, DCGenerator
 from ganlstm_fast.models.forecaster import LSTMForecaster, quantile_loss
 from ganlstm_fast.models.gumbel import gumbel_softmax
 from ganlstm_fast.models.lstm_gan import LSTMGAN
 from ganlstm_fast.models.lstm_generator import LSTMGenerator
+from ganlstm_fast.models.mlp_gan import MLPGAN, MLPCritic, MLPGenerator
 from ganlstm_fast.models.text_gan import TextGAN, TextGenerator
 
 __all__ = [
+    "DCGAN",
     "LSTMGAN",
+    "MLPGAN",
     "ConditionalCritic",
     "ConditionalLSTMGAN",
     "ConditionalLSTMGenerator",
     "ConvCritic",
+    "DCCritic",
+    "DCGenerator",
     "LSTMClassifier",
     "LSTMCritic",
     "LSTMForecaster",
     "LSTMGenerator",
+    "MLPCritic",
+    "MLPGenerator",
     "TextGAN",
     "TextGenerator",
     "gumbel_softmax",
