@@ -1,5 +1,6 @@
 """Models built on the layers of :mod:`ganlstm_fast.nn`."""
 
+from ganlstm_fast.models.anomaly import AnomalyScores, anomaly_scores
 from ganlstm_fast.models.classifier import LSTMClassifier
 from ganlstm_fast.models.conditional_critic import ConditionalCritic
 from ganlstm_fast.models.conditional_gan import ConditionalLSTMGAN, ConditionalLSTMGenerator
@@ -8,6 +9,7 @@ from ganlstm_fast.models.critics import LSTMCritic
 from ganlstm_fast.models.dcgan import DCGAN, DCCritic, DCGenerator
 from ganlstm_fast.models.forecaster import LSTMForecaster, quantile_loss
 from ganlstm_fast.models.gumbel import gumbel_softmax
+from ganlstm_fast.models.inversion import Inversion, invert
 from ganlstm_fast.models.lstm_gan import LSTMGAN
 from ganlstm_fast.models.lstm_generator import LSTMGenerator
 from ganlstm_fast.models.mlp_gan import MLPGAN, MLPCritic, MLPGenerator
@@ -17,12 +19,14 @@ __all__ = [
     "DCGAN",
     "LSTMGAN",
     "MLPGAN",
+    "AnomalyScores",
     "ConditionalCritic",
     "ConditionalLSTMGAN",
     "ConditionalLSTMGenerator",
     "ConvCritic",
     "DCCritic",
     "DCGenerator",
+    "Inversion",
     "LSTMClassifier",
     "LSTMCritic",
     "LSTMForecaster",
@@ -31,6 +35,8 @@ __all__ = [
     "MLPGenerator",
     "TextGAN",
     "TextGenerator",
+    "anomaly_scores",
     "gumbel_softmax",
+    "invert",
     "quantile_loss",
 ]
