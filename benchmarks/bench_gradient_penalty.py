@@ -188,7 +188,7 @@ def _critic(shape: Shape, layer: Callable[..., nn.LSTM]) -> nn.Module:
     return nn.Sequential(*(m for pair in between for m in pair), layers[-1], nn.Flatten(0))
 
 
-def _usual_gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, a: Tensor) -> Tensor:
+def usual_penalty(critic: nn.Module, real: Tensor, fake: Tensor, a: Tensor) -> Tensor:
     points = torch.lerp(fake, real, a).requires_grad_()
     scores = critic(points)
     (grad,) = torch.autograd.grad(scores, points, torch.ones_like(scores), create_graph=True)
@@ -212,7 +212,7 @@ def _critic_step(
             loss = loss + ganlstm_fast.gradient_penalty(critic, real, fake, generator=generator)
         else:
             a = first.pop() if first else _draw(real)
-            loss = loss + _usual_gradient_penalty(critic, real, fake, a)
+            loss = loss + usual_penalty(critic, real, fake, a)
         return loss.detach(), *torch.autograd.grad(loss, parameters)
 
     return call

@@ -170,3 +170,17 @@ PENALTY_CRITICS["large"] = PENALTY_CRITICS["full"] = PENALTY_CRITICS["default"]
 # Scores of a critic: one a sample, one a step of a series, PatchGAN's.
 _SCORES = ((64,), (64, 1), (4096,), (64, 1000), (16, 1, 30, 30))
 SCORE_SHAPES = {"quick": (), "default": _SCORES[:1], "large": _SCORES, "full": _SCORES}
+
+# Whole training steps.
+TRAIN_STEPS = {
+    "quick": ("LSTM-GAN",),
+    "default": (
+        "MLP GAN",
+        "DCGAN-64",
+        "LSTM-GAN",
+        "conditional LSTM-GAN",
+        "LSTM forecaster",
+        "LSTM classifier",
+    ),
+}
+TRAIN_STEPS["large"] = TRAIN_STEPS["full"] = TRAIN_STEPS["default"]

@@ -1,0 +1,206 @@
+"""Whole training steps of the models, with our layers and with PyTorch's, from the same state.
+
+A GAN's step is ``n_critic`` steps of the critic and one of the generator, each with its optimiser.
+PyTorch's model is ours by ``to_torch``, with its LSTM and its spectral norm in the place of ours,
+and with the penalty as people write it. The answer that is checked is that of the first critic's or
+model's step before its optimiser: Adam's first step would take the sign of a rounding error.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from bench_gradient_penalty import usual_penalty
+from cases import TRAIN_STEPS
+from harness import Answer, Call, Contender, Race, Work
+from lstm_work import onednn
+from torch import Tensor, nn
+
+from ganlstm_fast import gradient_penalty, to_torch
+from ganlstm_fast.backends import use_impl
+from ganlstm_fast.gradient_penalty.philox import uniform
+from ganlstm_fast.losses import gan_loss
+from ganlstm_fast.models import (
+    DCGAN,
+    LSTMGAN,
+    MLPGAN,
+    ConditionalLSTMGAN,
+    LSTMClassifier,
+    LSTMForecaster,
+)
+
+
+def _adam(model: nn.Module, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(model.parameters(), lr, (0.5, 0.9), fused=True)
+
+
+def _ours_or_torch(model: nn.Module, ours: bool) -> nn.Module:
+    if not ours:
+        to_torch(model)
+    return model
+
+
+@dataclass(frozen=True)
+class GANCase:
+    """``build`` makes the model; ``noise`` are the sizes of its noise but for the batch."""
+
+    build: Callable[[], nn.Module]
+    real: tuple[int, ...]
+    noise: tuple[int, ...] = ()
+    loss: str = "wgan-gp"
+    n_critic: int = 1
+    labels: int = 0
+
+    def prepare(self, ours: bool, dtype: torch.dtype) -> Call:
+        torch.manual_seed(0)
+        gan = _ours_or_torch(self.build(), ours).to(dtype)
+        generator = torch.Generator().manual_seed(1)
+        real = torch.rand(self.real, generator=generator).to(dtype)
+        condition: dict[str, Any] = {}
+        if self.labels:
+            condition["labels"] = torch.arange(len(real)) % self.labels
+        step = _GANStep(self, gan, real, condition, ours)
+        return step.run
+
+
+class _GANStep:
+    def __init__(
+        self, case: GANCase, gan: nn.Module, real: Tensor, condition: dict[str, Any], ours: bool
+    ) -> None:
+        self.gan, self.real, self.condition, self.ours = gan, real, condition, ours
+        self.case, self.loss = case, gan_loss(case.loss)
+        self.optimisers = [_adam(gan.critic, 1e-4), _adam(gan.generator, 2e-4)]
+        self.generator = torch.Generator().manual_seed(2)
+        self.source = copy.deepcopy(gan.generator).float()  # draws the same in every dtype
+
+    def run(self) -> Answer:
+        answers = [self.critic_step() for _ in range(self.case.n_critic)]
+        self.generator_step()
+        return answers[0]
+
+    def fake(self) -> Tensor:
+        noise = self.source.noise(len(self.real), *self.case.noise, self.generator)
+        return self.gan.generator(noise.to(self.real.dtype), **self.condition)
+
+    def penalty(self, fake: Tensor) -> Tensor:
+        # Both draw from the same state, and have the same numbers.
+        if self.ours:
+            return gradient_penalty(
+                self.gan.critic,
+                self.real,
+                fake,
+                critic_kwargs=self.condition,
+                generator=self.generator,
+            )
+        seed = torch.empty(1, dtype=torch.int64).random_(generator=self.generator)
+        a = uniform(seed, len(fake), fake.dtype).view(-1, *[1] * (fake.dim() - 1))
+        critic = functools.partial(self.gan.critic, **self.condition)
+        return usual_penalty(critic, self.real, fake, a)
+
+    def critic_step(self) -> Answer:
+        with torch.no_grad():
+            fake = self.fake()
+        twice = {name: value.repeat(2) for name, value in self.condition.items()}
+        scores = self.gan.critic(torch.cat((self.real, fake)), **twice)
+        loss = self.loss.critic(*scores.chunk(2))
+        if self.loss.penalty:
+            loss = loss + self.penalty(fake)
+        return self.update(self.gan.critic, loss, self.optimisers[0])
+
+    def generator_step(self) -> None:
+        self.gan.critic.requires_grad_(False)
+        loss = self.loss.generator(self.gan.critic(self.fake(), **self.condition))
+        self.update(self.gan.generator, loss, self.optimisers[1])
+        self.gan.critic.requires_grad_(True)
+
+    @staticmethod
+    def update(network: nn.Module, loss: Tensor, optimiser: torch.optim.Optimizer) -> Answer:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        grads = [p.grad.clone() for p in network.parameters() if p.grad is not None]
+        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        optimiser.step()
+        return loss.detach(), *grads
+
+
+@dataclass(frozen=True)
+class SupervisedCase:
+    build: Callable[[], nn.Module]
+    inputs: tuple[int, ...]
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    target: Callable[[Tensor], Tensor]
+
+    def prepare(self, ours: bool, dtype: torch.dtype) -> Call:
+        torch.manual_seed(0)
+        model = _ours_or_torch(self.build(), ours).to(dtype)
+        inputs = torch.rand(self.inputs, generator=torch.Generator().manual_seed(1)).to(dtype)
+        target, optimiser = self.target(inputs), _adam(model, 1e-3)
+
+        def call() -> Answer:
+            return _GANStep.update(model, self.loss(model, inputs, target), optimiser)
+
+        return call
+
+
+CASES: dict[str, GANCase | SupervisedCase] = {
+    "MLP GAN": GANCase(MLPGAN, (64, 1, 28, 28)),
+    "DCGAN-64": GANCase(functools.partial(DCGAN, 64), (16, 3, 64, 64), loss="hinge"),
+    # The default recipe of `ganlstm-fast train`.
+    "LSTM-GAN": GANCase(functools.partial(LSTMGAN, 5), (32, 24, 5), noise=(24,), n_critic=3),
+    "conditional LSTM-GAN": GANCase(
+        functools.partial(ConditionalLSTMGAN, 5, labels=12),
+        (32, 24, 5),
+        noise=(24,),
+        n_critic=3,
+        labels=12,
+    ),
+    "LSTM forecaster": SupervisedCase(
+        functools.partial(LSTMForecaster, 5),
+        (32, 100, 5),
+        lambda model, x, y: model.loss(model(x), y),
+        lambda x: x[:, -1:],
+    ),
+    "LSTM classifier": SupervisedCase(
+        functools.partial(LSTMClassifier, 28, 10, hidden=64),
+        (64, 28, 28),
+        lambda model, x, y: nn.functional.cross_entropy(model(x), y),
+        lambda x: torch.arange(len(x)) % 10,
+    ),
+}
+
+
+def work(name: str) -> Work:
+    case = CASES[name]
+
+    def truth(_: Answer) -> Answer:
+        with use_impl("reference"):
+            return case.prepare(True, torch.float64)()
+
+    def contender(title: str, ours: bool, **options: Any) -> Contender:
+        return Contender(title, lambda: case.prepare(ours, torch.float32), ours=ours, **options)
+
+    contenders = [contender("ganlstm_fast", True), contender("PyTorch", False)]
+    if "LSTM" in name:
+        off = functools.partial(onednn, False)
+        contenders.append(contender("PyTorch, oneDNN off", False, context=off))
+    shape = case.real if isinstance(case, GANCase) else case.inputs
+    return Work(
+        "training step",
+        f"{name}, {'x'.join(map(str, shape))}",
+        {"model": name, "batch": shape},
+        tuple(contenders),
+        truth,
+    )
+
+
+def works(preset: str) -> list[Work]:
+    return [work(name) for name in TRAIN_STEPS[preset]]
+
+
+def test_train_step(race: Race) -> None:
+    race()
