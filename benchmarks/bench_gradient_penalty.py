@@ -8,6 +8,7 @@ fake samples with the penalty, and its gradients in the critic's parameters.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import itertools
@@ -21,7 +22,7 @@ from lstm_work import onednn
 from torch import Tensor, nn
 
 import ganlstm_fast
-from ganlstm_fast import FastLSTM
+from ganlstm_fast import FastLSTM, backends
 from ganlstm_fast.backends import use_impl
 from ganlstm_fast.gradient_penalty.philox import uniform
 
@@ -29,7 +30,7 @@ Shape = tuple[int, ...]
 
 
 def _draw(x: Tensor) -> Tensor:
-    return torch.rand(x.shape[0], *[1] * (x.dim() - 1))
+    return torch.rand(x.shape[0], *[1] * (x.dim() - 1), device=x.device)
 
 
 def _interpolate_plain(real: Tensor, fake: Tensor) -> Tensor:
@@ -41,9 +42,21 @@ def _interpolate_lerp(real: Tensor, fake: Tensor) -> Tensor:
     return torch.lerp(fake, real, _draw(real))
 
 
-def _samples(shape: Shape) -> tuple[Tensor, Tensor]:
-    real, fake = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+def _samples(shape: Shape, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    real, fake = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
     return real, fake
+
+
+def _ours(device: str) -> list[tuple[str, Callable[[], contextlib.AbstractContextManager[Any]]]]:
+    """Names and contexts of our implementations on a device."""
+    if device == "cpu":
+        return [("", contextlib.nullcontext)]
+    impls = backends.serving("gradient_penalty", device, torch.float32)
+    return [
+        (f", {impl}", functools.partial(use_impl, impl, "gradient_penalty"))
+        for impl in impls
+        if impl != "reference"
+    ]
 
 
 def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -63,16 +76,16 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _interpolation(
-    run: Callable[[Tensor, Tensor], Tensor], shape: Shape, compiled: bool = False
+    run: Callable[[Tensor, Tensor], Tensor], shape: Shape, device: str, compiled: bool = False
 ) -> Call:
-    real, fake = _samples(shape)
+    real, fake = _samples(shape, device)
     run = _compiled(run) if compiled else run
     return lambda: (run(real, fake),)
 
 
 def _interpolation_truth(shape: Shape, answer: Answer) -> Answer:
     """Right for any draw: the point nearest to the answer on the line from fake to real."""
-    real, fake = (t.double() for t in _samples(shape))
+    real, fake = (t.double() for t in _samples(shape, answer[0].device.type))
     dims = tuple(range(1, real.dim()))
     line = real - fake
     a = ((answer[0].double() - fake) * line).sum(dims, keepdim=True)
@@ -83,16 +96,16 @@ def _interpolation_truth(shape: Shape, answer: Answer) -> Answer:
     return (fake + a * line,)
 
 
-def interpolation(shape: Shape, compiled: bool) -> Work:
-    point = functools.partial(_interpolation, shape=shape)
-    runs: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "interpolate": ganlstm_fast.interpolate,
-        "a*x + (1-a)*y": _interpolate_plain,
-        "torch.lerp": _interpolate_lerp,
-    }
+def interpolation(shape: Shape, compiled: bool, device: str = "cpu") -> Work:
+    point = functools.partial(_interpolation, shape=shape, device=device)
+    ours = functools.partial(point, ganlstm_fast.interpolate)
     contenders = [
-        Contender(name, functools.partial(point, run), ours=name == "interpolate")
-        for name, run in runs.items()
+        Contender(f"interpolate{impl}", ours, ours=True, context=context)
+        for impl, context in _ours(device)
+    ]
+    contenders += [
+        Contender("a*x + (1-a)*y", functools.partial(point, _interpolate_plain)),
+        Contender("torch.lerp", functools.partial(point, _interpolate_lerp)),
     ]
     if compiled:
         call = functools.partial(point, _interpolate_lerp, compiled=True)
@@ -103,6 +116,7 @@ def interpolation(shape: Shape, compiled: bool) -> Work:
         {"samples": shape},
         tuple(contenders),
         functools.partial(_interpolation_truth, shape),
+        device=device,
     )
 
 
@@ -118,9 +132,10 @@ def _penalty_step(
     shape: Shape,
     dtype: torch.dtype,
     twice: bool,
+    device: str,
     compiled: bool = False,
 ) -> Call:
-    values, cotangent = (t.to(dtype) for t in _samples(shape))
+    values, cotangent = (t.to(dtype) for t in _samples(shape, device))
     grad = (values / 8).requires_grad_()
     run = _compiled(run) if compiled else run
 
@@ -135,17 +150,20 @@ def _penalty_step(
     return call
 
 
-def _penalty_truth(shape: Shape, twice: bool) -> Answer:
-    with use_impl("reference", "gradient_penalty"):
-        return _penalty_step(ganlstm_fast.penalty, shape, torch.float64, twice)()
+def penalty(shape: Shape, twice: bool, compiled: bool, device: str = "cpu") -> Work:
+    step = functools.partial(_penalty_step, shape=shape, twice=twice, device=device)
+    value = functools.partial(step, dtype=torch.float32)
 
+    def truth(_: Answer) -> Answer:
+        with use_impl("reference", "gradient_penalty"):
+            return step(ganlstm_fast.penalty, dtype=torch.float64)()
 
-def penalty(shape: Shape, twice: bool, compiled: bool) -> Work:
-    value = functools.partial(_penalty_step, shape=shape, dtype=torch.float32, twice=twice)
+    ours = functools.partial(value, ganlstm_fast.penalty)
     contenders = [
-        Contender("penalty", functools.partial(value, ganlstm_fast.penalty), ours=True),
-        Contender("usual PyTorch code", functools.partial(value, _penalty_plain)),
+        Contender(f"penalty{impl}", ours, ours=True, context=context)
+        for impl, context in _ours(device)
     ]
+    contenders.append(Contender("usual PyTorch code", functools.partial(value, _penalty_plain)))
     if compiled and not twice:
         call = functools.partial(value, _penalty_plain, compiled=True)
         contenders.append(Contender("usual PyTorch code, compiled", call))
@@ -154,7 +172,8 @@ def penalty(shape: Shape, twice: bool, compiled: bool) -> Work:
         "x".join(map(str, shape)),
         {"samples": shape},
         tuple(contenders),
-        lambda _: _penalty_truth(shape, twice),
+        truth,
+        device=device,
     )
 
 
@@ -250,12 +269,13 @@ def critic_step(name: str, shape: Shape) -> Work:
 def works(preset: str) -> list[Work]:
     compiled = preset == "full"
     found = []
-    for shape in PENALTY_SHAPES[preset]:
-        found += [
-            interpolation(shape, compiled),
-            penalty(shape, True, compiled),
-            penalty(shape, False, compiled),
-        ]
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for shape in PENALTY_SHAPES[preset]:
+            found += [
+                interpolation(shape, compiled, device),
+                penalty(shape, True, compiled, device),
+                penalty(shape, False, compiled, device),
+            ]
     return [*found, *(critic_step(*case) for case in PENALTY_CRITICS[preset].items())]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 import ganlstm_fast
-from ganlstm_fast import spectral_norm_step
+from ganlstm_fast import backends, spectral_norm_step, use_impl
 
 Shapes = Sequence[tuple[int, ...]]
 Norm = Callable[[nn.Module], nn.Module]
@@ -52,8 +52,8 @@ def _old_norm(layer: nn.Module) -> nn.Module:
         return nn.utils.spectral_norm(layer)
 
 
-def _layers(norm: Norm, shapes: Shapes, dtype: torch.dtype) -> nn.ModuleList:
-    layers = nn.ModuleList(norm(_plain(shape, dtype)) for shape in shapes)
+def _layers(norm: Norm, shapes: Shapes, dtype: torch.dtype, device: str = "cpu") -> nn.ModuleList:
+    layers = nn.ModuleList(norm(_plain(shape, dtype)) for shape in shapes).to(device)
     state = dict(_state(shapes))
     if norm is _old_norm:
         names = {".parametrizations.weight.original": ".weight_orig"}
@@ -88,10 +88,12 @@ def _prepare(
     calls: int = 1,
     block: Block | None = None,
     compiled: bool = False,
+    device: str = "cpu",
 ) -> Call:
-    layers = _layers(norm, shapes, dtype)
+    layers = _layers(norm, shapes, dtype, device)
     generator = torch.Generator().manual_seed(1)
-    cotangents = [torch.randn(s, generator=generator).to(dtype) for s in (*shapes,) * calls]
+    drawn = [torch.randn(s, generator=generator) for s in (*shapes,) * calls]
+    cotangents = [cotangent.to(device, dtype) for cotangent in drawn]
     originals = list(layers.parameters())
     accessors = _accessors(layers, norm)
 
@@ -125,18 +127,34 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def normalisation(name: str, shapes: Shapes, backward: bool, compiled: bool) -> Work:
+def _ours(device: str) -> list[tuple[str, Callable[[], contextlib.AbstractContextManager[Any]]]]:
+    """Names and contexts of our implementations on a device."""
+    if device == "cpu":
+        return [("", contextlib.nullcontext)]
+    impls = backends.serving("spectral_norm", device, torch.float32)
+    return [
+        (f", {impl}", functools.partial(use_impl, impl, "spectral_norm"))
+        for impl in impls
+        if impl != "reference"
+    ]
+
+
+def normalisation(
+    name: str, shapes: Shapes, backward: bool, compiled: bool, device: str = "cpu"
+) -> Work:
     """Each weight once."""
     dtype = torch.float32
-    prepare = functools.partial(_prepare, shapes=shapes, backward=backward)
+    prepare = functools.partial(_prepare, shapes=shapes, backward=backward, device=device)
     ours, theirs = ganlstm_fast.spectral_norm, parametrizations.spectral_norm
-    contenders = [
-        Contender("spectral_norm", functools.partial(prepare, ours, dtype=dtype), ours=True),
-        Contender(
-            "spectral_norm_step",
-            functools.partial(prepare, ours, dtype=dtype, block=spectral_norm_step),
-            ours=True,
-        ),
+    contenders = []
+    for impl, context in _ours(device):
+        call = functools.partial(prepare, ours, dtype=dtype)
+        step = functools.partial(call, block=spectral_norm_step)
+        contenders += [
+            Contender(f"spectral_norm{impl}", call, ours=True, context=context),
+            Contender(f"spectral_norm_step{impl}", step, ours=True, context=context),
+        ]
+    contenders += [
         Contender("torch parametrization", functools.partial(prepare, theirs, dtype=dtype)),
         # It iterates in the other order, so its numbers are its own.
         Contender(
@@ -155,11 +173,12 @@ def normalisation(name: str, shapes: Shapes, backward: bool, compiled: bool) -> 
         tuple(contenders),
         lambda _: _truth(prepare(ours, dtype=torch.float64)),
         dtype,
+        device=device,
     )
 
 
 def _truth(call: Call) -> Answer:
-    with ganlstm_fast.use_impl("reference", "spectral_norm"):
+    with use_impl("reference", "spectral_norm"):
         return call()
 
 
@@ -267,6 +286,12 @@ def works(preset: str) -> list[Work]:
         for name, shapes in SPECTRAL_NORM[preset].items()
         for backward in (False, True)
     ]
+    if torch.cuda.is_available():
+        found += [
+            normalisation(name, shapes, backward, compiled, "cuda")
+            for name, shapes in SPECTRAL_NORM[preset].items()
+            for backward in (False, True)
+        ]
     name = "DCGAN-64 discriminator"
     shapes = SPECTRAL_NORM_NETWORKS[name]
     return [*found, step_of_calls(name, shapes), discriminator_step(name, shapes, compiled)]
