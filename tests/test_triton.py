@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +13,7 @@ import numpy
 import triton.language as tl
 from lstm_cases import CASES, on_cpu_tensors
 from numerics import assert_close_to_reference
+from triton_tools import without_interpreter
 
 from ganlstm_fast import FastLSTM
 from ganlstm_fast.lstm import fit
@@ -75,11 +74,8 @@ def test_equals_reference_to_second_order(
 
 
 COMPILE = """
-import re, subprocess, sys, tempfile
-from pathlib import Path
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+import sys
+from triton_tools import compiled, resources
 from ganlstm_fast.lstm import triton_backward, triton_double_backward, triton_forward
 from ganlstm_fast.lstm.triton_common import OPTIONS, tile
 
@@ -93,33 +89,17 @@ KERNELS = (
 )
 
 architecture, dtype, hidden = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-cuobjdump = next(Path(triton.__file__).parent.glob("backends/nvidia/bin/cuobjdump"))
 for kernel in KERNELS:
     constants = {"D": 1, "PRECISION": "ieee", **tile(hidden)}
     constants |= {"y_is_part": False, "saved_is_part": False}
     constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
     constants |= {name: None for name in kernel.arg_names if name in ABSENT}
-    signature = {}
+    types = {}
     for name in kernel.arg_names:
-        kind = "*" + (dtype if name in ELEMENT else "fp32") if name.endswith("_ptr") else "i32"
-        signature[name] = "constexpr" if name in constants else kind
-    places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
-    compiled = triton.compile(
-        ASTSource(kernel, signature, places),
-        target=GPUTarget("cuda", architecture, 32),
-        options=OPTIONS,
-    )
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage = subprocess.run(
-            [cuobjdump, "--dump-resource-usage", file.name],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-    stack = re.search(r"REG:\\d+ STACK:(\\d+)", usage)[1]
-    print(kernel.fn.__name__, compiled.metadata.shared, stack)
+        kind = "*" + (dtype if name in ELEMENT else "fp32")
+        types[name] = kind if name.endswith("_ptr") else "i32"
+    found = compiled(kernel, architecture, types, constants, OPTIONS)
+    print(kernel.fn.__name__, *resources(found))
 """
 # Bytes that a block can have.
 SHARED = {80: 163 << 10, 90: 227 << 10}
@@ -132,15 +112,7 @@ STACK_OF_TANGENTS = 160
 @pytest.mark.parametrize("architecture", SHARED)
 @pytest.mark.parametrize(("dtype", "hidden"), [("bf16", 128), ("fp16", 100), ("fp32", 64)])
 def test_compiles_without_a_gpu(architecture: int, dtype: str, hidden: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", COMPILE, str(architecture), dtype, str(hidden)],
-        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
+    lines = without_interpreter(COMPILE, architecture, dtype, hidden)
     assert len(lines) == 4
     for kernel, shared, stack in lines:
         assert int(shared) <= SHARED[architecture], kernel
