@@ -10,7 +10,6 @@ the environment variable ``GANLSTM_FAST_IMPL`` (``reference``, or by family:
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib.util
 import os
 import warnings
@@ -97,12 +96,28 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             library="cuda",
             proven=False,
         ),
+        _Implementation(
+            "triton",
+            "a few Triton launches for all weights of a pass",
+            ("cuda",),
+            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            package="triton",
+            proven=False,
+        ),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
     "gradient_penalty": (
         _Implementation("cpu", "compiled CPU kernels", ("cpu",), _FLOATS, library="cpu"),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
+}
+
+# Looked for once, and not by a cached function, of which Dynamo warns where it traces a call.
+_INSTALLED = {
+    this.package
+    for known in _FAMILIES.values()
+    for this in known
+    if this.package is not None and importlib.util.find_spec(this.package) is not None
 }
 
 
@@ -211,18 +226,13 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-@functools.cache
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
 def _why_not(this: _Implementation, device: str, dtype: torch.dtype) -> str | None:
     """The reason why ``this`` cannot serve a call, or None."""
     if this.devices is not None and device not in this.devices:
         return f"runs on {_listed(this.devices)}, not on {device}"
     if this.library is not None and not _LIBRARIES[this.library].loaded:
         return _LIBRARIES[this.library].reason
-    if this.package is not None and not _is_installed(this.package):
+    if this.package is not None and this.package not in _INSTALLED:
         return f"needs the package {this.package}"
     if this.dtypes is not None and dtype not in this.dtypes:
         *names, last = (str(d).removeprefix("torch.") for d in (*this.dtypes, dtype))

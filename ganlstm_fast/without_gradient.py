@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlstm_fast import backends
 from ganlstm_fast.functions import records
 from ganlstm_fast.spectral_norm.autograd import outputs_like
 
@@ -82,6 +81,9 @@ FAKES: dict[str, Callable[..., Any]] = {
     "spectral_norm_forward_": outputs_like,
     "spectral_norm_backward": _spectral_norm_backward_fake,
     "spectral_norm_double_backward": _spectral_norm_double_backward_fake,
+    "triton_spectral_norm_forward_": outputs_like,
+    "triton_spectral_norm_backward": _spectral_norm_backward_fake,
+    "triton_spectral_norm_double_backward": _spectral_norm_double_backward_fake,
 }
 
 
@@ -104,10 +106,12 @@ def _raising(name: str) -> Callable[..., Any]:
 def _register() -> torch.library.Library:
     library = torch.library.Library("ganlstm_fast", "IMPL")
     for name, fake in FAKES.items():
+        if not hasattr(torch.ops.ganlstm_fast, name):
+            continue  # nothing was compiled
         library.impl(name, _raising(name), "Autograd")
         torch.library.register_fake(f"ganlstm_fast::{name}", fake, lib=library)
     return library
 
 
 # Kept for the life of the process: the registrations end with the object.
-_library = _register() if backends.is_loaded("cpu") else None
+_library = _register()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -19,10 +20,6 @@ __all__ = [
     "spectral_normalize",
     "spectral_normalize_group",
 ]
-
-
-# Implementations that are operators; which of them runs follows from the tensors' device.
-KERNELS = ("cpu", "cuda")
 
 
 def check_options(ndim: int, n_power_iterations: int, eps: float, dim: int) -> int:
@@ -99,8 +96,9 @@ def spectral_normalize(
     """
     dim = _check(weight, u, v, n_power_iterations, eps, dim)
     options = (n_power_iterations, eps, training)
-    if resolve("spectral_norm", impl, weight.device.type, weight.dtype) in KERNELS:
-        normalized, new_u, new_v = _fused([weight], [u], [v], [dim], *options)
+    kernels = _kernels(impl, weight)
+    if kernels is not None:
+        normalized, new_u, new_v = _fused(kernels, [weight], [u], [v], [dim], *options)
         return normalized[0], new_u[0], new_v[0]
     return _reference(weight, u, v, dim, *options)
 
@@ -137,17 +135,18 @@ def spectral_normalize_group(
                 f"{name}: expected {len(weights)} as there are weights, got {len(values)}"
             )
     options = (n_power_iterations, eps, training)
-    together: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    together: dict[tuple[autograd.Kernels, torch.device, torch.dtype], list[int]] = {}
     results: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
     for k, weight in enumerate(weights):
         dims[k] = _check(weight, u[k], v[k], n_power_iterations, eps, dims[k])
-        if resolve("spectral_norm", impl, weight.device.type, weight.dtype) in KERNELS:
-            together.setdefault((weight.device, weight.dtype), []).append(k)
+        kernels = _kernels(impl, weight)
+        if kernels is not None:
+            together.setdefault((kernels, weight.device, weight.dtype), []).append(k)
         else:
             results[k] = _reference(weight, u[k], v[k], dims[k], *options)
-    for members in together.values():
+    for (kernels, *_), members in together.items():
         lists = ([values[k] for k in members] for values in (weights, u, v, dims))
-        results |= zip(members, zip(*_fused(*lists, *options), strict=True), strict=True)
+        results |= zip(members, zip(*_fused(kernels, *lists, *options), strict=True), strict=True)
     normalized, new_u, new_v = ([results[k][i] for k in range(len(weights))] for i in range(3))
     return normalized, new_u, new_v
 
@@ -167,15 +166,15 @@ def normalize_and_update(
     Arguments are not checked. The weights are of one dtype on one device. ``keep``: more than one
     backward may come without ``retain_graph``.
     """
-    weight = weights[0]
-    if resolve("spectral_norm", None, weight.device.type, weight.dtype) in KERNELS:
+    kernels = _kernels(None, weights[0])
+    if kernels is not None:
         weights = [w.contiguous() for w in weights]
-        given_u, given_v = (_readable(vectors, weight) for vectors in (u, v))
-        is_readable = all(a is b for a, b in zip((*given_u, *given_v), (*u, *v), strict=True))
+        given_u, given_v = _readable(kernels, weights[0], u, v)
+        is_readable = given_u is u or all(map(operator.is_, (*given_u, *given_v), (*u, *v)))
         options = (dims, n_power_iterations, eps, training)
         update = training and is_readable and not torch.compiler.is_compiling()
         normalized, vectors = autograd.spectral_norm_forward(
-            weights, given_u, given_v, *options, update, keep
+            kernels, weights, given_u, given_v, *options, update, keep
         )
         if update or not training:
             return normalized
@@ -191,6 +190,12 @@ def normalize_and_update(
         # very tensors. Autograd has saved others.
         torch._foreach_copy_([b for pair in zip(u, v, strict=True) for b in pair], new)
     return normalized
+
+
+def _kernels(impl: str | None, weight: Tensor) -> autograd.Kernels | None:
+    """Of the implementation that serves the weight; None for the reference."""
+    name = resolve("spectral_norm", impl, weight.device.type, weight.dtype)
+    return autograd.KERNELS.get(name)
 
 
 def _check(
@@ -237,6 +242,7 @@ def _reference(
 
 
 def _fused(
+    kernels: autograd.Kernels,
     weights: Sequence[Tensor],
     u: Sequence[Tensor],
     v: Sequence[Tensor],
@@ -247,8 +253,10 @@ def _fused(
 ) -> tuple[Sequence[Tensor], list[Tensor], list[Tensor]]:
     weights = [w.contiguous() for w in weights]
     options = (dims, n_power_iterations, eps, training)
-    given_u, given_v = (_readable(vectors, weights[0]) for vectors in (u, v))
-    normalized, vectors = autograd.spectral_norm_forward(weights, given_u, given_v, *options)
+    given_u, given_v = _readable(kernels, weights[0], u, v)
+    normalized, vectors = autograd.spectral_norm_forward(
+        kernels, weights, given_u, given_v, *options
+    )
     new = _vectors(vectors, u, v)
     # Copies, so that a caller who changes what was returned does not change what was saved.
     return normalized, *(
@@ -257,12 +265,15 @@ def _fused(
     )
 
 
-def _readable(vectors: Sequence[Tensor], weight: Tensor) -> Sequence[Tensor]:
+def _readable(
+    kernels: autograd.Kernels, weight: Tensor, *vectors: Sequence[Tensor]
+) -> Sequence[Sequence[Tensor]]:
     """A GPU's kernels take them contiguous, in the dtype of the weight or in that of the sums."""
-    if not weight.is_cuda:
+    if not (weight.is_cuda or kernels is autograd.KERNELS["triton"]):
         return vectors
     wide = torch.promote_types(weight.dtype, torch.float32)
-    return [(t if t.dtype in (weight.dtype, wide) else t.to(wide)).contiguous() for t in vectors]
+    dtypes = (weight.dtype, wide)
+    return [[(t if t.dtype in dtypes else t.to(wide)).contiguous() for t in v] for v in vectors]
 
 
 def _vectors(vectors: Tensor, u: Sequence[Tensor], v: Sequence[Tensor]) -> Sequence[Tensor]:

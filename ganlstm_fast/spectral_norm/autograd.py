@@ -12,7 +12,7 @@ which autograd does not look into.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ganlstm_fast import backends
 from ganlstm_fast.functions import Function, contiguous, records, wanted_inputs
+from ganlstm_fast.spectral_norm import triton_ops
 
 _ops = torch.ops.ganlstm_fast
 
@@ -29,34 +30,47 @@ THIRD_ORDER = (
 )
 
 
-def _forward_kernel(
-    weights: Sequence[Tensor],
-    u: Sequence[Tensor],
-    v: Sequence[Tensor],
-    dims: Sequence[int],
-    n_power_iterations: int,
-    eps: float,
-    training: bool,
-    update: bool = False,
-) -> tuple[list[Tensor], Tensor]:
-    with torch._C._AutoDispatchBelowAutograd():
-        if not update:
-            return _ops.spectral_norm_forward.default(
-                weights, u, v, dims, n_power_iterations, eps, training
-            )
-        results = _ops.spectral_norm_forward_.default(weights, u, v, dims, n_power_iterations, eps)
-    torch.autograd.graph.increment_version((*u, *v))
-    return results
+class Kernels:
+    """The operators of an implementation, each below autograd.
 
+    Those with C++ kernels share theirs, of which the tensors' device chooses; the names of others
+    have a ``prefix``. As plain objects they pass through a Function.
+    """
 
-def _backward_kernel(*arguments: Any) -> tuple[list[Tensor], Tensor]:
-    with torch._C._AutoDispatchBelowAutograd():
-        return _ops.spectral_norm_backward.default(*arguments)
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        name = f"{prefix}spectral_norm"
+        self.traced = getattr(_ops, f"{name}_forward")
+        self._forward = self.traced.default
+        self._overwriting_forward = getattr(_ops, f"{name}_forward_").default
+        self._backward = getattr(_ops, f"{name}_backward").default
+        self._double_backward = getattr(_ops, f"{name}_double_backward").default
 
+    def forward(
+        self,
+        weights: Sequence[Tensor],
+        u: Sequence[Tensor],
+        v: Sequence[Tensor],
+        dims: Sequence[int],
+        n_power_iterations: int,
+        eps: float,
+        training: bool,
+        update: bool = False,
+    ) -> tuple[list[Tensor], Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            if not update:
+                return self._forward(weights, u, v, dims, n_power_iterations, eps, training)
+            results = self._overwriting_forward(weights, u, v, dims, n_power_iterations, eps)
+        torch.autograd.graph.increment_version((*u, *v))
+        return results
 
-def _double_backward_kernel(*arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
-    with torch._C._AutoDispatchBelowAutograd():
-        return _ops.spectral_norm_double_backward.default(*arguments)
+    def backward(self, *arguments: Any) -> tuple[list[Tensor], Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return self._backward(*arguments)
+
+    def double_backward(self, *arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return self._double_backward(*arguments)
 
 
 def _present(values: Sequence[Tensor]) -> list[Tensor | None]:
@@ -85,7 +99,7 @@ class _Kept:
 
 
 class SpectralNormFunction(Function):
-    """(dims, n_power_iterations, eps, training, update, keep, u, v, *weights)
+    """(kernels, dims, n_power_iterations, eps, training, update, keep, u, v, *weights)
     -> *normalized, vectors.
 
     ``update``: u and v are overwritten. ``keep``: a backward may come more than once without
@@ -94,6 +108,7 @@ class SpectralNormFunction(Function):
 
     @staticmethod
     def forward(
+        kernels: Kernels,
         dims: Sequence[int],
         n_power_iterations: int,
         eps: float,
@@ -105,12 +120,12 @@ class SpectralNormFunction(Function):
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
         options = (dims, n_power_iterations, eps, training, update)
-        normalized, vectors = _forward_kernel(weights, u, v, *options)
+        normalized, vectors = kernels.forward(weights, u, v, *options)
         return *normalized, vectors
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.dims, _, ctx.eps, _, _, keep, _, _, *ctx.weights = inputs
+        ctx.kernels, ctx.dims, _, ctx.eps, _, _, keep, _, _, *ctx.weights = inputs
         ctx.mark_non_differentiable(output[-1])
         ctx.set_materialize_grads(False)
         ctx.kept = _Kept(output) if keep else None
@@ -120,38 +135,42 @@ class SpectralNormFunction(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.weights)
-        needs = wanted_inputs(ctx, [False] * 8 + [True] * count, 8)[8:]
+        needs = wanted_inputs(ctx, [False] * 9 + [True] * count, 9)[9:]
         wanted = [contiguous(g) if n else None for g, n in zip(grads[:-1], needs, strict=True)]
         if all(grad is None for grad in wanted):
-            return (None,) * (8 + count)
+            return (None,) * (9 + count)
         *normalized, vectors = ctx.saved_tensors if ctx.kept is None else ctx.kept.get()
         if torch.is_grad_enabled():
             # Their share of the second derivative is in the double backward's equations: seen from
             # there they are constants.
             saved = [*(n.detach() for n in normalized), vectors]
             outputs = SpectralNormBackwardFunction.apply(
-                ctx.dims, ctx.eps, saved, *wanted, *ctx.weights
+                ctx.kernels, ctx.dims, ctx.eps, saved, *wanted, *ctx.weights
             )[:-1]
         else:
-            outputs = _backward_kernel(wanted, normalized, vectors, ctx.dims, ctx.eps)[0]
-        return (None,) * 8 + tuple(_present(outputs))
+            outputs = ctx.kernels.backward(wanted, normalized, vectors, ctx.dims, ctx.eps)[0]
+        return (None,) * 9 + tuple(_present(outputs))
 
 
 class SpectralNormBackwardFunction(Function):
-    """(dims, eps, [*normalized, vectors], *grads, *weights) -> *grad_weights, inner."""
+    """(kernels, dims, eps, [*normalized, vectors], *grads, *weights) -> *grad_weights, inner."""
 
     @staticmethod
     def forward(
-        dims: Sequence[int], eps: float, saved: list[Tensor], *tensors: Tensor | None
+        kernels: Kernels,
+        dims: Sequence[int],
+        eps: float,
+        saved: list[Tensor],
+        *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         *normalized, vectors = saved
         grads = tensors[: len(normalized)]
-        grad_weights, inner = _backward_kernel(grads, normalized, vectors, dims, eps)
+        grad_weights, inner = kernels.backward(grads, normalized, vectors, dims, eps)
         return *grad_weights, inner
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.dims, ctx.eps, saved, *tensors = inputs
+        ctx.kernels, ctx.dims, ctx.eps, saved, *tensors = inputs
         count = len(tensors) // 2
         ctx.weights = tensors[count:]
         ctx.mark_non_differentiable(output[-1])
@@ -163,30 +182,31 @@ class SpectralNormBackwardFunction(Function):
         count = len(ctx.weights)
         grads = ctx.saved_tensors[:count]
         *normalized, vectors, inner = ctx.saved_tensors[count:]
-        tensors = [False] * 3 + [g is not None for g in grads] + [True] * count
-        needs = wanted_inputs(ctx, tensors, 3 + count)[3:]
+        tensors = [False] * 4 + [g is not None for g in grads] + [True] * count
+        needs = wanted_inputs(ctx, tensors, 4 + count)[4:]
         v_weights = [contiguous(v) for v in cotangents[:-1]]
         wanted = [any(needs[:count]), any(needs[count:])]
         if not any(wanted) or all(v is None for v in v_weights):
-            return (None,) * (3 + 2 * count)
+            return (None,) * (4 + 2 * count)
         apply = SpectralNormDoubleBackwardFunction.forward
         if torch.is_grad_enabled():
             apply = SpectralNormDoubleBackwardFunction.apply
-        options = (ctx.dims, ctx.eps, wanted, [*normalized, vectors, inner])
+        options = (ctx.kernels, ctx.dims, ctx.eps, wanted, [*normalized, vectors, inner])
         outputs = _present(apply(*options, *v_weights, *grads, *ctx.weights))
         outputs = [o if need else None for o, need in zip(outputs, needs, strict=True)]
-        return None, None, None, *outputs
+        return None, None, None, None, *outputs
 
 
 class SpectralNormDoubleBackwardFunction(Function):
     """Second-order gradients as a node of the graph, so that a third order meets an error.
 
-    (dims, eps, wanted, [*normalized, vectors, inner], *v_weights, *grads, *weights)
+    (kernels, dims, eps, wanted, [*normalized, vectors, inner], *v_weights, *grads, *weights)
     -> *g_grads, *g_weights.
     """
 
     @staticmethod
     def forward(
+        kernels: Kernels,
         dims: Sequence[int],
         eps: float,
         wanted: list[bool],
@@ -196,7 +216,7 @@ class SpectralNormDoubleBackwardFunction(Function):
         *normalized, vectors, inner = saved
         count = len(normalized)
         v_weights, grads = tensors[:count], tensors[count : 2 * count]
-        g_grads, g_weights = _double_backward_kernel(
+        g_grads, g_weights = kernels.double_backward(
             v_weights, grads, normalized, vectors, inner, dims, eps, wanted
         )
         return *g_grads, *g_weights
@@ -211,6 +231,7 @@ class SpectralNormDoubleBackwardFunction(Function):
 
 
 def spectral_norm_forward(
+    kernels: Kernels,
     weights: Sequence[Tensor],
     u: Sequence[Tensor],
     v: Sequence[Tensor],
@@ -229,27 +250,34 @@ def spectral_norm_forward(
     """
     options = (dims, n_power_iterations, eps, training)
     if torch.compiler.is_compiling():
-        return _ops.spectral_norm_forward(weights, u, v, *options)
+        return kernels.traced(weights, u, v, *options)
     if records(*weights):
-        outputs = SpectralNormFunction.apply(*options, update, keep, u, v, *weights)
+        outputs = SpectralNormFunction.apply(kernels, *options, update, keep, u, v, *weights)
         return outputs[:-1], outputs[-1]
-    return _forward_kernel(weights, u, v, *options, update)
+    return kernels.forward(weights, u, v, *options, update)
 
 
-def _forward_autograd(
-    weights: list[Tensor],
-    u: list[Tensor],
-    v: list[Tensor],
-    dims: list[int],
-    n_power_iterations: int,
-    eps: float,
-    training: bool,
-) -> tuple[list[Tensor], Tensor]:
-    options = (dims, n_power_iterations, eps, training)
-    if records(*weights):
-        *normalized, vectors = SpectralNormFunction.apply(*options, False, False, u, v, *weights)
-        return normalized, vectors
-    return _forward_kernel(weights, u, v, *options)
+def _forward_autograd(kernels: Kernels) -> Callable[..., tuple[list[Tensor], Tensor]]:
+    """What the forward's operator does for autograd."""
+
+    def forward(
+        weights: list[Tensor],
+        u: list[Tensor],
+        v: list[Tensor],
+        dims: list[int],
+        n_power_iterations: int,
+        eps: float,
+        training: bool,
+    ) -> tuple[list[Tensor], Tensor]:
+        options = (dims, n_power_iterations, eps, training)
+        if records(*weights):
+            *normalized, vectors = SpectralNormFunction.apply(
+                kernels, *options, False, False, u, v, *weights
+            )
+            return normalized, vectors
+        return kernels.forward(weights, u, v, *options)
+
+    return forward
 
 
 def outputs_like(
@@ -261,12 +289,18 @@ def outputs_like(
     return [w.new_empty(w.shape) for w in weights], weights[0].new_empty(size, dtype=wide)
 
 
-def _register() -> torch.library.Library:
+def _register() -> tuple[torch.library.Library, dict[str, Kernels]]:
+    """The operators' registrations, and the operators of each implementation that has any."""
     library = torch.library.Library("ganlstm_fast", "IMPL")
-    library.impl("spectral_norm_forward", _forward_autograd, "Autograd")
-    torch.library.register_fake("ganlstm_fast::spectral_norm_forward", outputs_like, lib=library)
-    return library
+    kernels = {"triton": Kernels(triton_ops.PREFIX)}
+    if backends.is_loaded("cpu"):
+        kernels["cpu"] = kernels["cuda"] = Kernels()
+    for these in set(kernels.values()):
+        name = f"{these.prefix}spectral_norm_forward"
+        library.impl(name, _forward_autograd(these), "Autograd")
+        torch.library.register_fake(f"ganlstm_fast::{name}", outputs_like, lib=library)
+    return library, kernels
 
 
-# Kept for the life of the process: the registrations end with the object.
-_library = _register() if backends.is_loaded("cpu") else None
+# The library is kept for the life of the process: the registrations end with the object.
+_library, KERNELS = _register()
