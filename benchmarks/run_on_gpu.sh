@@ -75,7 +75,7 @@ run_tests() {
   echo "--- test (at most $test_seconds s)"
   for number in "${!shards[@]}"; do
     timeout -k 10 "$test_seconds" "$python" -m pytest tests/test_gpu.py tests/test_triton.py \
-      tests/test_spectral_norm_gpu.py \
+      tests/test_spectral_norm_gpu.py tests/test_spectral_norm_triton.py \
       tests/test_benchmark_harness.py::test_contenders_do_the_same_work_on_a_gpu \
       "${options[@]}" -k "${shards[number]}" >"$logs/test-$number.log" 2>&1 &
     running[number]=$!
