@@ -78,6 +78,8 @@ FAKES: dict[str, Callable[..., Any]] = {
     # Right to second order in the Functions of the families alone.
     "penalty_backward": _penalty_backward_fake,
     "penalty_double_backward": _penalty_double_backward_fake,
+    "triton_penalty_backward": _penalty_backward_fake,
+    "triton_penalty_double_backward": _penalty_double_backward_fake,
     "spectral_norm_forward_": outputs_like,
     "spectral_norm_backward": _spectral_norm_backward_fake,
     "spectral_norm_double_backward": _spectral_norm_double_backward_fake,

@@ -98,7 +98,7 @@ def test_interpolate_against_the_reference(shape, dtype, poison):
 
 def test_interpolate_is_its_own_derivative():
     real, fake = _samples((2, 4, 3), F64).requires_grad_().unbind()
-    run = functools.partial(autograd.interpolate, seed=_seed())
+    run = functools.partial(autograd.interpolate, seed=_seed(), impl="cpu")
     assert torch.autograd.gradcheck(run, (real, fake))
     assert torch.autograd.gradgradcheck(run, (real, fake))
     (third,) = torch.autograd.grad(run(real.pow(3), fake.detach()).sum(), real, create_graph=True)
@@ -166,7 +166,7 @@ def test_penalty_of_several_tensors(dtype, options, poison):
 @pytest.mark.parametrize("options", OPTIONS)
 def test_gradgradcheck(options):
     grads = [_samples(s, F64, seed=k).requires_grad_() for k, s in enumerate([(4, 3), (4, 2, 2)])]
-    run = functools.partial(autograd.penalty, center=options[0], one_sided=options[1])
+    run = functools.partial(autograd.penalty, center=options[0], one_sided=options[1], impl="cpu")
     assert torch.autograd.gradcheck(lambda *g: run(g), grads)
     assert torch.autograd.gradgradcheck(lambda *g: run(g), grads)
 
@@ -229,9 +229,9 @@ def test_layouts(layout):
     x, y, v = (_samples((3, 4, 5, 6), torch.float32, seed=k) for k in range(3))
     xl, yl, vl = (_layouts(t)[layout] for t in (x, y, v))
     between = ops.interpolate(x, y, _seed())
-    assert torch.equal(autograd.interpolate(xl, y, _seed()), between)
-    assert torch.equal(autograd.interpolate(x, yl, _seed()), between)
-    both = autograd.interpolate(xl, yl, _seed())
+    assert torch.equal(autograd.interpolate(xl, y, _seed(), "cpu"), between)
+    assert torch.equal(autograd.interpolate(x, yl, _seed(), "cpu"), between)
+    both = autograd.interpolate(xl, yl, _seed(), "cpu")
     assert torch.equal(both, between)
     expected = _orders(lambda g: gf.penalty(g), [x], [v])
     for grads, cotangents in ((xl, vl), (xl, v), (x, vl)):
@@ -348,7 +348,9 @@ def test_compiled():
     weight.requires_grad_()
 
     def run(w):
-        return gf.penalty(real * w) + autograd.interpolate(real * w, fake, _seed_constant).sum()
+        return (
+            gf.penalty(real * w) + autograd.interpolate(real * w, fake, _seed_constant, "cpu").sum()
+        )
 
     expected = torch.autograd.grad(run(weight), weight)
     torch.compiler.reset()

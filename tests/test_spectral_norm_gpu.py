@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ganlstm_fast.spectral_norm import reference, spectral_normalize_group, triton_ops
+from ganlstm_fast.triton_ops import PREFIX
 
 # Shapes and the dimension of the outputs: of many parts, of one, transposed, and a matrix of one
 # row or column.
@@ -57,7 +58,7 @@ def ops(
         pytest.importorskip("triton")
         names = ("forward", "forward_", "backward", "double_backward")
         names = [f"spectral_norm_{name}" for name in names]
-        prefix = triton_ops.PREFIX
+        prefix = PREFIX
         found = SimpleNamespace(
             **{name: getattr(torch.ops.ganlstm_fast, prefix + name) for name in names}
         )

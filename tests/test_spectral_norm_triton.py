@@ -25,6 +25,7 @@ from ganlstm_fast.spectral_norm import (
     triton_common,
     triton_ops,
 )
+from ganlstm_fast.triton_ops import PREFIX
 
 # Shapes and the dimension of the outputs: of several parts in one phase or the other, of one block,
 # transposed, and a matrix of one row or column.
@@ -353,7 +354,7 @@ def test_one_node_of_the_graph(device: str) -> None:
     with use_impl("triton", "spectral_norm"), spectral_norm_step(model):
         nodes = [model[k].weight.grad_fn for k in (0, 2)]
     assert nodes[0] is nodes[1]
-    assert nodes[0].kernels.prefix == triton_ops.PREFIX
+    assert nodes[0].kernels.prefix == PREFIX
     for loss in (model[0].weight.sum(), model[0].weight.pow(2).sum()):
         loss.backward()
 

@@ -155,8 +155,9 @@ def _draw_seed(device: torch.device, generator: torch.Generator | None) -> Tenso
 
 def _between(real: Tensor, fake: Tensor, seed: Tensor, impl: str | None) -> Tensor:
     chosen = resolve("gradient_penalty", impl, real.device.type, real.dtype)
-    run = reference.interpolate if chosen == "reference" else autograd.interpolate
-    return run(real, fake, seed)
+    if chosen == "reference":
+        return reference.interpolate(real, fake, seed)
+    return autograd.interpolate(real, fake, seed, chosen)
 
 
 def penalty(
@@ -190,8 +191,10 @@ def penalty(
     if any(grad.dtype != dtype for grad in grads):
         grads = tuple(grad.to(dtype) for grad in grads)
     chosen = resolve("gradient_penalty", impl, grads[0].device.type, dtype)
-    run = reference.penalty if chosen == "reference" else autograd.penalty
-    return run(grads, float(center), bool(one_sided))
+    options = (float(center), bool(one_sided))
+    if chosen == "reference":
+        return reference.penalty(grads, *options)
+    return autograd.penalty(grads, *options, chosen)
 
 
 def _check_number(name: str, value: float) -> None:

@@ -7,6 +7,7 @@ orders, the last of which raises; they are laid out like those of the LSTM
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from ganlstm_fast import backends
 from ganlstm_fast.functions import Function, records, wanted_inputs
+from ganlstm_fast.gradient_penalty import triton_ops  # noqa: F401  (defines operators)
+from ganlstm_fast.triton_ops import PREFIX
 
 _ops = torch.ops.ganlstm_fast
 
@@ -24,9 +27,37 @@ THIRD_ORDER = (
 )
 
 
-def _kernel(name: str, *arguments: Any) -> Any:
-    with torch._C._AutoDispatchBelowAutograd():
-        return getattr(_ops, name).default(*arguments)
+class Kernels:
+    """The operators of an implementation, each below autograd.
+
+    Those with C++ kernels share theirs, of which the tensors' device chooses; the names of others
+    have a ``prefix``. As plain objects they pass through a Function.
+    """
+
+    def __init__(self, prefix: str = "") -> None:
+        self.prefix = prefix
+        self.traced_interpolate = getattr(_ops, f"{prefix}interpolate")
+        self.traced_forward = getattr(_ops, f"{prefix}penalty_forward")
+        self._interpolate = self.traced_interpolate.default
+        self._forward = self.traced_forward.default
+        self._backward = getattr(_ops, f"{prefix}penalty_backward").default
+        self._double_backward = getattr(_ops, f"{prefix}penalty_double_backward").default
+
+    def interpolate(self, real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            return self._interpolate(real, fake, seed)
+
+    def forward(self, *arguments: Any) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return self._forward(*arguments)
+
+    def backward(self, *arguments: Any) -> list[Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return self._backward(*arguments)
+
+    def double_backward(self, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return self._double_backward(*arguments)
 
 
 def dense(tensor: Tensor) -> Tensor:
@@ -55,49 +86,58 @@ def dense_like(tensor: Tensor | None, other: Tensor) -> Tensor | None:
 
 
 class InterpolateFunction(Function):
-    """(real, fake, seed) -> points; real or fake may be None, which counts as zero."""
+    """(kernels, real, fake, seed) -> points; real or fake may be None, which counts as zero."""
 
     @staticmethod
-    def forward(real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
-        return _kernel("interpolate", real, fake, seed)
+    def forward(kernels: Kernels, real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
+        return kernels.interpolate(real, fake, seed)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.present = [sample is not None for sample in inputs[:2]]
-        ctx.save_for_backward(inputs[2])
+        ctx.kernels, *samples, seed = inputs
+        ctx.present = [sample is not None for sample in samples]
+        ctx.save_for_backward(seed)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor | None, Tensor | None, None]:
         (seed,) = ctx.saved_tensors
-        wants_real, wants_fake, _ = wanted_inputs(ctx, [*ctx.present, True], 2)
+        _, wants_real, wants_fake, _ = wanted_inputs(ctx, [False, *ctx.present, True], 3)
         grad = dense(grad)
-        return (
-            _interpolate_autograd(grad, None, seed) if wants_real else None,
-            _interpolate_autograd(None, grad, seed) if wants_fake else None,
-            None,
-        )
+        of_real = _interpolate(ctx.kernels, grad, None, seed) if wants_real else None
+        of_fake = _interpolate(ctx.kernels, None, grad, seed) if wants_fake else None
+        return None, of_real, of_fake, None
 
 
-def interpolate(real: Tensor, fake: Tensor, seed: Tensor) -> Tensor:
-    """The operator (see bindings.cpp), for tensors of any layout."""
+def _interpolate(
+    kernels: Kernels, real: Tensor | None, fake: Tensor | None, seed: Tensor
+) -> Tensor:
+    if records(real, fake):
+        return InterpolateFunction.apply(kernels, real, fake, seed)
+    return kernels.interpolate(real, fake, seed)
+
+
+def interpolate(real: Tensor, fake: Tensor, seed: Tensor, impl: str) -> Tensor:
+    """The operator (see bindings.cpp) of an implementation, for tensors of any layout."""
     if not (real.is_contiguous() and fake.is_contiguous()):
         real = dense(real)
         fake = dense_like(fake, real)
     if torch.compiler.is_compiling():
-        return _ops.interpolate(real, fake, seed)
-    return _interpolate_autograd(real, fake, seed)
+        return KERNELS[impl].traced_interpolate(real, fake, seed)
+    return _interpolate(KERNELS[impl], real, fake, seed)
 
 
 class PenaltyFunction(Function):
-    """(center, one_sided, *grads) -> value, norms."""
+    """(kernels, center, one_sided, *grads) -> value, norms."""
 
     @staticmethod
-    def forward(center: float, one_sided: bool, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        return _kernel("penalty_forward", grads, center, one_sided)
+    def forward(
+        kernels: Kernels, center: float, one_sided: bool, *grads: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        return kernels.forward(grads, center, one_sided)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.center, ctx.one_sided, *grads = inputs
+        ctx.kernels, ctx.center, ctx.one_sided, *grads = inputs
         ctx.mark_non_differentiable(output[1])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*grads, output[1])
@@ -106,55 +146,64 @@ class PenaltyFunction(Function):
     def backward(ctx: Any, grad_value: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
         *grads, norms = ctx.saved_tensors
         if grad_value is None:
-            return (None,) * (2 + len(grads))
+            return (None,) * (3 + len(grads))
         options = (ctx.center, ctx.one_sided)
         if torch.is_grad_enabled():
-            results = PenaltyBackwardFunction.apply(*options, norms, grad_value, *grads)
+            results = PenaltyBackwardFunction.apply(
+                ctx.kernels, *options, norms, grad_value, *grads
+            )
         else:
-            results = _kernel("penalty_backward", grad_value, grads, norms, *options)
-        needs = ctx.needs_input_grad[2:]
-        return None, None, *(r if n else None for r, n in zip(results, needs, strict=True))
+            results = ctx.kernels.backward(grad_value, grads, norms, *options)
+        needs = ctx.needs_input_grad[3:]
+        return None, None, None, *(r if n else None for r, n in zip(results, needs, strict=True))
 
 
 class PenaltyBackwardFunction(Function):
-    """(center, one_sided, norms, grad_value, *grads) -> the value's gradient for each."""
+    """(kernels, center, one_sided, norms, grad_value, *grads) -> the value's gradient for each."""
 
     @staticmethod
     def forward(
-        center: float, one_sided: bool, norms: Tensor, grad_value: Tensor, *grads: Tensor
+        kernels: Kernels,
+        center: float,
+        one_sided: bool,
+        norms: Tensor,
+        grad_value: Tensor,
+        *grads: Tensor,
     ) -> tuple[Tensor, ...]:
-        return tuple(_kernel("penalty_backward", grad_value, grads, norms, center, one_sided))
+        return tuple(kernels.backward(grad_value, grads, norms, center, one_sided))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.center, ctx.one_sided, *tensors = inputs
+        ctx.kernels, ctx.center, ctx.one_sided, *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *v_grads: Tensor | None) -> tuple[Tensor | None, ...]:
         norms, grad_value, *grads = ctx.saved_tensors
-        needs = wanted_inputs(ctx, [False, False] + [True] * (2 + len(grads)), 4)[3:]
+        needs = wanted_inputs(ctx, [False] * 3 + [True] * (2 + len(grads)), 5)[4:]
         wanted = [needs[0], any(needs[1:])]
         if not any(wanted) or all(v is None for v in v_grads):
-            return (None,) * (4 + len(grads))
+            return (None,) * (5 + len(grads))
         v_grads = [dense_like(v, g) for v, g in zip(v_grads, grads, strict=True)]
         apply = PenaltyDoubleBackwardFunction.forward
         if torch.is_grad_enabled():
             apply = PenaltyDoubleBackwardFunction.apply
-        options = (ctx.center, ctx.one_sided, wanted, norms, grad_value)
+        options = (ctx.kernels, ctx.center, ctx.one_sided, wanted, norms, grad_value)
         results = apply(*options, *v_grads, *grads)
-        return None, None, None, *(r if n else None for r, n in zip(results, needs, strict=True))
+        return *(None,) * 4, *(r if n else None for r, n in zip(results, needs, strict=True))
 
 
 class PenaltyDoubleBackwardFunction(Function):
     """Second-order gradients as a node of the graph, so that a third order meets an error.
 
-    (center, one_sided, wanted, norms, grad_value, *v_grads, *grads) -> g_grad_value, *g_grads.
+    (kernels, center, one_sided, wanted, norms, grad_value, *v_grads, *grads)
+    -> g_grad_value, *g_grads.
     """
 
     @staticmethod
     def forward(
+        kernels: Kernels,
         center: float,
         one_sided: bool,
         wanted: list[bool],
@@ -163,9 +212,9 @@ class PenaltyDoubleBackwardFunction(Function):
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         count = len(tensors) // 2
-        g_grad_value, g_grads = _kernel(
-            "penalty_double_backward",
-            *(tensors[:count], grad_value, tensors[count:], norms, center, one_sided, wanted),
+        options = (norms, center, one_sided, wanted)
+        g_grad_value, g_grads = kernels.double_backward(
+            tensors[:count], grad_value, tensors[count:], *options
         )
         return g_grad_value, *g_grads
 
@@ -178,26 +227,20 @@ class PenaltyDoubleBackwardFunction(Function):
         raise RuntimeError(THIRD_ORDER)
 
 
-def penalty(grads: Sequence[Tensor], center: float, one_sided: bool) -> Tensor:
-    """The operator's value, for tensors of any layout."""
-    grads = [dense(grad) for grad in grads]
-    if torch.compiler.is_compiling():
-        return _ops.penalty_forward(grads, center, one_sided)[0]
-    return _penalty_autograd(grads, center, one_sided)[0]
-
-
-def _interpolate_autograd(real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
-    if records(real, fake):
-        return InterpolateFunction.apply(real, fake, seed)
-    return _kernel("interpolate", real, fake, seed)
-
-
-def _penalty_autograd(
-    grads: Sequence[Tensor], center: float, one_sided: bool
+def _penalty(
+    kernels: Kernels, grads: Sequence[Tensor], center: float, one_sided: bool
 ) -> tuple[Tensor, Tensor]:
     if records(*grads):
-        return PenaltyFunction.apply(center, one_sided, *grads)
-    return _kernel("penalty_forward", grads, center, one_sided)
+        return PenaltyFunction.apply(kernels, center, one_sided, *grads)
+    return kernels.forward(grads, center, one_sided)
+
+
+def penalty(grads: Sequence[Tensor], center: float, one_sided: bool, impl: str) -> Tensor:
+    """The operator's value by an implementation, for tensors of any layout."""
+    grads = [dense(grad) for grad in grads]
+    if torch.compiler.is_compiling():
+        return KERNELS[impl].traced_forward(grads, center, one_sided)[0]
+    return _penalty(KERNELS[impl], grads, center, one_sided)[0]
 
 
 def _interpolate_fake(real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
@@ -209,14 +252,21 @@ def _penalty_fake(grads: list[Tensor], center: float, one_sided: bool) -> tuple[
     return grads[0].new_empty((), dtype=wide), grads[0].new_empty(len(grads[0]), dtype=wide)
 
 
-def _register() -> torch.library.Library:
+def _register() -> tuple[torch.library.Library, dict[str, Kernels]]:
+    """The operators' registrations, and the operators of each implementation that has any."""
     library = torch.library.Library("ganlstm_fast", "IMPL")
-    library.impl("interpolate", _interpolate_autograd, "Autograd")
-    library.impl("penalty_forward", _penalty_autograd, "Autograd")
-    torch.library.register_fake("ganlstm_fast::interpolate", _interpolate_fake, lib=library)
-    torch.library.register_fake("ganlstm_fast::penalty_forward", _penalty_fake, lib=library)
-    return library
+    kernels = {"triton": Kernels(PREFIX)}
+    if backends.is_loaded("cpu"):
+        kernels["cpu"] = kernels["cuda"] = Kernels()
+    for these in set(kernels.values()):
+        for name, autograd, fake in (
+            (f"{these.prefix}interpolate", _interpolate, _interpolate_fake),
+            (f"{these.prefix}penalty_forward", _penalty, _penalty_fake),
+        ):
+            library.impl(name, functools.partial(autograd, these), "Autograd")
+            torch.library.register_fake(f"ganlstm_fast::{name}", fake, lib=library)
+    return library, kernels
 
 
-# Kept for the life of the process: the registrations end with the object.
-_library = _register() if backends.is_loaded("cpu") else None
+# The library is kept for the life of the process: the registrations end with the object.
+_library, KERNELS = _register()

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ganlstm_fast import backends
 from ganlstm_fast.functions import Function, contiguous, records, wanted_inputs
-from ganlstm_fast.spectral_norm import triton_ops
+from ganlstm_fast.spectral_norm import triton_ops  # noqa: F401  (defines operators)
+from ganlstm_fast.triton_ops import PREFIX
 
 _ops = torch.ops.ganlstm_fast
 
@@ -292,7 +293,7 @@ def outputs_like(
 def _register() -> tuple[torch.library.Library, dict[str, Kernels]]:
     """The operators' registrations, and the operators of each implementation that has any."""
     library = torch.library.Library("ganlstm_fast", "IMPL")
-    kernels = {"triton": Kernels(triton_ops.PREFIX)}
+    kernels = {"triton": Kernels(PREFIX)}
     if backends.is_loaded("cpu"):
         kernels["cpu"] = kernels["cuda"] = Kernels()
     for these in set(kernels.values()):
