@@ -62,6 +62,7 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             "one Triton launch for all steps of a pass",
             ("cuda",),
             (torch.float32, torch.float16, torch.bfloat16),
+            library="cpu",  # has the operators' schemas
             package="triton",
             proven=False,
         ),
@@ -333,7 +334,7 @@ def explain(
             for this in known
             if (reason := _why_not(this, kind, dtype)) or not this.proven
         ]
-        what = chosen.what + (f" for {cpu_isa()}" if chosen.library == "cpu" else "")
+        what = chosen.what + (f" for {cpu_isa()}" if chosen.name == "cpu" else "")
         by_choice = "" if _choice[family] == "auto" else " (chosen by you)"
         lines.append(f"{family}: {name}{by_choice}, {what}" + "".join(f"; {o}" for o in others))
     return "\n".join(lines)
