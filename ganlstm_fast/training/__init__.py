@@ -11,20 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-try:
-    import matplotlib  # noqa: F401
-    import pandas  # noqa: F401
-    from tqdm import tqdm
-except ModuleNotFoundError as error:
-    if error.name not in ("matplotlib", "pandas", "tqdm"):
-        raise
+# Looked for and not imported: scikit-learn takes a second, and is needed only for some metrics.
+if _missing := [
+    name
+    for name in ("matplotlib", "pandas", "scipy", "sklearn", "threadpoolctl", "tqdm")
+    if find_spec(name) is None
+]:
     raise ModuleNotFoundError(
-        f'training needs {error.name}, which is not installed: pip install "ganlstm_fast[train]"',
-        name=error.name,
-    ) from error
+        f"training needs {', '.join(_missing)}, which is not installed: "
+        'pip install "ganlstm_fast[train]"',
+        name=_missing[0],
+    )
+
+from tqdm import tqdm
 
 from ganlstm_fast.training.config import TrainConfig
 from ganlstm_fast.training.errors import InputError, TrainingError

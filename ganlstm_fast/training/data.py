@@ -58,11 +58,6 @@ def load_series(path: str | Path | None = None, columns: Sequence[str] | None = 
     """
     file = BUNDLED if path is None else Path(path)
     table = _read(file)
-    # Empty lines at the end are no gap.
-    filled = np.flatnonzero(table.notna().any(axis=1).to_numpy())
-    table = table.iloc[: filled[-1] + 1 if len(filled) else 0]
-    if table.empty:
-        raise InputError(f"{file} has no rows below its line of column names")
     chosen = _choose(table, columns, file)
     values = table[chosen].to_numpy(dtype=np.float64)
     finite = np.isfinite(values)
@@ -82,7 +77,44 @@ def load_series(path: str | Path | None = None, columns: Sequence[str] | None = 
     )
 
 
+def load_dates(path: str | Path | None = None, column: str = "date") -> pd.DatetimeIndex:
+    """The dates of the rows that :func:`load_series` reads from the same file.
+
+    Args:
+        path: the CSV file; None is the bundled weather.
+        column: the column of dates, ISO 8601.
+
+    Raises:
+        InputError: no such file, no table in it, no such column, or a value in it that is missing
+            or no date (the message says in which lines).
+    """
+    file = BUNDLED if path is None else Path(path)
+    table = _read(file)
+    if column not in table.columns:
+        raise InputError(f"{file} has no column {column}; it has {_names(table.columns)}")
+    text = table[column].astype(str)
+    dates = pd.to_datetime(text, errors="coerce", format="ISO8601")
+    wrong = np.flatnonzero(dates.isna().to_numpy())
+    if len(wrong):
+        raise InputError(
+            f"{file}: column {column} holds something other than dates such as 2012-01-31: "
+            f"{text.iloc[wrong[0]]!r} ({_lines(wrong)})"
+        )
+    return pd.DatetimeIndex(dates)
+
+
 def _read(file: Path) -> pd.DataFrame:
+    """The table in ``file`` without the empty lines at its end, which are no gap."""
+    table = _parse(file)
+    table.columns = [str(c) for c in table.columns]
+    filled = np.flatnonzero(table.notna().any(axis=1).to_numpy())
+    table = table.iloc[: filled[-1] + 1 if len(filled) else 0]
+    if table.empty:
+        raise InputError(f"{file} has no rows below its line of column names")
+    return table
+
+
+def _parse(file: Path) -> pd.DataFrame:
     if not file.exists():
         raise InputError(f"{file} does not exist; give a CSV file with --data")
     if file.is_dir():
@@ -102,7 +134,6 @@ def _read(file: Path) -> pd.DataFrame:
 
 
 def _choose(table: pd.DataFrame, columns: Sequence[str] | None, file: Path) -> list[str]:
-    table.columns = [str(c) for c in table.columns]
     numeric = [
         c
         for c in table.columns
@@ -233,3 +264,54 @@ def time_folds(rows: int, seq_len: int, folds: int = 5) -> list[tuple[Tensor, Te
         hits = (inside == fold).sum(1)
         split.append(((hits == 0).nonzero()[:, 0], (hits == seq_len).nonzero()[:, 0]))
     return split
+
+
+def series_folds(
+    count: int, folds: int = 5, generator: torch.Generator | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Split ``count`` independent series at random, so that each is held out in one fold.
+
+    Only for series that share no row: windows of one series need :func:`time_folds`.
+
+    Returns:
+        For each fold the indices [n] of the series trained on, and those held out.
+
+    Raises:
+        InputError: fewer than two series for each fold.
+    """
+    if count < 2 * folds:
+        raise InputError(f"{count} series are too few to hold some out; at least {2 * folds}")
+    fold_of_series = torch.randperm(count, generator=generator) % folds
+    return [
+        ((fold_of_series != f).nonzero()[:, 0], (fold_of_series == f).nonzero()[:, 0])
+        for f in range(folds)
+    ]
+
+
+def split_by_time(
+    rows: int, seq_len: int, held_out: int, context: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Split windows into those before and those in the last ``held_out`` rows; none share a row.
+
+    Args:
+        rows: rows of the series.
+        seq_len: rows in a window.
+        held_out: rows at the end for which the later windows are.
+        context: rows at the start of a window that may come from before the last ``held_out``
+            rows. They are then left out of what is trained on.
+
+    Returns:
+        The first row [n] int64 of each window to train on, and of each window held out. Without
+        its context a held-out window starts at any of the last ``held_out`` rows from which
+        there is a whole one.
+
+    Raises:
+        InputError: no window on one of the two sides.
+    """
+    cut = rows - held_out - context
+    if held_out < 1 or cut < seq_len or held_out + context < seq_len:
+        raise InputError(
+            f"{rows} steps cannot be split into windows of {seq_len} before and in the last "
+            f"{held_out}, with {context} of context; give more data or shorter windows"
+        )
+    return torch.arange(cut - seq_len + 1), torch.arange(cut, rows - seq_len + 1)

@@ -1,0 +1,35 @@
+"""Data sets to train on, beside the tables of :mod:`ganlstm_fast.training.data`."""
+
+from ganlstm_fast.training.datasets.anomalies import Event, Planted, plant_anomalies
+from ganlstm_fast.training.datasets.digits import digit_columns, digit_images, digit_rows
+from ganlstm_fast.training.datasets.image_folder import ImageFolder, load_image, load_image_folder
+from ganlstm_fast.training.datasets.labelled import Labelled
+from ganlstm_fast.training.datasets.series import (
+    Pairs,
+    forecast_pairs,
+    labelled_windows,
+    load_months,
+)
+from ganlstm_fast.training.datasets.sines import sines
+from ganlstm_fast.training.datasets.text import Vocabulary, load_text, text_windows
+
+__all__ = [
+    "Event",
+    "ImageFolder",
+    "Labelled",
+    "Pairs",
+    "Planted",
+    "Vocabulary",
+    "digit_columns",
+    "digit_images",
+    "digit_rows",
+    "forecast_pairs",
+    "labelled_windows",
+    "load_image",
+    "load_image_folder",
+    "load_months",
+    "load_text",
+    "plant_anomalies",
+    "sines",
+    "text_windows",
+]

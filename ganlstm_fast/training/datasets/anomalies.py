@@ -1,0 +1,163 @@
+"""Anomalies planted in a series, to see whether a score finds them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ganlstm_fast.training.data import windows
+from ganlstm_fast.training.errors import InputError
+
+# A change of less than this, in standard deviations of the channel, is no anomaly to be found.
+CHANGE = 0.5
+TRIES = 1000
+
+
+@dataclass(frozen=True)
+class Event:
+    """An anomaly: its kind, its rows ``start`` to ``stop`` (exclusive), and its channels."""
+
+    kind: str
+    start: int
+    stop: int
+    channels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A series with anomalies in it.
+
+    Attributes:
+        rows: [rows, channels], a changed copy.
+        labels: [rows] bool, which rows were changed.
+        events: the anomalies, by their first row.
+    """
+
+    rows: Tensor
+    labels: Tensor
+    events: tuple[Event, ...]
+
+    def window_labels(self, seq_len: int, kind: str | None = None) -> Tensor:
+        """[rows - seq_len + 1] bool: which windows have a row of an anomaly, or of ``kind``."""
+        labels = self.labels
+        if kind is not None:
+            labels = torch.zeros_like(labels)
+            for event in self.events:
+                if event.kind == kind:
+                    labels[event.start : event.stop] = True
+        return windows(labels[:, None], seq_len)[..., 0].any(1)
+
+
+def _spike(stretch: Tensor, spread: Tensor, side: Tensor, strength: float) -> Tensor:
+    return stretch + 2 * strength * side * spread
+
+
+def _level_shift(stretch: Tensor, spread: Tensor, side: Tensor, strength: float) -> Tensor:
+    return stretch + strength * side * spread
+
+
+def _flat(stretch: Tensor, spread: Tensor, side: Tensor, strength: float) -> Tensor:
+    return stretch[:1].expand_as(stretch)
+
+
+def _swapped(stretch: Tensor, spread: Tensor, side: Tensor, strength: float) -> Tensor:
+    return stretch.flip(1)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How an anomaly changes [rows, channels], how many channels it has, and for how many rows."""
+
+    change: Callable[[Tensor, Tensor, Tensor, float], Tensor]
+    channels: int
+    shortest: int
+    longest: int
+
+
+KINDS = {
+    "spike": _Kind(_spike, 1, 1, 2),
+    "level-shift": _Kind(_level_shift, 1, 10, 20),
+    "flat": _Kind(_flat, 1, 10, 20),
+    "swapped": _Kind(_swapped, 2, 10, 20),
+}
+
+
+def plant_anomalies(
+    rows: Tensor,
+    count: int = 5,
+    kinds: Sequence[str] = tuple(KINDS),
+    *,
+    strength: float = 2.0,
+    gap: int = 24,
+    generator: torch.Generator | None = None,
+) -> Planted:
+    """Change a copy of a series at random places, ``count`` times for each kind of anomaly.
+
+    ============= ========= ======== ============================================================
+    kind          rows      channels what happens
+    ============= ========= ======== ============================================================
+    spike         1 or 2    1        up or down by ``2 * strength`` standard deviations
+    level-shift   10 to 20  1        up or down by ``strength`` standard deviations
+    flat          10 to 20  1        the first value is held
+    swapped       10 to 20  2        each has the other's values
+    ============= ========= ======== ============================================================
+
+    Places and channels where an anomaly would change no value by half a standard deviation of its
+    channel, such as a flat stretch where there was one, are not taken. Values may leave the range
+    of the data.
+
+    Args:
+        rows: [rows, channels], scaled so that channels can be compared: of channels in different
+            units, swapped ones are trivial to find.
+        gap: rows between two anomalies, at least; with the length of a window or more, none has
+            two.
+        generator: of the random numbers, on the CPU; None is torch's own.
+
+    Raises:
+        ValueError: an unknown kind.
+        InputError: the series is too short for as many, or nowhere would one change it enough;
+            for swapped channels, there is only one.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {unknown[0]!r}")
+    changed, spread = rows.clone(), rows.std(0)
+    taken = torch.zeros(len(rows), dtype=torch.bool)
+    labels = torch.zeros_like(taken)
+    events = []
+
+    def below(limit: int) -> int:
+        return int(torch.randint(limit, (), generator=generator))
+
+    def plant(name: str) -> Event | None:
+        kind = KINDS[name]
+        length = kind.shortest + below(kind.longest - kind.shortest + 1)
+        if length > len(rows) or kind.channels > rows.shape[1]:
+            return None
+        start = below(len(rows) - length + 1)
+        channels = torch.randperm(rows.shape[1], generator=generator)[: kind.channels]
+        side = 2.0 * torch.randint(2, (kind.channels,), generator=generator) - 1
+        if taken[start : start + length].any():
+            return None
+        before = rows[start : start + length, channels]
+        after = kind.change(before, spread[channels], side.to(rows.dtype), strength)
+        if not ((after - before).abs().amax(0) > CHANGE * spread[channels]).all():
+            return None
+        changed[start : start + length, channels] = after
+        labels[start : start + length] = True
+        taken[max(0, start - gap) : start + length + gap] = True
+        return Event(name, start, start + length, tuple(channels.tolist()))
+
+    for name in kinds:
+        for _ in range(count):
+            event = next((e for e in (plant(name) for _ in range(TRIES)) if e is not None), None)
+            if event is None:
+                raise InputError(
+                    f"no place for {count} anomalies of the kind {name} in {len(rows)} rows of "
+                    f"{rows.shape[1]} channels, {gap} rows apart; ask for fewer"
+                )
+            events.append(event)
+    return Planted(changed, labels, tuple(sorted(events, key=lambda event: event.start)))
