@@ -1,5 +1,7 @@
 """The scores tell apart what differs, and nothing else."""
 
+import dataclasses
+import json
 import math
 
 import pytest
@@ -7,14 +9,16 @@ import torch
 from torch import nn
 
 from ganlstm_fast.training.data import windows
+from ganlstm_fast.training.datasets import sines
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics import (
     PROTOCOLS,
     ParallelGRU,
     Protocol,
-    _why_not_valid,
     evaluate,
+    timegan,
 )
+from ganlstm_fast.training.metrics.timegan import _why_not_valid
 
 
 def waves(rows: int) -> torch.Tensor:
@@ -112,3 +116,95 @@ def test_one_channel():
     rows = waves(300)[:, :1]
     real = windows(rows, 8)
     assert "predictive_score" in evaluate(rows, real, real, protocol=Protocol(2, 2))
+
+
+# The protocol's learning rate times ten makes up for fewer iterations.
+SHORT = Protocol(discriminative_iterations=250, predictive_iterations=100, learning_rate=1e-2)
+
+
+def test_independent_series_over_several_seeds():
+    """No rows are shared, so that there is a score, and one for every seed."""
+    generator = torch.Generator().manual_seed(0)
+    real = sines(1200, 12, 4, generator)
+    protocol = dataclasses.replace(SHORT, folds=2, seeds=3)
+    ticks = []
+    result = evaluate(
+        real,
+        sines(1200, 12, 4, generator),
+        1 - real,
+        protocol=protocol,
+        tick=lambda: ticks.append(1),
+    )
+    assert result["reported"], result["reason"]
+    assert len(ticks) == protocol.iterations == 3 * 350
+    told = result["discriminative_score"]
+    assert told["noise"]["score"] >= 0.45
+    assert told["untrained"]["score"] >= 0.45
+    assert told["real"]["score"] <= 0.05
+    assert told["generated"]["score"] <= 0.05
+    for kinds in (told, result["predictive_score"]):
+        for scores in kinds.values():
+            each = scores["score_of_seeds"]
+            assert len(each) == 3
+            assert scores["score"] == pytest.approx(sum(each) / 3)
+            mean = sum(each) / 3
+            assert scores["spread"] == pytest.approx(
+                (sum((s - mean) ** 2 for s in each) / 2) ** 0.5
+            )
+    assert len(set(result["predictive_score"]["real"]["score_of_seeds"])) == 3
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_one_seed_of_several_is_that_seed():
+    rows = waves(300)
+    real = windows(rows, 8)
+    short = Protocol(20, 20)
+    both = evaluate(rows, real, real, protocol=dataclasses.replace(short, seeds=2), seed=5)
+    alone = [evaluate(rows, real, real, protocol=short, seed=s) for s in (5, 6)]
+    for score in ("discriminative_score", "predictive_score"):
+        each = [run[score]["noise"]["score"] for run in alone]
+        assert both[score]["noise"]["score_of_seeds"] == each
+        assert alone[0][score]["noise"]["spread"] is None
+    folds = [run["discriminative_score"]["real"]["accuracy_of_folds"] for run in alone]
+    assert both["discriminative_score"]["real"]["accuracy_of_folds"] == pytest.approx(
+        [sum(pair) / 2 for pair in zip(*folds, strict=True)]
+    )
+
+
+@pytest.mark.parametrize(("noise", "real", "word"), [(0.44, 0.0, "noise"), (0.5, 0.06, "real")])
+def test_no_score_beyond_the_bounds(monkeypatch, noise, real, word):
+    """Whatever the generated series score; the bounds hold for the mean over the seeds."""
+    seeds = iter((-0.005, 0.005))
+
+    def accuracies(pairs, *rest):
+        off = next(seeds)
+        return [
+            [0.5 + score + off] * len(folds)
+            for folds, score in zip(pairs, (0.0, 0.5, noise, real), strict=True)
+        ]
+
+    monkeypatch.setattr(timegan, "discriminative_accuracies", accuracies)
+    protocol = Protocol(1, 1, seeds=2)
+    series = torch.rand(40, 6, 2)
+    result = evaluate(series, series, series, protocol=protocol)
+    assert not result["reported"]
+    assert result["reason"].startswith(word)
+    assert result["discriminative_score"]["generated"] is None
+    assert result["predictive_score"]["generated"] is None
+    assert result["discriminative_score"]["noise"]["score"] == pytest.approx(noise)
+
+
+def test_series_that_do_not_fit():
+    real = torch.rand(40, 6, 2)
+    with pytest.raises(
+        ValueError, match=r"generated: expected shape \('n', 6, 2\), got \(40, 5, 2\)"
+    ):
+        evaluate(real, real[:, :5], real)
+    with pytest.raises(ValueError, match=r"untrained: expected shape \('n', 6, 2\)"):
+        evaluate(real, real, real[..., :1])
+    with pytest.raises(ValueError, match=r"untrained: expected shape \('n', 5, 2\)"):
+        evaluate(torch.rand(500, 2), real[:, :5], real)
+    with pytest.raises(InputError, match="generated: 9 series are too few"):
+        evaluate(real, real[:9], real)
+    with pytest.raises(InputError, match="9 series are too few"):
+        evaluate(real[:9], real, real)

@@ -74,8 +74,7 @@ def finish(run: Run, progress: type[tqdm] = tqdm) -> dict[str, Any]:
     if config.metrics != "none":
         protocol = PROTOCOLS[config.metrics]
         untrained = build_model(config, len(columns)).to(state.device).generator
-        total = protocol.discriminative_iterations + protocol.predictive_iterations
-        with progress(total=total, unit="it", desc="metrics") as bar:
+        with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
             scores = _scores(
                 state.rows,
                 generated,

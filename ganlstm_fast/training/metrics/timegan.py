@@ -16,6 +16,11 @@ out shares no row with what was trained on (:func:`~ganlstm_fast.training.data.t
 accuracy and error are means over five folds, so that every piece of the data is held out once (the
 score of a single fold of a few hundred windows is partly chance, and never below 0; its mean is
 given too). For noise and the untrained generator, which only bound the scale, one fold is run.
+Independent series, which share no row, are split at random.
+
+With several seeds all is run as often: networks, batches, noise, the halves of the real windows and
+the split of independent series are drawn anew. Their spread is that of the measurement, for one
+trained generator.
 
 Each score stands beside that of an untrained generator, of uniform noise and of real windows.
 *Real* in the discriminative score means one random half of the windows against the other, split by
@@ -36,7 +41,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganlstm_fast.training.data import time_folds, windows
+from ganlstm_fast.training.data import series_folds, time_folds, windows
+from ganlstm_fast.training.errors import InputError
 
 NOISE_AT_LEAST = 0.45
 REAL_AT_MOST = 0.05
@@ -44,13 +50,19 @@ REAL_AT_MOST = 0.05
 
 @dataclass(frozen=True)
 class Protocol:
-    """Iterations of the two scores; the rest is fixed."""
+    """Iterations of the two scores, and how often all is run; the rest is fixed."""
 
     discriminative_iterations: int = 2000
     predictive_iterations: int = 5000
     batch_size: int = 128
     learning_rate: float = 1e-3
     folds: int = 5
+    seeds: int = 1
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of both scores over all seeds."""
+        return self.seeds * (self.discriminative_iterations + self.predictive_iterations)
 
 
 PROTOCOLS = {"full": Protocol(), "quick": Protocol(1000, 1000)}
@@ -217,7 +229,7 @@ def predictive_errors(
 
 
 def evaluate(
-    rows: Tensor,
+    real: Tensor,
     generated: Tensor,
     untrained: Tensor,
     *,
@@ -225,28 +237,93 @@ def evaluate(
     seed: int = 0,
     tick: Callable[[], object] = _no_tick,
 ) -> dict[str, object]:
-    """Both scores of generated windows, beside the same numbers for what bounds them.
+    """Both scores of generated series, beside the same numbers for what bounds them.
 
     Args:
-        rows: [rows, channels] the real series, scaled to [0, 1], on the CPU.
+        real: one long series [rows, channels], of which all windows of the length of ``generated``
+            are taken, or independent series [n, seq_len, channels]; scaled to [0, 1], on the CPU.
         generated: [n, seq_len, channels] of the trained generator, in the same scale; as many as
             there are real windows is best.
         untrained: the same of a generator that has not been trained.
-        tick: called after each of the ``discriminative_iterations + predictive_iterations``.
+        seed: of the first of the ``protocol.seeds`` runs; the others follow it.
+        tick: called after each of the ``protocol.iterations``.
 
     Returns:
         A dictionary for JSON. ``reported`` tells whether the protocol's checks held; if not,
-        ``reason`` says which did not, and the scores of ``generated`` are None.
+        ``reason`` says which did not, and the scores of ``generated`` are None. A ``score`` is the
+        mean of ``score_of_seeds``, and ``spread`` their standard deviation, None for one seed.
 
     Raises:
-        InputError: too few rows to hold windows out.
+        ValueError: series of other shapes.
+        InputError: too few rows or series to hold some out.
     """
-    seq_len = generated.shape[1]
-    real = windows(rows, seq_len)
-    split = time_folds(len(rows), seq_len, protocol.folds)
+    kinds = {"generated": generated, "untrained": untrained}
+    for name, series in kinds.items():
+        expected = ("n", *(generated.shape[1:2] if real.ndim == 2 else real.shape[1:2]))
+        expected += (real.shape[-1],)
+        if series.ndim != 3 or tuple(series.shape[1:]) != expected[1:]:
+            raise ValueError(f"{name}: expected shape {expected}, got {tuple(series.shape)}")
+        if len(series) < 2 * protocol.folds:
+            raise InputError(
+                f"{name}: {len(series)} series are too few to hold some out; at least "
+                f"{2 * protocol.folds}"
+            )
+    runs = [_run(real, kinds, protocol, seed + k, tick) for k in range(protocol.seeds)]
+    names = (*kinds, "noise", "real")
+    accuracies, errors = ([[run[i][k] for run in runs] for k in range(len(names))] for i in (0, 1))
+
+    discriminative: dict[str, object] = {
+        name: {
+            **_over_seeds([abs(statistics.fmean(folds) - 0.5) for folds in seeds]),
+            "mean_score_of_folds": statistics.fmean(abs(a - 0.5) for f in seeds for a in f),
+            "accuracy_of_folds": _of_folds(seeds),
+        }
+        for name, seeds in zip(names, accuracies, strict=True)
+    }
+    predictive: dict[str, object] = {
+        name: {
+            **_over_seeds([statistics.fmean(folds) for folds in seeds]),
+            "error_of_folds": _of_folds(seeds),
+        }
+        for name, seeds in zip(names, errors, strict=True)
+    }
+    reason = _why_not_valid(discriminative["noise"]["score"], discriminative["real"]["score"])
+    if reason is not None:
+        discriminative["generated"] = predictive["generated"] = None
+    return {
+        "reported": reason is None,
+        "reason": reason,
+        "discriminative_score": discriminative,
+        "predictive_score": predictive,
+    }
+
+
+def _over_seeds(scores: list[float]) -> dict[str, object]:
+    spread = statistics.stdev(scores) if len(scores) > 1 else None
+    return {"score": statistics.fmean(scores), "spread": spread, "score_of_seeds": scores}
+
+
+def _of_folds(seeds: list[list[float]]) -> list[float]:
+    """The mean over the seeds of each fold."""
+    return [statistics.fmean(values) for values in zip(*seeds, strict=True)]
+
+
+def _run(
+    real: Tensor,
+    kinds: dict[str, Tensor],
+    protocol: Protocol,
+    seed: int,
+    tick: Callable[[], object],
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Accuracies and errors of each kind, of noise and of real series, and of each fold."""
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.rand(real.shape, generator=generator)
-    kinds = {"generated": generated, "untrained": untrained, "noise": noise}
+    if real.ndim == 2:
+        seq_len = kinds["generated"].shape[1]
+        split = time_folds(len(real), seq_len, protocol.folds)
+        real = windows(real, seq_len)
+    else:
+        split = series_folds(len(real), protocol.folds, generator)
+    kinds = {**kinds, "noise": torch.rand(real.shape, generator=generator)}
 
     def pair(other: Tensor, fold: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         train, test = split[fold]
@@ -258,7 +335,7 @@ def evaluate(
         return tuple(real[part[side::2]] for side in (0, 1) for part in mixed)
 
     every, first = range(protocol.folds), range(1)
-    folds_of = {"generated": every, "untrained": first, "noise": first}
+    folds_of = {name: every if name == "generated" else first for name in kinds}
     pairs = [[pair(kinds[name], f) for f in folds] for name, folds in folds_of.items()]
     pairs.append([halves(f) for f in every])
     cases = [[(kinds[name], real[split[f][1]]) for f in folds] for name, folds in folds_of.items()]
@@ -277,7 +354,7 @@ def evaluate(
             told = pool.submit(discriminative_accuracies, pairs, protocol, seed, unless_stopped)
             missed = pool.submit(predictive_errors, cases, protocol, seed, unless_stopped)
             try:
-                accuracies, errors = told.result(), missed.result()
+                return told.result(), missed.result()
             except BaseException:
                 # Such as KeyboardInterrupt: the pool would wait for both to end.
                 stopped.set()
@@ -285,29 +362,6 @@ def evaluate(
     finally:
         # Some of what a thread sets about its number of threads holds for the process.
         torch.set_num_threads(threads)
-
-    names = (*kinds, "real")
-    discriminative: dict[str, object] = {
-        name: {
-            "score": abs(statistics.fmean(folds) - 0.5),
-            "mean_score_of_folds": statistics.fmean(abs(a - 0.5) for a in folds),
-            "accuracy_of_folds": folds,
-        }
-        for name, folds in zip(names, accuracies, strict=True)
-    }
-    predictive: dict[str, object] = {
-        name: {"score": statistics.fmean(folds), "error_of_folds": folds}
-        for name, folds in zip(names, errors, strict=True)
-    }
-    reason = _why_not_valid(discriminative["noise"]["score"], discriminative["real"]["score"])
-    if reason is not None:
-        discriminative["generated"] = predictive["generated"] = None
-    return {
-        "reported": reason is None,
-        "reason": reason,
-        "discriminative_score": discriminative,
-        "predictive_score": predictive,
-    }
 
 
 def _why_not_valid(noise: float, real: float) -> str | None:

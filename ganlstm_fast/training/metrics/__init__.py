@@ -1,0 +1,32 @@
+"""How well generated data can stand in for real data.
+
+- :mod:`.timegan`: the discriminative and the predictive score of series (the names below).
+- :mod:`.series`: distances, diversity and autocorrelation of sets of series.
+- :mod:`.images`: scores by a classifier of real images.
+- :mod:`.forecast`: errors of forecasts, beside simple ones.
+- :mod:`.anomaly`: how well a score finds planted anomalies.
+
+All but the first import scipy or scikit-learn, and are imported where they are used.
+"""
+
+from ganlstm_fast.training.metrics.timegan import (
+    NOISE_AT_LEAST,
+    PROTOCOLS,
+    REAL_AT_MOST,
+    ParallelGRU,
+    Protocol,
+    discriminative_accuracies,
+    evaluate,
+    predictive_errors,
+)
+
+__all__ = [
+    "NOISE_AT_LEAST",
+    "PROTOCOLS",
+    "REAL_AT_MOST",
+    "ParallelGRU",
+    "Protocol",
+    "discriminative_accuracies",
+    "evaluate",
+    "predictive_errors",
+]
