@@ -1,0 +1,166 @@
+"""Errors of forecasts, beside those of simple ones."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def same_as_yesterday(rows: Tensor, starts: Tensor, horizon: int) -> Tensor:
+    """The last row before each forecast, for all of its steps.
+
+    Args:
+        rows: [rows, channels] the series.
+        starts: [n] int64, the first row of each forecast.
+        horizon: steps of each.
+
+    Returns:
+        [n, horizon, channels].
+
+    Raises:
+        ValueError: a start before which there is no row.
+    """
+    return _rows_at(rows, (starts - 1)[:, None].expand(-1, horizon), "yesterday's")
+
+
+def same_day_last_year(rows: Tensor, starts: Tensor, horizon: int, period: int = 365) -> Tensor:
+    """The rows ``period`` before those of each forecast (before that, where these are not known).
+
+    Args:
+        rows, starts, horizon: as for :func:`same_as_yesterday`.
+        period: rows in a year. Where the horizon is longer, whole periods more are gone back.
+
+    Returns:
+        [n, horizon, channels].
+
+    Raises:
+        ValueError: a start less than a period after the first row.
+    """
+    ahead = torch.arange(horizon)
+    source = starts[:, None] + ahead % period - period
+    return _rows_at(rows, source, "last year's")
+
+
+def _rows_at(rows: Tensor, source: Tensor, whose: str) -> Tensor:
+    if source.numel() and not 0 <= source.min() <= source.max() < len(rows):
+        raise ValueError(f"starts: {whose} rows are not among the {len(rows)} of the series")
+    return rows[source]
+
+
+def pinball_loss(actual: Tensor, forecast: Tensor, quantiles: Sequence[float]) -> Tensor:
+    """The mean pinball loss of forecast quantiles, by channel.
+
+    ``max(q (y - f), (q - 1) (y - f))`` for the forecast f of quantile q: Koenker and Bassett,
+    Regression Quantiles, Econometrica 1978. Half of the absolute error for q = 0.5.
+
+    Args:
+        actual: [n, horizon, channels].
+        forecast: [n, horizon, channels, len(quantiles)].
+        quantiles: each above 0 and below 1.
+
+    Returns:
+        [channels], the mean over all else.
+
+    Raises:
+        ValueError: a quantile out of range, or another shape.
+    """
+    if not quantiles or not all(0 < q < 1 for q in quantiles):
+        raise ValueError(f"quantiles: expected numbers above 0 and below 1, got {list(quantiles)}")
+    if forecast.shape != (*actual.shape, len(quantiles)):
+        raise ValueError(
+            f"forecast: expected shape {(*actual.shape, len(quantiles))}, "
+            f"got {tuple(forecast.shape)}"
+        )
+    q = torch.tensor(quantiles, dtype=forecast.dtype, device=forecast.device)
+    error = actual[..., None] - forecast
+    return torch.maximum(q * error, (q - 1) * error).mean((0, 1, 3))
+
+
+def forecast_scores(
+    rows: Tensor,
+    starts: Tensor,
+    forecast: Tensor,
+    columns: Sequence[str],
+    *,
+    quantiles: Sequence[float] | None = None,
+    period: int = 365,
+) -> dict[str, object]:
+    """Mean absolute and root mean square error of forecasts, and their skill.
+
+    Skill is ``1 - MAE / MAE of a simple forecast``: above 0 where the simple one is beaten, 1 where
+    there is no error. (Its mean over the columns has no unit, while the errors are in those of the
+    data.) For quantiles there is the pinball loss as well, the simple forecast taken for each of
+    them, and its skill.
+
+    Args:
+        rows: [rows, channels] the series, in the units in which errors are to be given.
+        starts: [n] int64, the first row of each forecast.
+        forecast: [n, horizon, channels], or [n, horizon, channels, len(quantiles)].
+        columns: the channels' names.
+        quantiles: that are forecast. Their middle one, which has to be 0.5, is what is judged by
+            the absolute and the square error.
+        period: rows in a year.
+
+    Returns:
+        For JSON: ``count``, ``horizon``; ``columns``, by name ``mae`` and ``rmse`` (and
+        ``pinball``), each for the forecast and for every simple one; ``skill`` (and
+        ``pinball_skill``), by simple forecast its ``mean`` over the columns and its value
+        ``by_column``, None for a column that the simple one forecasts without any error.
+
+    Raises:
+        ValueError: shapes that do not fit, quantiles without 0.5 in the middle, or rows that are
+            not there.
+    """
+    horizon = forecast.shape[1]
+    actual = _rows_at(rows, starts[:, None] + torch.arange(horizon), "the forecast")
+    expected = actual.shape if quantiles is None else (*actual.shape, len(quantiles))
+    if forecast.shape != expected or len(columns) != rows.shape[1]:
+        raise ValueError(
+            f"forecast: expected shape {tuple(expected)} with {rows.shape[1]} columns, got "
+            f"{tuple(forecast.shape)} with {len(columns)}"
+        )
+    if quantiles is not None and (len(quantiles) % 2 == 0 or quantiles[len(quantiles) // 2] != 0.5):
+        raise ValueError(f"quantiles: expected 0.5 in the middle, got {list(quantiles)}")
+    simple = {
+        "same as yesterday": same_as_yesterday(rows, starts, horizon),
+        "same day last year": same_day_last_year(rows, starts, horizon, period),
+    }
+    middle = forecast if quantiles is None else forecast[..., len(quantiles) // 2]
+    points = {"forecast": middle, **simple}
+    errors: dict[str, dict[str, Tensor]] = {
+        "mae": {k: (f - actual).abs().mean((0, 1)) for k, f in points.items()},
+        "rmse": {k: (f - actual).square().mean((0, 1)).sqrt() for k, f in points.items()},
+    }
+    skills = {"skill": "mae"}
+    if quantiles is not None:
+        wide = {k: f[..., None].expand(*f.shape, len(quantiles)) for k, f in simple.items()}
+        errors["pinball"] = {
+            k: pinball_loss(actual, f, quantiles) for k, f in {"forecast": forecast, **wide}.items()
+        }
+        skills["pinball_skill"] = "pinball"
+    result: dict[str, object] = {
+        "count": len(starts),
+        "horizon": horizon,
+        "columns": {
+            column: {
+                measure: {k: values[c].item() for k, values in kinds.items()}
+                for measure, kinds in errors.items()
+            }
+            for c, column in enumerate(columns)
+        },
+    }
+    for skill, measure in skills.items():
+        ours = errors[measure]["forecast"]
+        result[skill] = {k: _skill(ours, errors[measure][k], columns) for k in simple}
+    return result
+
+
+def _skill(error: Tensor, simple: Tensor, columns: Sequence[str]) -> dict[str, object]:
+    values = (1 - error / simple).tolist()
+    by_column = {c: v if math.isfinite(v) else None for c, v in zip(columns, values, strict=True)}
+    known = [v for v in by_column.values() if v is not None]
+    return {"mean": statistics.fmean(known) if known else None, "by_column": by_column}

@@ -1,0 +1,157 @@
+"""Errors of forecasts and of simple ones, and the area under the ROC curve."""
+
+import json
+
+import pytest
+import torch
+from sklearn.metrics import mean_pinball_loss
+
+from ganlstm_fast.training.data import MinMaxScaler, load_series, windows
+from ganlstm_fast.training.datasets import Planted, forecast_pairs, plant_anomalies
+from ganlstm_fast.training.metrics.anomaly import area_under_roc
+from ganlstm_fast.training.metrics.forecast import (
+    forecast_scores,
+    pinball_loss,
+    same_as_yesterday,
+    same_day_last_year,
+)
+
+
+def test_simple_forecasts():
+    rows = torch.arange(100.0)[:, None].expand(-1, 2)
+    starts = torch.tensor([50, 90])
+    yesterday = same_as_yesterday(rows, starts, 3)
+    assert yesterday.shape == (2, 3, 2)
+    assert yesterday[..., 1].tolist() == [[49, 49, 49], [89, 89, 89]]
+    assert same_day_last_year(rows, starts, 3, 30)[..., 0].tolist() == [[20, 21, 22], [60, 61, 62]]
+    # Further ahead than a year, the last one that is known.
+    assert same_day_last_year(rows, starts[:1], 5, 2)[0, :, 0].tolist() == [48, 49, 48, 49, 48]
+    assert same_day_last_year(rows, torch.tensor([30]), 1, 30).tolist() == [[[0, 0]]]
+    with pytest.raises(ValueError, match="last year's rows are not among the 100"):
+        same_day_last_year(rows, torch.tensor([29]), 1, 30)
+    with pytest.raises(ValueError, match="yesterday's rows are not among the 100"):
+        same_as_yesterday(rows, torch.tensor([0]), 1)
+
+
+def test_pinball_loss():
+    actual, forecast = torch.randn(20, 3, 2), torch.randn(20, 3, 2, 3)
+    quantiles = (0.1, 0.5, 0.9)
+    found = pinball_loss(actual, forecast, quantiles)
+    for channel in range(2):
+        expected = [
+            mean_pinball_loss(
+                actual[..., channel].flatten(), forecast[..., channel, k].flatten(), alpha=q
+            )
+            for k, q in enumerate(quantiles)
+        ]
+        assert found[channel].item() == pytest.approx(sum(expected) / 3)
+    for bad in ((0.0, 0.5, 1.0), ()):
+        with pytest.raises(ValueError, match="quantiles: expected numbers above 0 and below 1"):
+            pinball_loss(actual, forecast, bad)
+    with pytest.raises(ValueError, match=r"forecast: expected shape \(20, 3, 2, 2\)"):
+        pinball_loss(actual, forecast, (0.1, 0.9))
+
+
+def ramp() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A series that grows by 1 and by 2 a step, starts, and what follows them."""
+    rows = torch.arange(60.0, dtype=torch.float64)[:, None] * torch.tensor([1.0, 2.0])
+    starts = torch.tensor([20, 40])
+    return rows, starts, rows[starts[:, None] + torch.arange(2)]
+
+
+def test_scores_of_forecasts():
+    rows, starts, actual = ramp()
+    columns = ("a", "b")
+    wrong = actual + torch.tensor([[0.5], [-1.0]], dtype=torch.float64)
+    scores = forecast_scores(rows, starts, wrong, columns, period=10)
+    assert json.loads(json.dumps(scores)) == scores
+    assert (scores["count"], scores["horizon"]) == (2, 2)
+    # Errors of 0.5 and 1; yesterday's value is wrong by 1 and 2 steps, last year's by 10.
+    assert scores["columns"]["a"]["mae"] == {
+        "forecast": 0.75,
+        "same as yesterday": 1.5,
+        "same day last year": 10,
+    }
+    assert scores["columns"]["b"]["mae"]["same as yesterday"] == 3
+    rmse = scores["columns"]["a"]["rmse"]
+    assert rmse["forecast"] == pytest.approx(0.625**0.5)
+    assert rmse["same as yesterday"] == pytest.approx(2.5**0.5)
+    assert scores["skill"]["same as yesterday"]["by_column"] == {"a": 0.5, "b": 0.75}
+    assert scores["skill"]["same as yesterday"]["mean"] == 0.625
+    assert scores["skill"]["same day last year"]["by_column"]["a"] == pytest.approx(0.925)
+    assert "pinball_skill" not in scores
+    perfect = forecast_scores(rows, starts, actual, columns, period=10)
+    assert perfect["skill"]["same as yesterday"]["mean"] == 1
+
+
+def test_scores_of_quantiles():
+    rows, starts, actual = ramp()
+    quantiles = (0.25, 0.5, 0.75)
+    wide = actual[..., None] + torch.tensor([-1.0, 0.0, 1.0])
+    scores = forecast_scores(rows, starts, wide, ("a", "b"), quantiles=quantiles, period=10)
+    a = scores["columns"]["a"]
+    assert a["mae"]["forecast"] == 0
+    # 0.25 for each of the outer two; the same value for all three is 0.5 of the error on average.
+    assert a["pinball"]["forecast"] == pytest.approx(0.5 / 3)
+    assert a["pinball"]["same as yesterday"] == pytest.approx(0.75)
+    assert scores["pinball_skill"]["same as yesterday"]["by_column"]["a"] == pytest.approx(7 / 9)
+    for bad in ((0.1, 0.9), (0.1, 0.4, 0.9)):
+        with pytest.raises(ValueError, match=r"quantiles: expected 0\.5 in the middle"):
+            forecast_scores(
+                rows, starts, wide[..., : len(bad)], ("a", "b"), quantiles=bad, period=10
+            )
+    with pytest.raises(ValueError, match=r"expected shape \(2, 2, 2, 3\) with 2 columns"):
+        forecast_scores(rows, starts, actual, ("a", "b"), quantiles=quantiles)
+
+
+def test_a_column_that_never_changes_has_no_skill():
+    rows, starts, actual = ramp()
+    rows[:, 1], actual[..., 1] = 7, 7
+    for error, mean in ((0.0, 1), (0.3, 0.8)):
+        scores = forecast_scores(rows, starts, actual + error, ("a", "b"), period=10)
+        skill = scores["skill"]["same as yesterday"]
+        assert skill["by_column"]["b"] is None
+        assert skill["mean"] == pytest.approx(mean)
+
+
+def test_a_forecast_of_the_weather_by_the_simple_one_has_no_skill():
+    series = load_series()
+    _, test = forecast_pairs(series.values, 100, 7)
+    same = same_day_last_year(series.values, test.starts, 7)
+    scores = forecast_scores(series.values, test.starts, same, series.columns)
+    assert scores["skill"]["same day last year"]["mean"] == 0
+    # The day before the year before.
+    assert torch.equal(same[0, 0], series.values[1096 - 365])
+    assert scores["count"] == 359
+
+
+def test_area_under_the_curve():
+    values = load_series().values
+    rows = MinMaxScaler.fit(values).scale(values)
+    planted = plant_anomalies(rows, 4, generator=torch.Generator().manual_seed(0))
+    changed = (windows(planted.rows, 12) - windows(rows, 12)).abs().amax((1, 2))
+    areas = area_under_roc(changed, planted)
+    assert list(areas) == ["all", "flat", "level-shift", "spike", "swapped"]
+    # What was changed tells all but the rows of an event that happen to be as before.
+    assert min(areas.values()) > 0.98
+    assert areas["spike"] == 1
+    backward = area_under_roc(-changed, planted)
+    assert backward["spike"] == 0
+    chance = area_under_roc(torch.rand(len(changed)), planted)
+    assert abs(chance["all"] - 0.5) < 0.05
+    # Only spikes are seen: the others are chance against windows without any.
+    only = planted.window_labels(12, "spike").float()
+    areas = area_under_roc(only, planted)
+    assert areas["spike"] == 1
+    assert 0.5 <= areas["flat"] < 0.6
+
+
+def test_scores_that_fit_no_window():
+    rows = torch.rand(50, 2)
+    planted = plant_anomalies(rows, 1, ("spike",))
+    for scores in (torch.rand(51), torch.rand(49, 1), torch.rand(0)):
+        with pytest.raises(ValueError, match="scores: expected one for each window of 50 rows"):
+            area_under_roc(scores, planted)
+    for labels in (torch.zeros(50, dtype=torch.bool), torch.ones(50, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="windows both with and without an anomaly"):
+            area_under_roc(torch.rand(49), Planted(rows, labels, ()))
