@@ -384,6 +384,13 @@ def test_image_folder(tmp_path):
     assert [line.split("/")[-1].split(" ")[0] for line in found.skipped] == names
 
 
+def test_images_come_in_the_order_of_their_names(tmp_path):
+    for n in (7, 2, 9, 4, 0, 5, 1, 8, 3, 6):
+        picture(tmp_path / f"{n}.png", 25 * n, mode="L")
+    levels = load_image_folder(tmp_path, 8, channels=1).images.mean((1, 2, 3))
+    assert levels.tolist() == sorted(levels.tolist())
+
+
 def test_image_folder_with_classes(tmp_path):
     spoilt(tmp_path / "empty")
     for n in range(2):

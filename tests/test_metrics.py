@@ -165,9 +165,9 @@ def test_one_seed_of_several_is_that_seed():
         each = [run[score]["noise"]["score"] for run in alone]
         assert both[score]["noise"]["score_of_seeds"] == each
         assert alone[0][score]["noise"]["spread"] is None
-    folds = [run["discriminative_score"]["real"]["accuracy_of_folds"] for run in alone]
-    assert both["discriminative_score"]["real"]["accuracy_of_folds"] == pytest.approx(
-        [sum(pair) / 2 for pair in zip(*folds, strict=True)]
+    folds = [run["predictive_score"]["real"]["error_of_folds"] for run in alone]
+    assert both["predictive_score"]["real"]["error_of_folds"] == pytest.approx(
+        [sum(pair) / 2 for pair in zip(*folds, strict=True)], rel=1e-9
     )
 
 
