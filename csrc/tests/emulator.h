@@ -1,6 +1,7 @@
 // The GPU of common/device.h on a CPU, for tests: one thread-block cluster at a time, every thread
-// of it a fiber. A fiber runs until it waits for others, and who runs next is drawn by chance. What
-// this cannot show is what a GPU's memory does without a fence.
+// of it a fiber. A fiber runs until it waits for others, and who runs next is drawn by chance; a
+// warp or a block may fall behind. What this cannot show is what a GPU's memory does without a
+// fence.
 #pragma once
 
 #include <ucontext.h>
@@ -54,6 +55,8 @@ struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   int thread, block;
+  bool (*waits)(const void* condition) = nullptr;  // or null, where it does not
+  const void* condition;
   bool done = false;
 };
 
@@ -73,8 +76,16 @@ inline Cluster* running = nullptr;
 inline Fiber& fiber() { return *running->current; }
 inline EmulatedBlock& own_block() { return running->blocks[size_t(fiber().block)]; }
 
+template <typename Condition>
+inline void wait_while(const Condition& condition) {
+  if (!condition()) return;
+  fiber().condition = &condition;
+  fiber().waits = [](const void* c) { return (*static_cast<const Condition*>(c))(); };
+  swapcontext(&fiber().context, &running->scheduler);
+  fiber().waits = nullptr;
+}
 inline void wait_for(const Barrier& barrier, int64_t passage) {
-  while (barrier.passed == passage) swapcontext(&fiber().context, &running->scheduler);
+  wait_while([&] { return barrier.passed == passage; });
 }
 
 inline int thread() { return fiber().thread; }
@@ -92,8 +103,9 @@ inline void cluster_barrier() {
 }
 
 inline void grid_arrive(unsigned int* count) { ++*count; }
+inline unsigned int grid_arrive_and_count(unsigned int* count) { return (*count)++; }
 inline void grid_wait(const unsigned int* count, unsigned int expected) {
-  while (*count < expected) swapcontext(&fiber().context, &running->scheduler);
+  wait_while([&] { return *count < expected; });
 }
 
 inline Words4 load16(const char* from) {
@@ -128,6 +140,8 @@ inline void store16(char* to, const Words4& value) {
   if (reinterpret_cast<uintptr_t>(to) % 16 != 0) std::abort();
   std::memcpy(to, &value, 16);
 }
+inline Words4 read16(const char* from) { return load16(from); }
+inline void write16(char* to, const Words4& value) { store16(to, value); }
 
 struct alignas(16) Inbox {
   int expected;  // arrivals that the phase still waits for
@@ -147,7 +161,7 @@ inline void expect_bytes(Inbox* inbox, uint32_t bytes) {
   inbox->settle();
 }
 inline void wait_for_bytes(Inbox* inbox, uint32_t parity) {
-  while (inbox->phase % 2 == parity) swapcontext(&fiber().context, &running->scheduler);
+  wait_while([&] { return uint32_t(inbox->phase % 2) == parity; });
 }
 // It arrives when it arrives.
 inline void send16(char* place, const Words4& value, Inbox* inbox, int rank) {
@@ -243,15 +257,27 @@ inline void launch(int all, int blocks, int threads, size_t shared,
       fiber.context.uc_stack.ss_size = kStack;
       makecontext(&fiber.context, start_fiber, 0);
     }
-    // Each round in another order, so that a missing barrier shows.
+    // Each round in another order, and for some rounds without a warp or block as long as others
+    // get on without it, so that a missing barrier shows.
     std::vector<Fiber*> order;
     for (Fiber& fiber : c.fibers) order.push_back(&fiber);
+    size_t first_asleep = 0, asleep = 0, rounds_asleep = 0;
     for (std::mt19937 random(1); !order.empty();) {
+      if (rounds_asleep-- == 0) {
+        asleep = random() % 2 == 0 ? 32 : size_t(threads);
+        first_asleep = random() % (c.fibers.size() / asleep) * asleep;
+        rounds_asleep = random() % 64;
+      }
+      bool somebody_ran = false;
       std::shuffle(order.begin(), order.end(), random);
       for (Fiber* fiber : order) {
+        const bool is_asleep = size_t(fiber - c.fibers.data()) - first_asleep < asleep;
+        if (is_asleep || (fiber->waits != nullptr && fiber->waits(fiber->condition))) continue;
+        somebody_ran = true;
         c.current = fiber;
         swapcontext(&c.scheduler, &fiber->context);
       }
+      if (!somebody_ran) asleep = 0;
       std::shuffle(c.mail.begin(), c.mail.end(), random);
       for (size_t left = c.mail.size() / 4; c.mail.size() > left; c.mail.pop_back())
         c.mail.back()();
