@@ -36,6 +36,16 @@ GANLSTM_DEVICE void grid_arrive(unsigned int* count) {
   asm volatile("fence.acq_rel.gpu;" ::: "memory");
   asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
 }
+// For who need not wait: how many had arrived before.
+GANLSTM_DEVICE unsigned int grid_arrive_and_count(unsigned int* count) {
+  unsigned int before;
+  asm volatile("fence.acq_rel.gpu;" ::: "memory");
+  asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;"
+               : "=r"(before)
+               : "l"(count)
+               : "memory");
+  return before;
+}
 GANLSTM_DEVICE void grid_wait(const unsigned int* count, unsigned int expected) {
   unsigned int arrived;
   do {
@@ -57,6 +67,16 @@ GANLSTM_DEVICE Words4 load16_of_others(const char* from) {
 }
 GANLSTM_DEVICE void store16(char* to, const Words4& value) {
   *reinterpret_cast<uint4*>(to) = make_uint4(value.x, value.y, value.z, value.w);
+}
+// Arrays that nobody writes, and arrays that nobody reads, while the kernel runs: the compiler may
+// move these past each other, and does not split them.
+GANLSTM_DEVICE Words4 read16(const char* from) {
+  const uint4 value = __ldg(reinterpret_cast<const uint4*>(from));
+  return {value.x, value.y, value.z, value.w};
+}
+GANLSTM_DEVICE void write16(char* to, const Words4& value) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(value.x), "r"(value.y),
+               "r"(value.z), "r"(value.w));
 }
 
 template <typename C>

@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "../common/cuda.h"
 #include "gpu_launch.h"
 #include "gpu_passes.h"
 
@@ -29,13 +30,10 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 template <typename Weight>
 cudaError_t launch(const Group<Weight>& group, unsigned int* arrivals, cudaStream_t stream) {
-  int device = 0, multiprocessors = 0, per_multiprocessor = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  int64_t most = 0;
   const auto kernel = spectral_norm_kernel<Weight>;
   constexpr size_t kShared = kThreads / 32 * sizeof(double);
-  cudaError_t error =
-      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&per_multiprocessor, kernel, kThreads, kShared);
+  const cudaError_t error = resident_blocks(kernel, kThreads, kShared, &most);
   if (error != cudaSuccess) return error;
   int64_t parts = 1;
   for (int k = 0; k < group.count; ++k) {
@@ -46,7 +44,6 @@ cudaError_t launch(const Group<Weight>& group, unsigned int* arrivals, cudaStrea
   cooperative.id = cudaLaunchAttributeCooperative;
   cooperative.val.cooperative = 1;
   cudaLaunchConfig_t config{};
-  const int64_t most = int64_t(multiprocessors) * per_multiprocessor;
   config.gridDim = dim3(static_cast<unsigned int>(std::min(most, parts)));
   config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = kShared;

@@ -2,42 +2,12 @@
 // wait for each other.
 #pragma once
 
-#include "../common/device.h"
+#include "../common/grid.h"
 #include "gpu.h"
 
 namespace ganlstm::cuda::spectral_norm {
 
 #if defined(GANLSTM_DEVICE)
-
-// All blocks of the grid.
-struct Grid {
-  unsigned int* arrivals;
-  int blocks;
-  unsigned int passages = 0;
-
-  GANLSTM_DEVICE void barrier() {
-    device::block_barrier();
-    passages += blocks;
-    if (device::thread() == 0) {
-      device::grid_arrive(arrivals);
-      device::grid_wait(arrivals, passages);
-    }
-    device::block_barrier();
-  }
-};
-
-// What a block sums in its shared memory.
-template <typename C>
-GANLSTM_DEVICE C block_sum(C value) {
-  C* sums = reinterpret_cast<C*>(device::shared_memory());
-  value = device::warp_sum(value);
-  device::block_barrier();
-  if (device::thread() % 32 == 0) sums[device::thread() / 32] = value;
-  device::block_barrier();
-  C total = 0;
-  for (int warp = 0; warp < device::threads() / 32; ++warp) total += sums[warp];
-  return total;
-}
 
 // body(weight, part) for this block's parts of all weights: the next in turn, whoever's it is.
 template <typename Weight, typename Parts, typename Body>
