@@ -13,10 +13,6 @@
 namespace ganlstm {
 namespace {
 
-ScalarType sum_dtype(ScalarType dtype) {
-  return dtype == ScalarType::BFloat16 ? ScalarType::Float : dtype;
-}
-
 Tensor empty_alike(const Tensor& t) {
   const int64_t dim = t.dim();
   std::vector<int64_t> sizes, strides;
@@ -27,92 +23,51 @@ Tensor empty_alike(const Tensor& t) {
   return pooled_tensor(dim, sizes.data(), strides.data(), t.numel(), t.scalar_type());
 }
 
-Tensor empty_sums(int64_t dim, int64_t size, ScalarType dtype) {
+Tensor empty_sums(int64_t dim, int64_t size, const Gradients& all) {
   const int64_t stride = 1;
-  return empty_strided(dim, &size, &stride, sum_dtype(dtype));
+  return empty_strided(dim, &size, &stride, all.sum_dtype());
 }
 
 Tensor interpolate_op(const OptionalTensor& real, const OptionalTensor& fake, const Tensor& seed) {
-  const bool has_real = real.has_value();
-  check(has_real || fake.has_value(), "real: expected a tensor where fake is absent");
-  const char* name = has_real ? "real" : "fake";
-  const Tensor& like = has_real ? *real : *fake;
-  check_device(like, name, kCPU);
-  check(like.dim() > 0, name, ": expected shape (batch, ...), got ()");
-  const int64_t batch = like.size(0), elements = check_samples(like, name, batch);
-  if (has_real && fake.has_value()) check_same_layout(*fake, "fake", like, "real");
-  check_device(seed, "seed", kCPU);
-  check(seed.scalar_type() == ScalarType::Long && seed.numel() == 1,
-        "seed: expected one torch.int64, got ", dtype_name(seed.scalar_type()), " of shape ",
-        shape_text(seed));
-  const Tensor result = empty_alike(like);
-  dispatch<float, double, BFloat16>(like.scalar_type(), name, [&](auto type) {
+  const Mixture all(real, fake, seed, kCPU);
+  const Tensor result = empty_alike(all.like);
+  dispatch<float, double, BFloat16>(all.like.scalar_type(), all.name, [&](auto type) {
     using T = typename decltype(type)::type;
-    const Interpolation<T> args{batch,       elements,    uint64_t(*in<int64_t>(seed)),
-                                in<T>(real), in<T>(fake), out<T>(result)};
+    const Interpolation<T> args{all.batch,   all.elements, uint64_t(*in<int64_t>(seed)),
+                                in<T>(real), in<T>(fake),  out<T>(result)};
     interpolate(args, torch_threads());
   });
   return result;
 }
 
-// The gradients of a call, and checks of tensors against them.
-class Gradients {
- public:
-  explicit Gradients(const std::vector<Tensor>& grads) : grads_(grads) {
-    check(!grads.empty(), "grads: expected a tensor or more, got none");
-    check(grads[0].dim() > 0 && grads[0].size(0) > 0,
-          "grads: expected shape (1 or more, ...), got ", shape_text(grads[0]));
-    for (const Tensor& grad : grads) {
-      check_device(grad, "grads", kCPU);
-      check_like(grad, "grads", grads[0], "the first of them");
-      elements_.push_back(check_samples(grad, "grads", batch()));
-    }
+template <typename T>
+std::vector<PenaltyGradient<T>> args_of(const Gradients& all) {
+  std::vector<PenaltyGradient<T>> args;
+  for (size_t k = 0; k < all.count(); ++k)
+    args.push_back({all.elements(k), in<T>(all[k]), nullptr, nullptr});
+  return args;
+}
+
+// A result for each gradient, which the args write.
+template <typename T>
+std::vector<Tensor> results_of(const Gradients& all, std::vector<PenaltyGradient<T>>& args,
+                               bool wanted) {
+  std::vector<Tensor> results;
+  for (size_t k = 0; k < all.count(); ++k) {
+    results.push_back(wanted ? empty_alike(all[k]) : absent_tensor(all.dtype()));
+    args[k].out = out<T>(results.back(), wanted);
   }
-
-  int64_t batch() const { return grads_[0].size(0); }
-  int64_t count() const { return int64_t(grads_.size()); }
-  ScalarType dtype() const { return grads_[0].scalar_type(); }
-
-  void check_sums(const Tensor& t, const char* name, int64_t size) const {
-    check(t.scalar_type() == sum_dtype(dtype()), name, ": expected ",
-          dtype_name(sum_dtype(dtype())), ", got ", dtype_name(t.scalar_type()));
-    check_device(t, name, kCPU);
-    check(t.numel() == size && t.is_contiguous(), name, ": expected ", size,
-          " values, contiguous, got shape ", shape_text(t));
-  }
-
-  template <typename T>
-  std::vector<PenaltyGradient<T>> args() const {
-    std::vector<PenaltyGradient<T>> result;
-    for (size_t k = 0; k < grads_.size(); ++k)
-      result.push_back({elements_[k], in<T>(grads_[k]), nullptr, nullptr});
-    return result;
-  }
-
-  // A result for each gradient, which the args write.
-  template <typename T>
-  std::vector<Tensor> results(std::vector<PenaltyGradient<T>>& args, bool wanted) const {
-    std::vector<Tensor> result;
-    for (size_t k = 0; k < grads_.size(); ++k) {
-      result.push_back(wanted ? empty_alike(grads_[k]) : absent_tensor(dtype()));
-      args[k].out = out<T>(result.back(), wanted);
-    }
-    return result;
-  }
-
- private:
-  const std::vector<Tensor>& grads_;
-  std::vector<int64_t> elements_;
-};
+  return results;
+}
 
 std::tuple<Tensor, Tensor> forward(const std::vector<Tensor>& grads, double center,
                                    bool one_sided) {
-  const Gradients all(grads);
-  const Tensor value = empty_sums(0, 1, all.dtype());
-  const Tensor norms = empty_sums(1, all.batch(), all.dtype());
+  const Gradients all(grads, kCPU);
+  const Tensor value = empty_sums(0, 1, all), norms = empty_sums(1, all.batch(), all);
   dispatch<float, double, BFloat16>(all.dtype(), "grads", [&](auto type) {
     using T = typename decltype(type)::type;
-    penalty_forward(all.args<T>().data(), all.count(), all.batch(), {center, one_sided},
+    const auto args = args_of<T>(all);
+    penalty_forward(args.data(), int64_t(args.size()), all.batch(), {center, one_sided},
                     out<Compute<T>>(norms), out<Compute<T>>(value), torch_threads());
   });
   return {value, norms};
@@ -120,15 +75,15 @@ std::tuple<Tensor, Tensor> forward(const std::vector<Tensor>& grads, double cent
 
 std::vector<Tensor> backward(const Tensor& grad_value, const std::vector<Tensor>& grads,
                              const Tensor& norms, double center, bool one_sided) {
-  const Gradients all(grads);
+  const Gradients all(grads, kCPU);
   all.check_sums(grad_value, "grad_value", 1);
   all.check_sums(norms, "norms", all.batch());
   std::vector<Tensor> results;
   dispatch<float, double, BFloat16>(all.dtype(), "grads", [&](auto type) {
     using T = typename decltype(type)::type;
-    auto args = all.args<T>();
-    results = all.results<T>(args, true);
-    penalty_backward(args.data(), all.count(), all.batch(), {center, one_sided},
+    auto args = args_of<T>(all);
+    results = results_of(all, args, true);
+    penalty_backward(args.data(), int64_t(args.size()), all.batch(), {center, one_sided},
                      in<Compute<T>>(norms), *in<Compute<T>>(grad_value), torch_threads());
   });
   return results;
@@ -140,22 +95,18 @@ std::tuple<Tensor, std::vector<Tensor>> double_backward(const std::vector<Option
                                                         const Tensor& norms, double center,
                                                         bool one_sided,
                                                         const std::vector<bool>& wanted) {
-  const Gradients all(grads);
+  const Gradients all(grads, kCPU);
   all.check_sums(grad_value, "grad_value", 1);
   all.check_sums(norms, "norms", all.batch());
-  check(int64_t(v_grads.size()) == all.count(), "v_grads: expected ", all.count(),
-        " as there are grads, got ", v_grads.size());
-  check(wanted.size() == 2, "wanted: expected 2 values, got ", wanted.size());
-  for (size_t k = 0; k < grads.size(); ++k)
-    if (v_grads[k].has_value()) check_same_layout(*v_grads[k], "v_grads", grads[k], "grads");
-  const Tensor g_value = wanted[0] ? empty_sums(0, 1, all.dtype()) : absent_tensor(all.dtype());
+  all.check_second(v_grads, wanted);
+  const Tensor g_value = wanted[0] ? empty_sums(0, 1, all) : absent_tensor(all.dtype());
   std::vector<Tensor> results;
   dispatch<float, double, BFloat16>(all.dtype(), "grads", [&](auto type) {
     using T = typename decltype(type)::type;
-    auto args = all.args<T>();
+    auto args = args_of<T>(all);
     for (size_t k = 0; k < grads.size(); ++k) args[k].v = in<T>(v_grads[k]);
-    results = all.results<T>(args, wanted[1]);
-    penalty_double_backward(args.data(), all.count(), all.batch(), {center, one_sided},
+    results = results_of(all, args, wanted[1]);
+    penalty_double_backward(args.data(), int64_t(args.size()), all.batch(), {center, one_sided},
                             in<Compute<T>>(norms), *in<Compute<T>>(grad_value),
                             out<Compute<T>>(g_value, wanted[0]), torch_threads());
   });

@@ -26,10 +26,14 @@ struct PenaltyCurve {
     return center == 0 ? C(1) : (norm - center) / norm;
   }
 
-  // d(e(n) / n)/dn / n times <v, g>.
-  GANLSTM_HD C curvature(C norm, C product) const {
+  // d(e(n) / n)/dn times <v, g>: the factor of the unit vector g / n.
+  GANLSTM_HD C bend(C norm, C product) const {
     if (center == 0 || is_flat(norm)) return 0;
-    return center / norm * (product / norm) / norm;
+    return center / norm * (product / norm);
+  }
+  // The factor of g, which leaves the range of C earlier.
+  GANLSTM_HD C curvature(C norm, C product) const {
+    return norm == 0 ? C(0) : bend(norm, product) / norm;
   }
 };
 
