@@ -23,7 +23,7 @@ from numerics import assert_close_to_reference, relative_error, tolerance
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ganlstm_fast import FastLSTM, backends, gradient_penalty, lstm
+from ganlstm_fast import FastLSTM, gradient_penalty, lstm
 
 pytestmark = [
     pytest.mark.gpu,
@@ -698,26 +698,3 @@ def test_offsets_of_more_than_32_bits() -> None:
             assert torch.isfinite(got).all()
             assert relative_error(got, expected.double()) < torch.finfo(torch.bfloat16).eps
         torch.cuda.empty_cache()
-
-
-@pytest.mark.skipif(not backends.is_loaded("cuda"), reason="built without the CUDA kernels")
-@pytest.mark.usefixtures("poison")
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64], ids=str
-)
-@pytest.mark.parametrize(
-    "shape", [(3,), (5, 7), (33, 24, 28), (70_000, 2), (0, 3), (4, 0)], ids=str
-)
-def test_interpolate(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    def formula(real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
-        weight = weight.view(-1, *[1] * (real.dim() - 1))
-        return weight * real + (1 - weight) * fake
-
-    drawn = [torch.randn(shape), torch.randn(shape), torch.rand(shape[0])]
-    inputs = [t.to(DEVICE, dtype) for t in drawn]
-    got = torch.ops.ganlstm_fast.interpolate(*inputs)
-    other = formula(*(t.to(rival_dtype(dtype)) for t in inputs))
-    assert_close_to_reference(got, formula(*(t.double() for t in inputs)), other)
-    if len(shape) == 3:
-        odd = [inputs[0].mT.contiguous().mT, inputs[1].transpose(0, 1).contiguous().transpose(0, 1)]
-        assert torch.equal(torch.ops.ganlstm_fast.interpolate(*odd, inputs[2]), got)

@@ -1,0 +1,56 @@
+// The GPU's gradient penalty on CPU tensors, emulated, for tests.
+// tests/test_gradient_penalty_gpu.py compiles and loads it under a namespace of its own.
+//
+// GANLSTM_TEST_BLOCKS: of the grid (3), where there are as many units.
+#include <cstdlib>
+
+#include "emulator.h"
+// After it.
+#include "../common/dispatch.h"
+#include "../gradient_penalty/gpu_binding.h"
+#include "../gradient_penalty/gpu_passes.h"
+
+namespace ganlstm::cuda::gradient_penalty {
+namespace {
+
+struct Emulated {
+  static constexpr auto kDevice = kCPU;
+
+  explicit Emulated(const Tensor&) {}
+
+  template <typename Body>
+  static void dispatch(ScalarType dtype, const char* name, Body&& body) {
+    ganlstm::dispatch<float, double, BFloat16>(dtype, name, body);
+  }
+
+  template <Pass pass, typename T>
+  void launch(Group<T>& group) const {
+    const char* named = std::getenv("GANLSTM_TEST_BLOCKS");
+    const int64_t most = named == nullptr ? 3 : std::atoi(named);
+    const int blocks = int(std::clamp(group.units(), int64_t(1), most));
+    if (group.arrivals != nullptr) *group.arrivals = 0;
+    group.wave = 2;
+    device::launch(blocks, blocks, kThreads, 64,
+                   [&] { run<pass>(group, {group.arrivals, blocks}); });
+  }
+};
+
+}  // namespace
+}  // namespace ganlstm::cuda::gradient_penalty
+
+STABLE_TORCH_LIBRARY(ganlstm_fast_emulated_penalty, m) {
+  m.def("interpolate(Tensor? real, Tensor? fake, Tensor seed) -> Tensor");
+  m.def(
+      "penalty_forward(Tensor[] grads, float center, bool one_sided)"
+      " -> (Tensor value, Tensor norms)");
+  m.def(
+      "penalty_backward(Tensor grad_value, Tensor[] grads, Tensor norms, float center,"
+      " bool one_sided) -> Tensor[]");
+  m.def(
+      "penalty_double_backward(Tensor?[] v_grads, Tensor grad_value, Tensor[] grads, Tensor norms,"
+      " float center, bool one_sided, bool[] wanted) -> (Tensor g_grad_value, Tensor[] g_grads)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated_penalty, CPU, m) {
+  GANLSTM_REGISTER_GRADIENT_PENALTY(m, ganlstm::cuda::gradient_penalty::Emulated);
+}
