@@ -47,6 +47,10 @@ def _samples(shape: Shape, device: str = "cpu") -> tuple[Tensor, Tensor]:
     return real, fake
 
 
+def _case(shape: Shape, device: str) -> str:
+    return "x".join(map(str, shape)) + (", GPU" if device == "cuda" else "")
+
+
 def _ours(device: str) -> list[tuple[str, Callable[[], contextlib.AbstractContextManager[Any]]]]:
     """Names and contexts of our implementations on a device."""
     if device == "cpu":
@@ -112,7 +116,7 @@ def interpolation(shape: Shape, compiled: bool, device: str = "cpu") -> Work:
         contenders.append(Contender("torch.lerp, compiled", call))
     return Work(
         "interpolate",
-        "x".join(map(str, shape)),
+        _case(shape, device),
         {"samples": shape},
         tuple(contenders),
         functools.partial(_interpolation_truth, shape),
@@ -169,7 +173,7 @@ def penalty(shape: Shape, twice: bool, compiled: bool, device: str = "cpu") -> W
         contenders.append(Contender("usual PyTorch code, compiled", call))
     return Work(
         f"penalty, value and {'both gradients' if twice else 'gradient'}",
-        "x".join(map(str, shape)),
+        _case(shape, device),
         {"samples": shape},
         tuple(contenders),
         truth,

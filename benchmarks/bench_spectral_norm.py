@@ -168,7 +168,7 @@ def normalisation(
         contenders.append(Contender("torch parametrization, compiled", call))
     return Work(
         f"spectral norm forward{'+backward' if backward else ''}",
-        name,
+        name + (", GPU" if device == "cuda" else ""),
         {"weights": shapes},
         tuple(contenders),
         lambda _: _truth(prepare(ours, dtype=torch.float64)),

@@ -76,6 +76,7 @@ run_tests() {
   for number in "${!shards[@]}"; do
     timeout -k 10 "$test_seconds" "$python" -m pytest tests/test_gpu.py tests/test_triton.py \
       tests/test_spectral_norm_gpu.py tests/test_spectral_norm_triton.py \
+      tests/test_gradient_penalty_gpu.py tests/test_gradient_penalty_triton.py \
       tests/test_benchmark_harness.py::test_contenders_do_the_same_work_on_a_gpu \
       "${options[@]}" -k "${shards[number]}" >"$logs/test-$number.log" 2>&1 &
     running[number]=$!
@@ -129,10 +130,15 @@ end_sanitizing() {
 bench() {
   local limit=$(($(left) - 10))
   stage bench "$limit" "$python" benchmarks/bench_lstm_gpu.py "${bench_options[@]}" \
-    --limit $((limit - 45))
+    --limit $((limit - 150))
   if ! grep -q '^speed over' "$logs/bench.log" && (($(left) > 75)); then
     stage bench-rivals $(($(left) - 10)) "$python" benchmarks/bench_lstm_gpu.py --quick \
       --impls torch --save-results rivals --limit $(($(left) - 45))
+  fi
+  if (($(left) > 60)) && has pytest_benchmark; then
+    stage bench-others $(($(left) - 20)) "$python" -m pytest benchmarks/bench_spectral_norm.py \
+      benchmarks/bench_gradient_penalty.py --benchmark-only -q -k GPU --save-results others \
+      --seconds 0.4 && sed -n '/=== benchmarks/,$p' "$logs/bench-others.log" | cut -c -200
   fi
   for name in bench bench-rivals; do
     [[ ! -f $logs/$name.log ]] || sed -n '/^speed over/,$p' "$logs/$name.log" | cut -c -300

@@ -109,6 +109,14 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
     ),
     "gradient_penalty": (
         _Implementation("cpu", "compiled CPU kernels", ("cpu",), _FLOATS, library="cpu"),
+        _Implementation(
+            "cuda",
+            "one launch a pass",
+            ("cuda",),
+            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            library="cuda",
+            proven=False,
+        ),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
 }
