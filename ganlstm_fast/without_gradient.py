@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast.functions import records
+from ganlstm_fast.gradient_penalty import triton_ops  # noqa: F401  (defines operators)
 from ganlstm_fast.spectral_norm.autograd import outputs_like
 
 
