@@ -77,6 +77,7 @@ run_tests() {
     timeout -k 10 "$test_seconds" "$python" -m pytest tests/test_gpu.py tests/test_triton.py \
       tests/test_spectral_norm_gpu.py tests/test_spectral_norm_triton.py \
       tests/test_gradient_penalty_gpu.py tests/test_gradient_penalty_triton.py \
+      tests/test_gradient_penalty_on_gpu.py \
       tests/test_benchmark_harness.py::test_contenders_do_the_same_work_on_a_gpu \
       "${options[@]}" -k "${shards[number]}" >"$logs/test-$number.log" 2>&1 &
     running[number]=$!
