@@ -117,6 +117,14 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             library="cuda",
             proven=False,
         ),
+        _Implementation(
+            "triton",
+            "one Triton launch or two a pass",
+            ("cuda",),
+            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            package="triton",
+            proven=False,
+        ),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
 }
