@@ -15,9 +15,10 @@ from ganlstm_fast.losses import LOSSES, gan_loss
 from ganlstm_fast.models import LSTMGAN
 from ganlstm_fast.training import InputError, TrainConfig, TrainingError, generate, train
 from ganlstm_fast.training import outputs as outputs_module
-from ganlstm_fast.training import trainer as trainer_module
 from ganlstm_fast.training.checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from ganlstm_fast.training.metrics import Protocol
+from ganlstm_fast.training.recipes import gan as gan_module
+from ganlstm_fast.training.recipes.series import LSTMGANRecipe
 
 TINY = TrainConfig(
     steps=6, hidden=8, noise=4, batch_size=8, seq_len=6, checkpoint_every=2, metrics="none"
@@ -78,19 +79,19 @@ def test_the_generators_step_compares_with_real_windows(tmp_path, monkeypatch, l
 
         return dataclasses.replace(pair, generator=generator)
 
-    def step(state):
-        critics.append(state.model.critic)
-        return train_step(state)
+    def step(recipe, state):
+        critics.append(recipe.raw.critic)
+        return train_step(recipe, state)
 
     def penalty(critic, real, fake, **options):
         real_windows.append(real)
         return gradient_penalty(critic, real, fake, **options)
 
     critics, real_windows = [], []
-    train_step, gradient_penalty = trainer_module.train_step, trainer_module.gradient_penalty
-    monkeypatch.setattr(trainer_module, "gan_loss", watched)
-    monkeypatch.setattr(trainer_module, "train_step", step)
-    monkeypatch.setattr(trainer_module, "gradient_penalty", penalty)
+    train_step, gradient_penalty = LSTMGANRecipe.step, gan_module.gradient_penalty
+    monkeypatch.setattr(gan_module, "gan_loss", watched)
+    monkeypatch.setattr(LSTMGANRecipe, "step", step)
+    monkeypatch.setattr(gan_module, "gradient_penalty", penalty)
     run(dataclasses.replace(TINY, loss=loss), out=tmp_path / "r")
     assert seen == [(False, True)] * TINY.steps
 
@@ -99,15 +100,15 @@ def test_lazy_penalty_comes_every_so_often_with_so_many_times_its_weight(tmp_pat
     def penalty(critic, real, fake, *, batch_fraction, **options):
         assert batch_fraction == 0.25
         calls.append(None)
-        return 1e3 + 0 * next(critic.parameters()).sum()
+        return 1e3 + 0 * critic(real).sum()
 
-    def update(network, loss, *rest):
+    def update(fabric, network, loss, *rest):
         losses.append(loss.item())
-        return _update(network, loss, *rest)
+        return _update(fabric, network, loss, *rest)
 
-    calls, losses, _update = [], [], trainer_module._update
-    monkeypatch.setattr(trainer_module, "gradient_penalty", penalty)
-    monkeypatch.setattr(trainer_module, "_update", update)
+    calls, losses, _update = [], [], gan_module.update
+    monkeypatch.setattr(gan_module, "gradient_penalty", penalty)
+    monkeypatch.setattr(gan_module, "update", update)
     lazy = dataclasses.replace(TINY, n_critic=2, penalty_every=3, penalty_fraction=0.25)
     folder = run(lazy, out=tmp_path / "r").folder
     of_critic = [loss for k, loss in enumerate(losses) if k % 3 < 2]
@@ -193,14 +194,14 @@ def test_short_data_still_gives_a_run(tmp_path):
 @pytest.mark.parametrize("stop_at", [2, 3])
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, stop_at):
     whole = run(TINY, out=tmp_path / "whole")
-    step = trainer_module.train_step
+    step = LSTMGANRecipe.step
 
-    def interrupted(state):
+    def interrupted(recipe, state):
         if state.step == stop_at - 1:
             os.kill(os.getpid(), signal.SIGINT)
-        return step(state)
+        return step(recipe, state)
 
-    monkeypatch.setattr(trainer_module, "train_step", interrupted)
+    monkeypatch.setattr(LSTMGANRecipe, "step", interrupted)
     part = run(TINY, out=tmp_path / "part")
     assert part.signal == signal.SIGINT
     assert part.step == stop_at
@@ -250,16 +251,16 @@ def test_resume_refuses_other_data(tmp_path):
 
 
 def test_nan_stops_at_the_last_good_checkpoint(tmp_path, monkeypatch):
-    step = trainer_module.train_step
+    step = LSTMGANRecipe.step
 
-    def spoilt(state):
-        values = step(state)
+    def spoilt(recipe, state):
+        values = step(recipe, state)
         if state.step == 4:
             values[4] = torch.nan
-            state.model.critic.head.bias.data.fill_(torch.nan)
+            recipe.raw.critic.head.bias.data.fill_(torch.nan)
         return values
 
-    monkeypatch.setattr(trainer_module, "train_step", spoilt)
+    monkeypatch.setattr(LSTMGANRecipe, "step", spoilt)
     with pytest.raises(TrainingError, match=r"grad_norm_d is not finite at step 5.*step 4"):
         run(TINY, out=tmp_path / "r")
     content = load_checkpoint(tmp_path / "r", "LSTMGAN")
@@ -294,7 +295,7 @@ def test_the_global_generator_is_left_alone(tmp_path):
         (b"no checkpoint", "not a checkpoint"),
         ({"weights": torch.ones(2)}, "something else"),
         ({"format": "ganlstm_fast run", "version": 99, "kind": "LSTMGAN"}, "format 99"),
-        ({"format": "ganlstm_fast run", "version": 1, "kind": "DCGAN"}, "of a DCGAN"),
+        ({"format": "ganlstm_fast run", "version": 1, "kind": "VAE"}, "damaged"),
         ({"format": "ganlstm_fast run", "version": 1, "kind": "LSTMGAN"}, "damaged"),
         (LSTMGAN(1), "objects other than tensors"),
     ],

@@ -17,7 +17,7 @@ from ganlstm_fast.training.errors import InputError
 CHECKPOINT = "checkpoint.pt"
 FORMAT = "ganlstm_fast run"
 VERSION = 1
-KEYS = ("config", "data", "step", "history", "random", "model", "average")
+KEYS = ("config", "data", "step", "history", "random", "model")
 
 
 @contextmanager
@@ -49,11 +49,12 @@ def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, "version": VERSION, "kind": kind, **content}, file)
 
 
-def load_checkpoint(run: Path, kind: str) -> dict[str, Any]:
-    """What :func:`save_checkpoint` wrote for ``kind``, on the CPU.
+def load_checkpoint(run: Path, kind: str | None = None) -> dict[str, Any]:
+    """What :func:`save_checkpoint` wrote, on the CPU.
 
     Args:
         run: the run's folder, or the checkpoint itself.
+        kind: that is expected; None takes any.
 
     Raises:
         InputError: no checkpoint there, one that cannot be read, or one of another kind.
@@ -85,7 +86,7 @@ def load_checkpoint(run: Path, kind: str) -> dict[str, Any]:
             f"{path} has format {content['version']}, this version reads {VERSION}; "
             "use the version of ganlstm_fast that wrote it"
         )
-    if content["kind"] != kind:
+    if kind is not None and content["kind"] != kind:
         raise InputError(f"{path} is a checkpoint of a {content['kind']}; expected a {kind}")
     missing = [key for key in KEYS if key not in content]
     if missing:

@@ -1,122 +1,215 @@
-"""The settings of a training run."""
+"""Settings of training runs: what they have in common, each stated once.
+
+A setting is a field made by :func:`option`. Its default, its range and its help also make the
+option of the command line, so that the two cannot differ.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import typing
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ganlstm_fast.losses import LOSSES
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.metrics import PROTOCOLS
 
-METRICS = (*PROTOCOLS, "none")
+ConfigT = TypeVar("ConfigT", bound="Settings")
 
-# What may differ when a run is resumed: nothing here changes the numbers of a step.
-RESUMABLE = ("data", "steps", "epochs", "device", "checkpoint_every", "metrics")
+
+@dataclass(frozen=True)
+class Rule:
+    """A range of a setting: ``holds`` for a value, and how to say it."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+COUNT = Rule(lambda v: v >= 1, "1 or more")
+TWO = Rule(lambda v: v >= 2, "2 or more")
+NATURAL = Rule(lambda v: v >= 0, "0 or more")
+RATE = Rule(lambda v: v > 0 and math.isfinite(v), "more than 0")
+WEIGHT = Rule(lambda v: v >= 0 and math.isfinite(v), "0 or more")
+SHARE = Rule(lambda v: 0 < v <= 1, "more than 0, at most 1")
+DECAY = Rule(lambda v: 0 <= v < 1, "at least 0 and below 1")
+SEED = Rule(lambda v: 0 <= v < 2**63, "0 or more and below 2^63")
+
+
+def option(
+    default: Any,
+    help: str,
+    rule: Rule | None = None,
+    *,
+    group: str = "recipe",
+    choices: tuple[str, ...] | None = None,
+    metavar: str | None = None,
+    resumable: bool = False,
+) -> Any:
+    """A field of :class:`Settings`.
+
+    Args:
+        help: for the command line; the default is added to it unless it ends with a bracket.
+        rule: that a value other than None has to meet.
+        group: of the command's help.
+        resumable: may differ when a run is resumed: it does not change the numbers of a step.
+    """
+    names = ("help", "rule", "group", "choices", "metavar", "resumable")
+    values = (help, rule, group, choices, metavar, resumable)
+    metadata = dict(zip(names, values, strict=True))
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+run_option = functools.partial(option, group="run", resumable=True)
+model_option = functools.partial(option, group="model")
+data_option = functools.partial(option, group="data")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Settings of :func:`ganlstm_fast.training.train`; the defaults suit the bundled weather.
+class Settings:
+    """Settings of any run."""
 
-    Attributes:
-        data: a CSV file; None is the bundled daily weather of Seattle.
-        columns: columns to learn; None takes all columns of numbers.
-        seq_len: rows in a window.
-        loss: a name in ``ganlstm_fast.losses.LOSSES``.
-        label_smoothing: the critic's label of real windows is less than 1 by this; for ``lsgan``,
-            ``minimax`` and ``non-saturating``.
-        penalty: weight of the gradient penalty, 0 for none; None is 10 for ``wgan-gp`` (its own
-            penalty), 1 for the others (R1, Mescheder et al. 2018).
-        penalty_every: the penalty is part of every so manieth step of the critic, with so many
-            times its weight (lazy regularisation: Karras et al., Analyzing and Improving the Image
-            Quality of StyleGAN, 2020, section 3.1).
-        penalty_fraction: the part of a batch that the penalty is taken of.
-        lr_g, lr_d: learning rates of generator and critic.
-        beta1, beta2: of Adam, for both.
-        clip: largest norm of the gradient of each network; 0 does not clip.
-        n_critic: steps of the critic for one of the generator.
-        batch_size: windows a step.
-        steps: steps of the generator; epochs, if given, sets them: an epoch is as many steps as
-            the windows fill batches.
-        hidden, layers: of both LSTMs. noise: noise values a step.
-        ema: decay of the average of the generator's weights from which samples are drawn.
-        seed: of weights, noise and data order.
-        device: as for ``torch.device``.
-        threads: of the CPU. For small models one is about as fast as more, does not suffer when
-            cores are shared, and sums in the same order on every machine.
-        checkpoint_every: steps between checkpoints.
-        metrics: ``full`` (the published protocol), ``quick`` (fewer iterations) or ``none``.
-    """
-
-    data: str | None = None
-    columns: tuple[str, ...] | None = None
-    seq_len: int = 24
-    loss: str = "wgan-gp"
-    label_smoothing: float = 0.0
-    penalty: float | None = None
-    penalty_every: int = 1
-    penalty_fraction: float = 1.0
-    lr_g: float = 2e-4
-    lr_d: float = 1e-4
-    beta1: float = 0.5
-    beta2: float = 0.9
-    clip: float = 10.0
-    n_critic: int = 3
-    batch_size: int = 32
-    steps: int = 12000
-    epochs: int | None = None
-    hidden: int = 32
-    layers: int = 1
-    noise: int = 16
-    ema: float = 0.999
-    seed: int = 0
-    device: str = "cpu"
-    threads: int = 1
-    checkpoint_every: int = 500
-    metrics: str = "full"
+    data: str | None = data_option(None, "what to train on", resumable=True, metavar="PATH")
+    batch_size: int = option(32, "samples a step, over all processes together", COUNT)
+    clip: float = option(10.0, "largest gradient norm of a network, 0: any", WEIGHT)
+    patience: int = option(
+        0,
+        "stop after so many checkpoints without a better value of what is watched (held-out loss; "
+        "of a GAN: distance of its samples from the data), and keep the best; 0: never",
+        NATURAL,
+    )
+    steps: int = run_option(2000, "steps to train for", COUNT)
+    epochs: int | None = run_option(None, "passes over the data, instead of steps", COUNT)
+    seed: int = run_option(0, "of weights, noise and data order", SEED, resumable=False)
+    device: str = run_option("cpu", "cpu, cuda, cuda:1, ...", metavar="NAME")
+    devices: int = run_option(1, "how many of them, a process each", COUNT)
+    nodes: int = run_option(1, "machines, with as many devices each", COUNT)
+    strategy: str = run_option(
+        "auto",
+        "how processes share the work: auto is ddp for more than one",
+        choices=("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"),
+    )
+    precision: str = run_option(
+        "32-true",
+        "of the networks' forward and backward",
+        choices=("32-true", "bf16-mixed", "16-mixed"),
+        resumable=False,
+    )
+    threads: int = run_option(
+        1,
+        # For small models one is about as fast as more, does not suffer when cores are shared, and
+        # sums in the same order on every machine.
+        "of the CPU, for each process",
+        COUNT,
+    )
+    checkpoint_every: int = run_option(500, "steps between checkpoints", COUNT)
+    metrics: str = run_option(
+        "full",
+        "scores at the end: all, those that take seconds, or none",
+        choices=("full", "quick", "none"),
+    )
+    log: str = run_option(
+        "none", "write the curves for TensorBoard too", choices=("none", "tensorboard")
+    )
 
     def __post_init__(self) -> None:
         """Raises InputError where a setting has a value it cannot have."""
-        counts = ("n_critic", "batch_size", "steps", "hidden", "layers", "noise", "penalty_every")
-        for name in (*counts, "threads", "checkpoint_every"):
-            self._require(name, getattr(self, name) >= 1, "1 or more")
-        self._require("seq_len", self.seq_len >= 2, "2 or more")
-        self._require("epochs", self.epochs is None or self.epochs >= 1, "1 or more")
-        for name in ("lr_g", "lr_d"):
-            value = getattr(self, name)
-            self._require(name, value > 0 and math.isfinite(value), "more than 0")
-        for name in ("clip", "penalty"):
-            value = getattr(self, name)
-            ok = value is None or (value >= 0 and math.isfinite(value))
-            self._require(name, ok, "0 or more")
-        self._require("penalty_fraction", 0 < self.penalty_fraction <= 1, "more than 0, at most 1")
-        for name in ("beta1", "beta2", "ema", "label_smoothing"):
-            self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
-        self._require("seed", 0 <= self.seed < 2**63, "0 or more and below 2^63")
-        self._require("loss", self.loss in LOSSES, f"one of {', '.join(LOSSES)}")
-        ok = self.label_smoothing == 0 or LOSSES[self.loss].has_real_label
-        self._require("label_smoothing", ok, f"0 with --loss {self.loss}")
-        self._require("metrics", self.metrics in METRICS, f"one of {', '.join(METRICS)}")
+        for field in dataclasses.fields(self):
+            value, rule = getattr(self, field.name), field.metadata["rule"]
+            choices = field.metadata["choices"]
+            if value is not None and rule is not None:
+                self._require(field.name, rule.holds(value), rule.words)
+            if value is not None and choices is not None:
+                self._require(field.name, value in choices, f"one of {', '.join(choices)}")
+        self.check()
+
+    def check(self) -> None:
+        """What holds between settings; raises InputError."""
 
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
-            option = name.replace("_", "-")
-            raise InputError(f"--{option}: expected {expected}, got {getattr(self, name)}")
+            raise InputError(f"{flag(name)}: expected {expected}, got {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
         """For a checkpoint: only numbers, strings, lists and None."""
         values = dataclasses.asdict(self)
-        values["columns"] = list(self.columns) if self.columns is not None else None
-        return values
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
-        """The inverse of :meth:`to_dict`; raises InputError where the names are not ours."""
-        columns = values.get("columns")
+    def from_dict(cls: type[ConfigT], values: dict[str, Any]) -> ConfigT:
+        """The inverse of :meth:`to_dict`; raises InputError where the names are not ours.
+
+        Settings that are newer than the checkpoint have their defaults.
+        """
         try:
-            return cls(**{**values, "columns": None if columns is None else tuple(columns)})
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
         except TypeError as error:
             raise InputError(f"the checkpoint's settings are not understood: {error}") from None
+
+    @classmethod
+    def types(cls) -> dict[str, type]:
+        """The type of each setting by name, ``tuple`` for several values; None is left out."""
+        found = {}
+        for name, hint in typing.get_type_hints(cls).items():
+            kinds = [k for k in typing.get_args(hint) if k is not type(None)] or [hint]
+            kind = hint if typing.get_origin(hint) is tuple else kinds[0]
+            found[name] = typing.get_origin(kind) or kind
+        return found
+
+
+def flag(name: str) -> str:
+    """The option of the command line for a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANSettings(Settings):
+    """Settings of a run that trains a generator against a critic."""
+
+    loss: str = option("wgan-gp", "of critic and generator", choices=tuple(LOSSES))
+    label_smoothing: float = option(
+        0.0,
+        "the critic's label of real samples is less than 1 by this; for "
+        + ", ".join(name for name, loss in LOSSES.items() if loss.has_real_label),
+        DECAY,
+    )
+    penalty: float | None = option(
+        # Gulrajani et al., 2017; R1: Mescheder et al., 2018.
+        None,
+        "weight of the gradient penalty, 0 for none (10 for wgan-gp, 1 of R1 for the others)",
+        WEIGHT,
+    )
+    penalty_every: int = option(
+        # Lazy regularisation: Karras et al., Analyzing and Improving the Image Quality of StyleGAN,
+        # 2020, section 3.1.
+        1,
+        "steps of the critic between two penalties, which then weigh as many times as much",
+        COUNT,
+    )
+    penalty_fraction: float = option(1.0, "part of a batch that the penalty is taken of", SHARE)
+    lr_g: float = option(2e-4, "generator's learning rate", RATE)
+    lr_d: float = option(1e-4, "critic's learning rate", RATE)
+    beta1: float = option(0.5, "of Adam", DECAY)
+    beta2: float = option(0.9, "of Adam", DECAY)
+    n_critic: int = option(3, "steps of the critic for one of the generator", COUNT)
+    ema: float = option(0.999, "decay of the averaged weights that samples are drawn from", DECAY)
+    warmup_d: int = option(0, "first steps in which only the critic is trained", NATURAL)
+    warmup_g: int = option(
+        0, "steps after those in which only the generator is, against a fixed critic", NATURAL
+    )
+    steps: int = run_option(12000, "steps of the generator", COUNT)
+
+    def check(self) -> None:
+        ok = self.label_smoothing == 0 or LOSSES[self.loss].has_real_label
+        self._require("label_smoothing", ok, f"0 with --loss {self.loss}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SupervisedSettings(Settings):
+    """Settings of a run that trains one network to give known answers."""
+
+    lr: float = option(2e-3, "learning rate", RATE)
+    weight_decay: float = option(0.0, "of AdamW", WEIGHT)
+    dropout: float = model_option(0.0, "share of the LSTM's outputs left out in training", DECAY)

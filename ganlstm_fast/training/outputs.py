@@ -1,7 +1,8 @@
-"""What a run leaves when it ends, and series made from its checkpoint."""
+"""What a run leaves when it ends."""
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Sequence
@@ -10,17 +11,14 @@ from typing import Any, TextIO
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from ganlstm_fast.models import LSTMGenerator
-from ganlstm_fast.training.checkpoint import atomic_write, load_checkpoint
-from ganlstm_fast.training.config import TrainConfig
-from ganlstm_fast.training.data import MinMaxScaler
+from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics import PROTOCOLS, evaluate
 from ganlstm_fast.training.plots import plot_losses, plot_samples
-from ganlstm_fast.training.trainer import HISTORY, KIND, Run, build_model, find_device
+from ganlstm_fast.training.state import Run
 
 
 def write_series(path: Path | TextIO, series: Tensor, columns: Sequence[str]) -> None:
@@ -37,6 +35,11 @@ def write_series(path: Path | TextIO, series: Tensor, columns: Sequence[str]) ->
     table = pd.DataFrame(series.reshape(-1, channels).numpy(), columns=list(columns))
     table.insert(0, "sample", torch.arange(1, count + 1).repeat_interleave(steps).numpy())
     table.insert(1, "step", torch.arange(1, steps + 1).repeat(count).numpy())
+    write_table(path, table)
+
+
+def write_table(path: Path | TextIO, table: pd.DataFrame) -> None:
+    """Write ``table`` as CSV, to a file (whole or not at all) or to an open one."""
     if isinstance(path, io.TextIOBase):
         table.to_csv(path, index=False, float_format="%.6g")
         return
@@ -44,8 +47,24 @@ def write_series(path: Path | TextIO, series: Tensor, columns: Sequence[str]) ->
         table.to_csv(temporary, index=False, float_format="%.6g")
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as JSON, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def trained(run: Run) -> nn.Module:
+    """The network that samples are made with: the best one of early stopping, or the last."""
+    part, best = run.state.recipe.best_part(), run.state.best
+    if not best:
+        return part
+    part = copy.deepcopy(part)
+    part.load_state_dict(best["weights"])
+    return part
+
+
 def finish(run: Run, progress: type[tqdm] = tqdm) -> dict[str, Any]:
-    """Write samples.csv, samples.png, losses.png and metrics.json into the run's folder.
+    """Write pictures, tables, losses.png and metrics.json into the run's folder.
 
     Samples are drawn with a generator of their own, so that finishing twice gives the same files
     and training can go on after it.
@@ -53,41 +72,43 @@ def finish(run: Run, progress: type[tqdm] = tqdm) -> dict[str, Any]:
     Returns:
         What metrics.json holds.
     """
+    state = run.state
+    metrics: dict[str, Any] = {"steps": state.step, "metrics": state.config.metrics}
+    if state.best:
+        metrics["best"] = {name: state.best[name] for name in ("step", "value")}
+    if state.step:
+        plot_losses(run.folder / "losses.png", state.history[: state.step], state.recipe.columns)
+    metrics |= state.recipe.finish(run, progress)
+    write_json(run.folder / "metrics.json", metrics)
+    return metrics
+
+
+def finish_series(recipe: Any, run: Run, progress: type[tqdm]) -> dict[str, Any]:
+    """samples.csv, samples.png and TimeGAN's scores of generated windows."""
+    from ganlstm_fast.training.recipes.series import scaler_of
+
     state, config = run.state, run.state.config
     generator = torch.Generator(state.device).manual_seed(config.seed)
-    real = state.windows.cpu()
-    trained: LSTMGenerator = state.average.module
-    generated = trained.sample(len(real), config.seq_len, generator).cpu()
-    in_units = state.scaler.unscale(generated)
-    columns = state.series.columns
+    real, scaler = recipe.samples.cpu(), scaler_of(recipe.data)
+    generated = trained(run).sample(len(real), config.seq_len, generator).cpu()
+    in_units, columns = scaler.unscale(generated), recipe.data["columns"]
     write_series(run.folder / "samples.csv", in_units, columns)
-    plot_samples(
-        run.folder / "samples.png",
-        state.scaler.unscale(real),
-        in_units,
-        columns,
-        state.series.units,
-    )
-    if state.step:
-        plot_losses(run.folder / "losses.png", state.history[: state.step], HISTORY)
-    metrics: dict[str, Any] = {"steps": state.step, "metrics": config.metrics}
-    if config.metrics != "none":
-        protocol = PROTOCOLS[config.metrics]
-        untrained = build_model(config, len(columns)).to(state.device).generator
-        with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
-            scores = _scores(
-                state.rows,
-                generated,
-                untrained.sample(len(real), config.seq_len, generator).cpu(),
-                protocol=protocol,
-                seed=config.seed,
-                tick=bar.update,
-            )
-        metrics["protocol"] = vars(protocol)
-        metrics.update(scores)
-    with atomic_write(run.folder / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(metrics, indent=2) + "\n")
-    return metrics
+    units = recipe.series.units
+    plot_samples(run.folder / "samples.png", scaler.unscale(real), in_units, columns, units)
+    if config.metrics == "none":
+        return {}
+    protocol = PROTOCOLS[config.metrics]
+    untrained = recipe.untrained().to(state.device).generator
+    with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
+        scores = _scores(
+            recipe.rows,
+            generated,
+            untrained.sample(len(real), config.seq_len, generator).cpu(),
+            protocol=protocol,
+            seed=config.seed,
+            tick=bar.update,
+        )
+    return {"protocol": vars(protocol), **scores}
 
 
 def _scores(rows: Tensor, *series: Tensor, **options: Any) -> dict[str, Any]:
@@ -96,34 +117,3 @@ def _scores(rows: Tensor, *series: Tensor, **options: Any) -> dict[str, Any]:
     except InputError as error:
         # The series trained on may be too short to score, which is no reason to lose the run.
         return {"reported": False, "reason": str(error)}
-
-
-def generate(run: Path, count: int, seed: int = 0, device: str = "cpu") -> tuple[Tensor, list[str]]:
-    """Series from the generator of a run.
-
-    Args:
-        run: the run's folder, or its checkpoint.
-
-    Returns:
-        [count, seq_len, channels] float64 in the units of the run's data, and the channels' names.
-
-    Raises:
-        InputError: a checkpoint that cannot be used, ``count`` below 1, or a device not there.
-    """
-    if count < 1:
-        raise InputError(f"-n: expected 1 or more, got {count}")
-    content = load_checkpoint(run, KIND)
-    config, data = TrainConfig.from_dict(content["config"]), content["data"]
-    where = find_device(device)
-    model = build_model(config, len(data["columns"])).generator
-    prefix = "module."
-    average = content["average"].items()
-    weights = {k.removeprefix(prefix): v for k, v in average if k.startswith(prefix)}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{run}: the checkpoint does not fit its settings: {reason}") from None
-    generator = torch.Generator(where).manual_seed(seed)
-    series = model.to(where).sample(count, config.seq_len, generator).cpu()
-    return MinMaxScaler(data["minimum"], data["maximum"]).unscale(series), data["columns"]

@@ -1,0 +1,198 @@
+"""The options of the command ``ganlstm-fast``; nothing here loads what trains."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ganlstm_fast.training.config import Settings, flag
+from ganlstm_fast.training.configs import MODELS
+
+DEFAULT_MODEL = "lstm-gan"
+RAW = argparse.RawDescriptionHelpFormatter
+
+EXAMPLES = """examples:
+  ganlstm-fast list                                   the models
+  ganlstm-fast train                                  an lstm-gan of the bundled weather
+  ganlstm-fast train dcgan --data photos --size 64 --channels 3 --out runs/photos
+  ganlstm-fast train --resume runs/photos --steps 20000
+  ganlstm-fast generate runs/photos -n 64 -o made.png
+  ganlstm-fast report runs/photos                     a page with all there is to see
+  ganlstm-fast train MODEL --help                     the options of a model
+
+exit codes: 0 done; 1 training failed; 2 something given cannot be used; 128 + n stopped by signal n
+"""
+TRAIN_EXAMPLES = """examples:
+  ganlstm-fast train {model:<32} the defaults, into runs/
+  ganlstm-fast train {model} --seed 1 --steps 500 --out runs/short
+  ganlstm-fast train --resume runs/short               go on after Ctrl-C or a kill
+  ganlstm-fast train --resume runs/short --steps 20000
+  ganlstm-fast train {model} --device cuda --devices 4 --precision bf16-mixed
+  torchrun --nproc-per-node 4 -m ganlstm_fast train {model} --device cuda
+
+The run's folder then holds checkpoint.pt, metrics.json, and pictures and tables of what it makes.
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, like all others of this command."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"ganlstm-fast: error: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the command line. Options of ``train`` that are not given are absent."""
+    parser = Parser(
+        prog="ganlstm-fast",
+        description="Train GANs and LSTMs, and use what they have learnt.",
+        epilog=EXAMPLES,
+        formatter_class=RAW,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add(commands, "list", "the models that can be trained", [], json=True)
+    train = _add(commands, "train", "train a model", ["train MODEL --help"])
+    models = train.add_subparsers(dest="model", metavar="MODEL", prog="ganlstm-fast train")
+    for name, model in MODELS.items():
+        _add_model(models, name, model.config, model.summary)
+    generate = _add(
+        commands,
+        "generate",
+        "write samples of a trained GAN",
+        ["generate runs/prices -n 1000 -o prices-like.csv", "generate runs/digits -o digits.png"],
+    )
+    _add_run(generate)
+    generate.add_argument("-n", "--count", type=int, default=100, metavar="N", help="samples (100)")
+    generate.add_argument("-o", "--output", metavar="OUT", help="the file (series, text: screen)")
+    generate.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
+    evaluate = _add(
+        commands,
+        "evaluate",
+        "score a run's model again, on the data it was trained on",
+        ["evaluate runs/prices", "evaluate runs/prices --metrics full --json"],
+        json=True,
+    )
+    _add_run(evaluate)
+    evaluate.add_argument(
+        "--metrics", choices=("full", "quick"), default="quick", help="how much (quick)"
+    )
+    score = _add(
+        commands,
+        "score",
+        "say how unusual the windows of a series are",
+        ["score runs/machine --data new.csv -o scores.csv"],
+    )
+    _add_run(score)
+    score.add_argument("--data", metavar="FILE.csv", help="the series (what was trained on)")
+    score.add_argument("-o", "--output", metavar="OUT.csv", help="the file (the screen)")
+    score.add_argument("--seed", type=int, default=0, metavar="N", help="of the search (0)")
+    forecast = _add(
+        commands,
+        "forecast",
+        "forecast what follows a series",
+        ["forecast runs/weather --data today.csv -o tomorrow.csv"],
+    )
+    _add_run(forecast)
+    forecast.add_argument("--data", metavar="FILE.csv", help="the series (what was trained on)")
+    forecast.add_argument("-o", "--output", metavar="OUT.csv", help="the file (the screen)")
+    report = _add(commands, "report", "make one HTML page of a run", ["report runs/prices"])
+    _add_run(report)
+    report.add_argument("-o", "--output", metavar="OUT.html", help="the file (RUN/report.html)")
+    bench = _add(commands, "bench", "run the benchmarks of a checkout", ["bench -k train_step"])
+    bench.add_argument("-k", dest="select", metavar="WORDS", help="which, as for pytest")
+    _add(commands, "explain", "say which implementation of each operator runs here, and why", [])
+    return parser
+
+
+def _add(commands: Any, name: str, help: str, examples: Sequence[str], json: bool = False) -> Any:
+    epilog = "\n".join(("examples:", *(f"  ganlstm-fast {line}" for line in examples)))
+    parser = commands.add_parser(
+        name,
+        help=help,
+        description=f"{help[0].upper()}{help[1:]}.",
+        epilog=epilog if examples else None,
+        formatter_class=RAW,
+        allow_abbrev=False,
+    )
+    if json:
+        parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_run(parser: Any) -> None:
+    parser.add_argument("run", metavar="RUN", help="folder of a run")
+    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, ... (cpu)")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _add_model(models: Any, name: str, config: type[Settings], summary: str) -> None:
+    parser = models.add_parser(
+        name,
+        help=summary,
+        description=f"Train {name}: {summary}.",
+        epilog=TRAIN_EXAMPLES.format(model=name),
+        formatter_class=RAW,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    groups = {group: parser.add_argument_group(group) for group in ("data", "run")}
+    where = groups["run"].add_mutually_exclusive_group()
+    where.add_argument("--out", metavar="DIR", help="folder of the run (the first free runs/NAME)")
+    where.add_argument("--resume", metavar="RUN", help="go on with a run exactly where it stopped")
+    length = groups["run"].add_mutually_exclusive_group()
+    types = config.types()
+    for field in dataclasses.fields(config):
+        group = field.metadata["group"]
+        if group not in groups:
+            groups[group] = parser.add_argument_group(group)
+        where = length if field.name in ("steps", "epochs") else groups[group]
+        _add_setting(where, field, types[field.name])
+    groups["run"].add_argument("--quiet", action="store_true", help="print errors only")
+    groups["run"].add_argument("--json", action="store_true", help="print the scores as JSON")
+
+
+def _add_setting(group: Any, field: dataclasses.Field[Any], kind: Any) -> None:
+    options: dict[str, Any] = {"help": _help(field).replace("%", "%%")}
+    if kind is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif field.metadata["choices"] is not None:
+        options["choices"] = field.metadata["choices"]
+    else:
+        options["metavar"] = field.metadata["metavar"] or {int: "N", float: "X"}.get(kind, "TEXT")
+        options["type"] = _several(field) if kind is tuple else kind
+    group.add_argument(flag(field.name), **options)
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    text, default = field.metadata["help"], field.default
+    if default is None or text.endswith(")"):
+        return text
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    return f"{text} ({default})".lstrip()
+
+
+def _several(field: dataclasses.Field[Any]) -> Any:
+    """What reads values with commas, of the type that the field's annotation names."""
+    item = next(t for t in (int, float, str) if f"tuple[{t.__name__}" in str(field.type))
+
+    def read(text: str) -> tuple[Any, ...]:
+        return tuple(item(part.strip()) for part in text.split(",") if part.strip())
+
+    read.__name__ = f"{item.__name__}s with commas"
+    return read
+
+
+def parse(argv: Sequence[str]) -> dict[str, Any]:
+    """The options given; ``train`` without a model is one of ``DEFAULT_MODEL``."""
+    argv = list(argv)
+    following = argv[1] if len(argv) > 1 else "--"
+    if argv[:1] == ["train"] and following.startswith("-") and following not in ("-h", "--help"):
+        argv.insert(1, DEFAULT_MODEL)
+    return vars(build_parser().parse_args(argv))

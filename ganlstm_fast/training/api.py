@@ -1,0 +1,104 @@
+"""The function that trains."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ganlstm_fast.training.config import Settings
+from ganlstm_fast.training.configs import TrainConfig
+from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.outputs import finish
+from ganlstm_fast.training.state import resume_run, start_run
+from ganlstm_fast.training.trainer import cpu_threads, fit, stop_on_signals
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a call of :func:`train` ended.
+
+    Attributes:
+        folder: of the run.
+        step: steps done.
+        signal: the number of the signal that stopped it, or None. Then ``metrics`` is None, and the
+            checkpoint can be resumed.
+        metrics: what metrics.json holds; None in all processes but the first.
+        first: whether this is the first process of the run, or the only one.
+    """
+
+    folder: Path
+    step: int
+    signal: int | None
+    metrics: dict[str, Any] | None
+    first: bool = True
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=2)
+
+
+def train(
+    config: Settings | None = None,
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    changes: dict[str, Any] | None = None,
+    progress: Callable[..., tqdm] = tqdm,
+    announce: Callable[[str], object] = lambda line: None,
+    warn: Callable[[str], object] = _warn,
+) -> TrainResult:
+    """Train a model and write pictures, samples, scores and a checkpoint.
+
+    SIGINT and SIGTERM end it after the step under way, with a checkpoint from which ``resume`` goes
+    on exactly as if it had not been stopped (on the CPU to the last bit).
+
+    Args:
+        config: the settings of a new run, of a class in :mod:`ganlstm_fast.training.configs`,
+            which says which model it is. None is an LSTM-GAN of the bundled weather.
+        out: folder of a new run; None is the first free one under ``runs/``.
+        resume: folder of a run to go on with, instead of ``config`` and ``out``.
+        changes: settings to change when resuming, such as ``{"steps": 20000}``.
+        progress: makes the progress bars; called as ``tqdm``.
+        announce: called with a line for the user when something begins.
+        warn: called with a line when training goes wrong, once for each way of it.
+
+    Raises:
+        InputError: data, settings or a folder that cannot be used; nothing is left behind.
+        TrainingError: a loss became infinite or not a number.
+    """
+    if resume is not None and (config is not None or out is not None):
+        raise InputError("resume goes with neither config nor out: the run has its own")
+    if resume is not None:
+        run = resume_run(Path(resume), dict(changes or {}))
+        line = f"going on with {run.folder} at step {run.state.step}"
+    else:
+        run = start_run(config or TrainConfig(), None if out is None else Path(out))
+        line = f"training on {run.state.recipe.describe()}; writing to {run.folder}"
+    state, first = run.state, run.state.fabric.is_global_zero
+    if first:
+        announce(line)
+    else:
+        progress, warn = _no_bar, lambda line: None
+    with stop_on_signals() as stop, cpu_threads(state.config.threads), torch.random.fork_rng():
+        fit(run, stop, progress, warn)
+        if stop.signal is None:
+            stop.deferred = False
+            try:
+                metrics = finish(run, progress) if first else None
+                state.fabric.barrier()
+            except KeyboardInterrupt:
+                if stop.signal is None:
+                    raise
+            else:
+                return TrainResult(run.folder, state.step, None, metrics, first)
+    return TrainResult(run.folder, state.step, stop.signal, None, first)
+
+
+def _no_bar(*arguments: Any, **options: Any) -> tqdm:
+    return tqdm(*arguments, **{**options, "disable": True})

@@ -1,0 +1,262 @@
+"""The models that can be trained, and the settings of each; nothing here loads what trains."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+from ganlstm_fast.losses import LOSSES
+from ganlstm_fast.training.config import (
+    COUNT,
+    DECAY,
+    NATURAL,
+    RATE,
+    TWO,
+    WEIGHT,
+    GANSettings,
+    Settings,
+    SupervisedSettings,
+    data_option,
+    model_option,
+    option,
+    run_option,
+)
+from ganlstm_fast.training.errors import InputError
+
+LOSS_NAMES = tuple(LOSSES)
+CRITICS = ("lstm", "bilstm", "attention", "conv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSTMOptions:
+    """Sizes of a model's LSTMs."""
+
+    hidden: int = model_option(32, "units of each LSTM", COUNT)
+    layers: int = model_option(1, "layers of each LSTM", COUNT)
+    bidirectional: bool = model_option(False, "read or write sequences in both directions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """A CSV file of numbers."""
+
+    data: str | None = data_option(
+        None,
+        "column names, and numbers below them (bundled weather)",
+        resumable=True,
+        metavar="FILE.csv",
+    )
+    columns: tuple[str, ...] | None = data_option(
+        None, "columns to learn (all columns of numbers)", metavar="A,B"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceGANOptions(LSTMOptions):
+    """A generator and a critic of sequences."""
+
+    noise: int = model_option(16, "noise values a step", COUNT)
+    critic: str = model_option("lstm", "kind of critic", choices=CRITICS)
+    spectral_norm: bool | None = model_option(
+        None, "spectral norm on the critic's weights (on for conv only)"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(TableOptions, SequenceGANOptions, GANSettings):
+    """Settings of an ``lstm-gan``; the defaults suit the bundled daily weather of Seattle.
+
+    ``ganlstm-fast train lstm-gan --help`` says what each is.
+    """
+
+    seq_len: int = data_option(24, "rows in a window", TWO)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnomalyConfig(TrainConfig):
+    """Settings of ``anomaly``: an LSTM-GAN whose critic and generator score windows."""
+
+    held_out: int = data_option(365, "last rows, in which anomalies are planted to test", COUNT)
+    planted: int = data_option(5, "anomalies planted of each kind", COUNT)
+    search_steps: int = model_option(50, "steps of the search for a window's noise", COUNT)
+    weight: float = model_option(
+        0.5, "of the reconstruction in the score, the critic has the rest", WEIGHT
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionalConfig(TrainConfig):
+    """Settings of a ``conditional-lstm-gan``."""
+
+    seq_len: int = data_option(7, "rows to generate", TWO)
+    condition: str = data_option(
+        "month",
+        "what is given: the month, or the rows before",
+        choices=("month", "history", "both"),
+    )
+    history: int = data_option(28, "rows before that are given", COUNT)
+    date_column: str = data_option("date", "column of dates that the month is read from")
+    held_out: int = data_option(365, "last rows that are not trained on", COUNT)
+    embedding: int = model_option(16, "numbers that a condition is encoded in", COUNT)
+    projection: bool = model_option(False, "the critic takes the month by projection")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
+    """Settings of an ``lstm-forecaster``."""
+
+    history: int = data_option(100, "rows that a forecast is made from", COUNT)
+    horizon: int = data_option(1, "rows that are forecast", COUNT)
+    held_out: int = data_option(
+        365, "last rows, to test on; as many before them are watched", COUNT
+    )
+    quantiles: tuple[float, ...] | None = model_option(
+        None, "forecast these instead of the mean, with 0.5 in the middle (mean)", metavar="A,B,C"
+    )
+    attention: str | None = model_option(None, "over the steps (none)", choices=("additive", "dot"))
+    period: int = data_option(365, "rows in a year, for the simple forecast of last year", COUNT)
+    batch_size: int = option(64, "samples a step, over all processes together", COUNT)
+    patience: int = option(
+        8, "stop after so many checkpoints without a lower held-out loss; 0: never", NATURAL
+    )
+    checkpoint_every: int = run_option(100, "steps between checkpoints", COUNT)
+
+    def check(self) -> None:
+        q = self.quantiles
+        ok = q is None or (all(0 < v < 1 for v in q) and len(q) % 2 and q[len(q) // 2] == 0.5)
+        self._require("quantiles", bool(ok), "numbers above 0 and below 1 with 0.5 in the middle")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(LSTMOptions, SupervisedSettings):
+    """Settings of an ``lstm-classifier``."""
+
+    sequences: str = data_option(
+        "rows",
+        "of digits: rows of pixels, or columns without the empty ones at the sides, whose number "
+        "differs",
+        choices=("rows", "columns"),
+    )
+    hidden: int = model_option(64, "units of each LSTM", COUNT)
+    bidirectional: bool = model_option(True, "read sequences in both directions")
+    attention: str | None = model_option(None, "over the steps (none)", choices=("additive", "dot"))
+    batch_size: int = option(64, "samples a step, over all processes together", COUNT)
+    steps: int = run_option(1500, "steps to train for", COUNT)
+
+    def check(self) -> None:
+        self._require("data", self.data is None, "none: this model has its own data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions:
+    """Images to learn."""
+
+    data: str | None = data_option(
+        None,
+        "folder of images, or of a folder for each class (digits of scikit-learn)",
+        resumable=True,
+        metavar="DIR",
+    )
+    size: int = data_option(28, "pixels of an image's side", COUNT)
+    channels: int = data_option(1, "1: levels of grey, 3: colours", COUNT)
+    noise: int = model_option(100, "noise values an image", COUNT)
+
+    def check(self) -> None:
+        super().check()
+        self._require("channels", self.channels in (1, 3), "1 or 3")
+        ok = self.data is not None or self.channels == 1
+        self._require("channels", ok, "1 for the digits, which have no colour")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPGANConfig(ImageOptions, GANSettings):
+    """Settings of an ``mlp-gan``."""
+
+    hidden: tuple[int, ...] = model_option((256,), "units of hidden layers", metavar="A,B")
+    spectral_norm: bool = model_option(False, "spectral norm on the critic's weights")
+    loss: str = option("non-saturating", "of critic and generator", choices=LOSS_NAMES)
+    batch_size: int = option(64, "samples a step, over all processes together", COUNT)
+    n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)
+    beta2: float = option(0.99, "of Adam", DECAY)
+    lr_d: float = option(2e-4, "critic's learning rate", RATE)
+    steps: int = run_option(10000, "steps of the generator", COUNT)
+
+    def check(self) -> None:
+        super().check()
+        self._require("size", self.data is not None or self.size >= 8, "8 or more for the digits")
+        ok = bool(self.hidden) and all(size >= 1 for size in self.hidden)
+        self._require("hidden", ok, "1 or more for each layer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DCGANConfig(ImageOptions, GANSettings):
+    """Settings of a ``dcgan``."""
+
+    width: int = model_option(16, "channels of the largest feature map", COUNT)
+    norm: str = model_option(
+        "spectral", "of the critic's weights, or layers", choices=("spectral", "layer", "none")
+    )
+    loss: str = option("hinge", "of critic and generator", choices=LOSS_NAMES)
+    penalty: float | None = option(0.0, "weight of the gradient penalty, 0 for none", WEIGHT)
+    batch_size: int = option(64, "samples a step, over all processes together", COUNT)
+    n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)
+    beta2: float = option(0.999, "of Adam", DECAY)
+    lr_d: float = option(2e-4, "critic's learning rate", RATE)
+    steps: int = run_option(3000, "steps of the generator", COUNT)
+
+    def check(self) -> None:
+        super().check()
+        self._require("size", self.size in (28, 32, 64, 128), "one of 28, 32, 64, 128")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextGANConfig(SequenceGANOptions, GANSettings):
+    """Settings of a ``text-gan``."""
+
+    data: str | None = data_option(
+        None, "text in UTF-8 (bundled sonnets)", resumable=True, metavar="FILE.txt"
+    )
+    seq_len: int = data_option(32, "symbols in a sequence", TWO)
+    hidden: int = model_option(64, "units of each LSTM", COUNT)
+    embedding: int = model_option(32, "numbers that the critic reads of a symbol", COUNT)
+    temperature: float = option(0.5, "of the Gumbel-softmax", RATE)
+    hard: bool = option(False, "one-hot symbols, with the gradient of soft ones")
+    steps: int = run_option(6000, "steps of the generator", COUNT)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that can be trained.
+
+    Attributes:
+        kind: in its checkpoints.
+        config: the class of its settings.
+        recipe: where its recipe is, ``module:class`` below :mod:`ganlstm_fast.training.recipes`.
+        summary: a line for ``ganlstm-fast list``.
+    """
+
+    kind: str
+    config: type[Settings]
+    recipe: str
+    summary: str
+
+    def load(self) -> Any:
+        """The recipe's class."""
+        module, name = self.recipe.split(":")
+        return getattr(importlib.import_module(f"ganlstm_fast.training.recipes.{module}"), name)
+
+
+MODELS: dict[str, Model] = {
+    "lstm-gan": Model(
+        "LSTMGAN", TrainConfig, "series:LSTMGANRecipe", "generates series (weather, any CSV)"
+    ),
+}
+
+
+def model_of(key: str | Settings) -> Model:
+    """The model by its kind, or by settings; raises InputError for one that is not known."""
+    for model in MODELS.values():
+        if key == model.kind or type(key) is model.config:
+            return model
+    raise InputError(f"a model {key if isinstance(key, str) else type(key).__name__} is not known")

@@ -1,0 +1,1 @@
+"""How each model is trained, judged and used; see :class:`~.base.Recipe`."""

@@ -1,0 +1,125 @@
+"""What a recipe is."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ganlstm_fast.nn import spectral_norm_step
+from ganlstm_fast.nn.spectral_norm import SpectralNorm
+from ganlstm_fast.training.config import Settings
+
+if TYPE_CHECKING:
+    from ganlstm_fast.training.state import Run, State
+
+
+class Recipe(ABC):
+    """How a model is trained: its data, networks, step, and what a run leaves.
+
+    Args:
+        config: the settings.
+
+    Raises:
+        InputError: data that cannot be used.
+
+    Attributes:
+        columns: names of the numbers that a step gives.
+        name: of the data, for the run's folder.
+        data: what a checkpoint tells of the data: its ``fingerprint``, and all that :meth:`model`
+            and what uses a trained model need to know of it.
+        size: how many samples make an epoch.
+    """
+
+    columns: ClassVar[tuple[str, ...]]
+    name: str
+    data: dict[str, Any]
+    size: int
+
+    def __init__(self, config: Settings) -> None:
+        self.config = config
+
+    @staticmethod
+    @abstractmethod
+    def model(config: Any, data: dict[str, Any]) -> nn.Module:
+        """The model, with weights drawn from torch's generator."""
+
+    def untrained(self) -> nn.Module:
+        """The model before training; the same seed gives the same weights."""
+        return build(type(self), self.config, self.data)
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What is trained on, in some words."""
+
+    @abstractmethod
+    def setup(self, fabric: Fabric) -> None:
+        """Make networks and optimisers, and move them and the data to the device."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, Any]:
+        """All that has a state to be saved, by name; ``model`` and what belongs to it."""
+
+    @abstractmethod
+    def step(self, state: State) -> Tensor:
+        """Train a step.
+
+        Returns:
+            [len(columns)], without a graph and on the run's device: nothing waits for it.
+        """
+
+    @abstractmethod
+    def best_part(self) -> nn.Module:
+        """The network whose weights early stopping keeps and samples are made with."""
+
+    @abstractmethod
+    def watched(self) -> float:
+        """What early stopping watches, the lower the better. Leaves no trace."""
+
+    def troubles(self, state: State) -> dict[str, str]:
+        """Signs that training goes wrong: what is told once, by name."""
+        return {}
+
+    @abstractmethod
+    def finish(self, run: Run, progress: Any) -> dict[str, Any]:
+        """Write pictures and tables into the run's folder; returns the scores, for JSON."""
+
+
+def build(recipe: type[Recipe], config: Settings, data: dict[str, Any]) -> nn.Module:
+    """The untrained model of a run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return recipe.model(config, data)
+
+
+def shared_norm(module: nn.Module) -> AbstractContextManager[None]:
+    """One power iteration for all calls in the block, where the module has spectral norm."""
+    has = any(isinstance(part, SpectralNorm) for part in module.modules())
+    return spectral_norm_step(module) if has else nullcontext()
+
+
+def adam(module: nn.Module, config: Settings, lr: float, betas: tuple[float, float]) -> Optimizer:
+    # Fabric cannot clip gradients that a fused optimiser would scale itself.
+    fused = config.precision != "16-mixed"
+    return torch.optim.Adam(module.parameters(), lr, betas, fused=fused)
+
+
+def update(
+    fabric: Fabric, network: nn.Module, loss: Tensor, optimiser: Optimizer, clip: float
+) -> Tensor:
+    """Step ``network`` down ``loss``; returns the norm of the gradient before clipping."""
+    optimiser.zero_grad(set_to_none=True)
+    fabric.backward(loss)
+    largest = clip if clip > 0 else math.inf
+    norm = fabric.clip_gradients(network, optimiser, max_norm=largest, error_if_nonfinite=False)
+    optimiser.step()
+    if getattr(fabric.strategy.precision, "scaler", None) is not None:
+        # The scaler has left out the step where the gradient is not finite, which is no trouble.
+        norm = norm.where(norm.isfinite(), 0)
+    return norm

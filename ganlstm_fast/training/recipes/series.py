@@ -1,0 +1,90 @@
+"""Generated series: the LSTM-GAN."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor, nn
+
+from ganlstm_fast.models import LSTMGAN
+from ganlstm_fast.training.configs import TrainConfig
+from ganlstm_fast.training.data import MinMaxScaler, Series, load_series, windows
+from ganlstm_fast.training.outputs import finish_series, write_series
+from ganlstm_fast.training.recipes.gan import GANRecipe
+
+
+def scaled(config: Any, fit_to: int | None = None) -> tuple[Series, Tensor, dict[str, Any]]:
+    """The table, its rows in [0, 1], and what a checkpoint tells of it.
+
+    Args:
+        fit_to: the scaler is fitted to so many first rows; None: to all.
+    """
+    series = load_series(config.data, config.columns)
+    scaler = MinMaxScaler.fit(series.values[:fit_to])
+    data = {
+        "name": series.name,
+        "columns": list(series.columns),
+        "fingerprint": series.fingerprint,
+        "minimum": scaler.minimum,
+        "maximum": scaler.maximum,
+    }
+    return series, scaler.scale(series.values), data
+
+
+def scaler_of(data: dict[str, Any]) -> MinMaxScaler:
+    return MinMaxScaler(data["minimum"], data["maximum"])
+
+
+class LSTMGANRecipe(GANRecipe):
+    """Windows of a table."""
+
+    config: TrainConfig
+
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.series, self.rows, self.data = scaled(config)
+        self.name = self.series.name
+        self.samples, self.inputs = windows(self.rows, config.seq_len), {}
+
+    @staticmethod
+    def model(config: TrainConfig, data: dict[str, Any]) -> nn.Module:
+        return LSTMGAN(
+            len(data["columns"]),
+            config.noise,
+            config.hidden,
+            config.layers,
+            bidirectional=config.bidirectional,
+            critic=config.critic,
+            spectral_norm=config.spectral_norm,
+        )
+
+    def describe(self) -> str:
+        rows, channels = self.rows.shape
+        return (
+            f"{self.name}: {rows} rows of {channels} columns ({', '.join(self.series.columns)}), "
+            f"windows of {self.config.seq_len}"
+        )
+
+    def noise(self, generator: nn.Module, count: int, random: torch.Generator) -> Tensor:
+        return generator.noise(count, self.config.seq_len, random)
+
+    def finish(self, run: Any, progress: Any) -> dict[str, Any]:
+        return finish_series(self, run, progress)
+
+    @staticmethod
+    def generate(
+        model: nn.Module, config: TrainConfig, data: dict[str, Any], count: int, seed: int
+    ) -> Tensor:
+        """Series [count, seq_len, channels] in the data's units."""
+        random = torch.Generator(next(model.parameters()).device).manual_seed(seed)
+        made = model.generator.sample(count, config.seq_len, random).cpu()
+        return scaler_of(data).unscale(made)
+
+    @staticmethod
+    def write(path: Path | TextIO, made: Tensor, data: dict[str, Any]) -> str:
+        """Write ``made`` as CSV; returns what it is, in words."""
+        write_series(path, made, data["columns"])
+        count, steps, channels = made.shape
+        return f"{count} series of {steps} steps and {channels} columns"

@@ -1,0 +1,230 @@
+"""What a run consists of: its state, and its folder on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from ganlstm_fast.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from ganlstm_fast.training.config import Settings, flag
+from ganlstm_fast.training.configs import model_of
+from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.fabric import Share, make_fabric
+from ganlstm_fast.training.recipes.base import Recipe
+
+
+class State:
+    """All that changes while a run trains, so that a run that is resumed goes on exactly.
+
+    Args:
+        recipe: what is trained, not set up yet.
+        fabric: launched.
+
+    Attributes:
+        config: the recipe's settings, with the number of steps that ``epochs`` makes.
+        generator: of all random numbers; the same in all processes.
+        share: the samples of a batch that this process takes.
+        history: [steps, len(recipe.columns)], the numbers of each step.
+        best: of early stopping: the best ``value`` of what is watched, its ``step``, the
+            ``weights`` then, and the checkpoints ``since``.
+        signs: of each sign of trouble, at how many checkpoints in a row it was there.
+    """
+
+    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
+        config = recipe.config
+        if config.epochs is not None:
+            per_epoch = math.ceil(recipe.size / config.batch_size)
+            config = dataclasses.replace(config, steps=config.epochs * per_epoch)
+        self.recipe, self.fabric, self.config = recipe, fabric, config
+        self.device = fabric.device
+        self.share = Share(fabric.global_rank, fabric.world_size)
+        recipe.setup(fabric)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.step = 0
+        self.history = torch.full((config.steps, len(recipe.columns)), math.nan, device=self.device)
+        self.best: dict[str, Any] = {}
+        self.signs: dict[str, int] = {}
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "config": self.config.to_dict(),
+            "data": self.recipe.data,
+            "step": self.step,
+            "history": self.history[: self.step].clone(),
+            "random": self.generator.get_state(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "best": self.best,
+            "signs": self.signs,
+            **{name: part.state_dict() for name, part in self.recipe.parts().items()},
+        }
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Take up where ``content`` of :func:`load_checkpoint` was saved."""
+        self.step = content["step"]
+        self.history[: self.step] = content["history"].to(self.device)
+        self.generator.set_state(content["random"])
+        self.fabric.strategy.precision.load_state_dict(content.get("precision", {}))
+        self.best = content.get("best", {})
+        self.signs = content.get("signs", {})
+        for name, part in self.recipe.parts().items():
+            part.load_state_dict(content[name])
+
+    def own_generator(self) -> torch.Generator:
+        """A generator of which this process draws for itself, at the state that the run is in."""
+        if self.share.count == 1:
+            return self.generator
+        seed = torch.randint(2**62, (), generator=self.generator, device=self.device).item()
+        return torch.Generator(self.device).manual_seed(int(seed) + self.share.rank)
+
+    def last(self, column: str) -> Tensor:
+        """The number of the step before; not a number in the first one."""
+        return self.history[max(0, self.step - 1), self.recipe.columns.index(column)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run on disk: its folder and its state, new or resumed."""
+
+    folder: Path
+    state: State
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / CHECKPOINT
+
+    def save(self) -> None:
+        """Write the checkpoint; only the first process does."""
+        on_first(self.state.fabric, lambda: save(self.checkpoint, self.state))
+
+
+def save(path: Path, state: State) -> None:
+    save_checkpoint(path, model_of(state.config).kind, state.content())
+
+
+def on_first(fabric: Fabric, action: Any) -> Any:
+    """What ``action()`` returns in the first process, in all of them.
+
+    Raises:
+        InputError: it raised one there.
+    """
+    if fabric.world_size == 1:
+        return action()
+    result: tuple[Any, str | None] = (None, None)
+    if fabric.is_global_zero:
+        try:
+            result = action(), None
+        except InputError as error:
+            result = None, str(error)
+    value, error = fabric.broadcast(result)
+    if error is not None:
+        raise InputError(error)
+    return value
+
+
+def start_run(config: Settings, out: Path | None = None) -> Run:
+    """Check everything, then make the folder of a new run with its first checkpoint.
+
+    Args:
+        out: the folder; None is the first free one of ``runs/NAME``, ``runs/NAME-2``, ...
+
+    Raises:
+        InputError: data or settings that cannot be used, or a folder that cannot be written or
+            holds a run already. Then nothing is left behind.
+    """
+    if config.data is not None:
+        # So that the run can be resumed from another folder.
+        config = dataclasses.replace(config, data=str(Path(config.data).absolute()))
+    if out is not None and (out / CHECKPOINT).exists():
+        raise InputError(
+            f"{out} holds a run already; go on with it with --resume {out}, or choose another --out"
+        )
+    fabric = make_fabric(config)
+    recipe = model_of(config).load()(config)
+    fabric.launch()
+    state = State(recipe, fabric)
+    return Run(on_first(fabric, lambda: _make_folder(out, state)), state)
+
+
+def _make_folder(out: Path | None, state: State) -> Path:
+    if out is None:
+        out = Path("runs") / state.recipe.name
+        number = 1
+        while out.exists():
+            number += 1
+            out = out.with_name(f"{state.recipe.name}-{number}")
+    # Those that do not exist yet, the innermost first.
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        save(out / CHECKPOINT, state)
+    except (OSError, InputError) as error:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"cannot make the folder {out}: {error.strerror}; choose another --out"
+        ) from None
+    return out
+
+
+def resume_run(folder: Path, changes: dict[str, Any] | None = None) -> Run:
+    """A run from its checkpoint.
+
+    Args:
+        changes: settings to change; only those that are ``resumable`` may.
+
+    Raises:
+        InputError: no checkpoint that can be read, data that is not what the run was trained on, or
+            a change that would alter what has been trained.
+    """
+    content = load_checkpoint(folder)
+    model = model_of(content["kind"])
+    config = changed(model.config.from_dict(content["config"]), changes or {})
+    fabric = make_fabric(config)
+    recipe = model.load()(config)
+    if recipe.data["fingerprint"] != content["data"]["fingerprint"]:
+        raise InputError(
+            f"{config.data or 'the bundled data'} is not what this run was trained on; give that "
+            "data with --data, or start a new run"
+        )
+    fabric.launch()
+    state = State(recipe, fabric)
+    if state.config.steps < content["step"]:
+        raise InputError(
+            f"--steps: the run has done {content['step']} already; expected as many or more"
+        )
+    try:
+        state.restore(content)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}: the checkpoint does not fit its settings: {reason}") from None
+    return Run(folder if folder.is_dir() else folder.parent, state)
+
+
+def changed(config: Settings, changes: dict[str, Any]) -> Settings:
+    """``config`` with ``changes``; raises InputError for one that a resumed run cannot have."""
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for name, value in list(changes.items()):
+        if name not in fields:
+            raise InputError(f"{flag(name)} is no option of the run's model")
+        if value == getattr(config, name):
+            del changes[name]
+        elif not fields[name].metadata["resumable"]:
+            raise InputError(
+                f"{flag(name)} cannot change when a run is resumed (it has "
+                f"{getattr(config, name)}); leave it out, or start a new run"
+            )
+    if "steps" in changes:
+        changes.setdefault("epochs", None)
+    return dataclasses.replace(config, **changes)

@@ -1,0 +1,126 @@
+"""What a trained run makes: the generator, and whatever else its model can do."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganlstm_fast.training.checkpoint import load_checkpoint
+from ganlstm_fast.training.config import Settings
+from ganlstm_fast.training.configs import MODELS, model_of
+from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.fabric import find_device
+from ganlstm_fast.training.recipes.base import Recipe, build
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model from a checkpoint, in eval mode; a GAN's generator has its averaged weights.
+
+    Attributes:
+        recipe: the class of its recipe.
+        config: its settings.
+        data: what the checkpoint tells of the data.
+        content: all of the checkpoint.
+    """
+
+    recipe: type[Recipe]
+    config: Settings
+    data: dict[str, Any]
+    model: nn.Module
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return next(n for n, model in MODELS.items() if model.config is type(self.config))
+
+    def able(self, what: str) -> Any:
+        """The recipe's function ``what``; raises InputError where its model has none."""
+        found = getattr(self.recipe, what, None)
+        if found is None:
+            able = [n for n, model in MODELS.items() if hasattr(model.load(), what)]
+            raise InputError(f"a run of {self.name} cannot {what}; runs of {', '.join(able)} can")
+        return found
+
+
+def load_trained(run: str | Path, device: str = "cpu") -> Trained:
+    """The model of a run.
+
+    Args:
+        run: the run's folder, or its checkpoint.
+
+    Raises:
+        InputError: a checkpoint that cannot be used, or a device that is not there.
+    """
+    content = load_checkpoint(Path(run))
+    found = model_of(content["kind"])
+    config, data, recipe = found.config.from_dict(content["config"]), content["data"], found.load()
+    where = find_device(device)
+    model = build(recipe, config, data)
+    try:
+        model.load_state_dict(content["model"])
+        weights = content.get("best", {}).get("weights")
+        if "average" in content:
+            if weights is None:
+                prefix = "module."
+                average = content["average"].items()
+                weights = {k.removeprefix(prefix): v for k, v in average if k.startswith(prefix)}
+            model.generator.load_state_dict(weights)
+        elif weights is not None:
+            model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{run}: the checkpoint does not fit its settings: {reason}") from None
+    return Trained(recipe, config, data, model.to(where).eval(), content)
+
+
+def generate(
+    run: str | Path, count: int, seed: int = 0, device: str = "cpu"
+) -> tuple[Tensor, list[str]]:
+    """Samples from the generator of a run.
+
+    Args:
+        run: the run's folder, or its checkpoint.
+
+    Returns:
+        Of series: [count, steps, channels] float64 in the units of the run's data, and the
+        channels' names.
+
+    Raises:
+        InputError: a checkpoint that cannot be used, ``count`` below 1, or a device not there.
+    """
+    if count < 1:
+        raise InputError(f"-n: expected 1 or more, got {count}")
+    with torch.no_grad():
+        found = load_trained(run, device)
+        made = found.able("generate")(found.model, found.config, found.data, count, seed)
+    return made, found.data.get("columns", [])
+
+
+def generate_to(
+    run: str | Path,
+    count: int = 100,
+    output: str | Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> str | None:
+    """Write samples from the generator of a run to a file, or to the standard output.
+
+    Returns:
+        What was written, in words; None for the standard output.
+
+    Raises:
+        InputError: as :func:`generate`, or a file that cannot be written.
+    """
+    made, _ = generate(run, count, seed, device)
+    found = load_trained(run)
+    if output is None:
+        found.able("write")(sys.stdout, made, found.data)
+        return None
+    return f"wrote {output}: {found.able('write')(Path(output), made, found.data)}"
