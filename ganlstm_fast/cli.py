@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ganlstm_fast.cli_options import build_parser, parse
@@ -159,7 +161,82 @@ def _generate(options: dict[str, Any]) -> int:
     return 0
 
 
-COMMANDS = {"explain": _explain, "generate": _generate, "list": _list, "train": _train}
+def _evaluate(options: dict[str, Any]) -> int:
+    from ganlstm_fast.training import evaluate_run
+
+    quiet, as_json = options["quiet"], options["json"]
+    metrics = evaluate_run(
+        options["run"], options["metrics"], options["device"], _bar(quiet or as_json)
+    )
+    if as_json:
+        print(json.dumps(metrics, indent=2))
+    elif not quiet:
+        _print_scores(metrics)
+    return 0
+
+
+def _score(options: dict[str, Any]) -> int:
+    from ganlstm_fast.training import score
+
+    table = score(options["run"], options["data"], options["seed"], options["device"])
+    return _write_table(options, table, f"the scores of {len(table)} windows")
+
+
+def _forecast(options: dict[str, Any]) -> int:
+    from ganlstm_fast.training import forecast
+    from ganlstm_fast.training.outputs import series_table
+
+    made, columns = forecast(options["run"], options["data"], options["device"])
+    table = series_table(made[None], columns).drop(columns="sample")
+    return _write_table(options, table, f"{len(made)} steps of {len(columns)} columns")
+
+
+def _write_table(options: dict[str, Any], table: Any, what: str) -> int:
+    from ganlstm_fast.training.outputs import write_table
+
+    if options["output"] is None:
+        write_table(sys.stdout, table)
+        return 0
+    write_table(Path(options["output"]), table)
+    if not options["quiet"]:
+        print(f"wrote {options['output']}: {what}")
+    return 0
+
+
+def _report(options: dict[str, Any]) -> int:
+    from ganlstm_fast.training.report import write_report
+
+    path = write_report(options["run"], options["output"], options["device"])
+    if not options["quiet"]:
+        print(f"wrote {path}")
+    return 0
+
+
+def _bench(options: dict[str, Any]) -> int:
+    import ganlstm_fast
+
+    folder = Path(ganlstm_fast.__file__).parents[1]
+    if not (folder / "benchmarks" / "cases.py").exists():
+        return _fail(
+            "bench: the benchmarks are not part of an installed package; clone the repository, "
+            "install it there with pip install -e ., and run this again"
+        )
+    select = ["-k", options["select"]] if options["select"] else []
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", *select]
+    return subprocess.run(command, cwd=folder, check=False).returncode
+
+
+COMMANDS = {
+    "bench": _bench,
+    "evaluate": _evaluate,
+    "explain": _explain,
+    "forecast": _forecast,
+    "generate": _generate,
+    "list": _list,
+    "report": _report,
+    "score": _score,
+    "train": _train,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -22,12 +22,21 @@ from ganlstm_fast.training.errors import InputError, TrainingError
 if TYPE_CHECKING:
     from ganlstm_fast.training.api import TrainResult, train
     from ganlstm_fast.training.outputs import write_series
-    from ganlstm_fast.training.using import generate, load_trained
+    from ganlstm_fast.training.using import (
+        evaluate_run,
+        forecast,
+        generate,
+        load_trained,
+        score,
+    )
 
 _LATER = {
     "TrainResult": "api",
+    "evaluate_run": "using",
+    "forecast": "using",
     "generate": "using",
     "load_trained": "using",
+    "score": "using",
     "train": "api",
     "write_series": "outputs",
 }
@@ -39,8 +48,11 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainingError",
+    "evaluate_run",
+    "forecast",
     "generate",
     "load_trained",
+    "score",
     "train",
     "write_series",
 ]

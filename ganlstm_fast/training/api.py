@@ -82,6 +82,8 @@ def train(
         line = f"training on {run.state.recipe.describe()}; writing to {run.folder}"
     state, first = run.state, run.state.fabric.is_global_zero
     if first:
+        for note in run.state.recipe.notes:
+            warn(note)
         announce(line)
     else:
         progress, warn = _no_bar, lambda line: None

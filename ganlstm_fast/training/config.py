@@ -12,7 +12,8 @@ import math
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 from ganlstm_fast.losses import LOSSES
 from ganlstm_fast.training.errors import InputError
@@ -132,6 +133,12 @@ class Settings:
         if not ok:
             raise InputError(f"{flag(name)}: expected {expected}, got {getattr(self, name)}")
 
+    def located(self: ConfigT) -> ConfigT:
+        """With the whole path of the data, so that a run can be resumed from another folder."""
+        if self.data is None:
+            return self
+        return dataclasses.replace(self, data=str(Path(self.data).absolute()))
+
     def to_dict(self) -> dict[str, Any]:
         """For a checkpoint: only numbers, strings, lists and None."""
         values = dataclasses.asdict(self)
@@ -152,7 +159,10 @@ class Settings:
     def types(cls) -> dict[str, type]:
         """The type of each setting by name, ``tuple`` for several values; None is left out."""
         found = {}
+        fields = {field.name for field in dataclasses.fields(cls)}
         for name, hint in typing.get_type_hints(cls).items():
+            if name not in fields:
+                continue
             kinds = [k for k in typing.get_args(hint) if k is not type(None)] or [hint]
             kind = hint if typing.get_origin(hint) is tuple else kinds[0]
             found[name] = typing.get_origin(kind) or kind
@@ -167,6 +177,8 @@ def flag(name: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class GANSettings(Settings):
     """Settings of a run that trains a generator against a critic."""
+
+    augmentations: ClassVar[tuple[str, ...]] = ("jitter", "scale", "shift")
 
     loss: str = option("wgan-gp", "of critic and generator", choices=tuple(LOSSES))
     label_smoothing: float = option(
@@ -195,6 +207,13 @@ class GANSettings(Settings):
     beta2: float = option(0.9, "of Adam", DECAY)
     n_critic: int = option(3, "steps of the critic for one of the generator", COUNT)
     ema: float = option(0.999, "decay of the averaged weights that samples are drawn from", DECAY)
+    augment: tuple[str, ...] | None = option(
+        # Zhao et al., Differentiable Augmentation for Data-Efficient GAN Training, 2020.
+        None,
+        "change what the critic sees, real and generated, at random: jitter, scale, shift, and of "
+        "images flip (none)",
+        metavar="A,B",
+    )
     warmup_d: int = option(0, "first steps in which only the critic is trained", NATURAL)
     warmup_g: int = option(
         0, "steps after those in which only the generator is, against a fixed critic", NATURAL
@@ -204,6 +223,8 @@ class GANSettings(Settings):
     def check(self) -> None:
         ok = self.label_smoothing == 0 or LOSSES[self.loss].has_real_label
         self._require("label_smoothing", ok, f"0 with --loss {self.loss}")
+        ok = set(self.augment or ()) <= set(self.augmentations)
+        self._require("augment", ok, f"some of {', '.join(self.augmentations) or 'nothing'}")
 
 
 @dataclass(frozen=True, kw_only=True)

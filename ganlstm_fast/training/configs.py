@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ganlstm_fast.losses import LOSSES
 from ganlstm_fast.training.config import (
@@ -25,6 +25,8 @@ from ganlstm_fast.training.config import (
 from ganlstm_fast.training.errors import InputError
 
 LOSS_NAMES = tuple(LOSSES)
+# Made data, not a file.
+SINES = "sines"
 CRITICS = ("lstm", "bilstm", "attention", "conv")
 
 
@@ -70,7 +72,17 @@ class TrainConfig(TableOptions, SequenceGANOptions, GANSettings):
     ``ganlstm-fast train lstm-gan --help`` says what each is.
     """
 
+    data: str | None = data_option(
+        None,
+        "column names, and numbers below them, or sines: TimeGAN's made series (bundled weather)",
+        resumable=True,
+        metavar="FILE.csv",
+    )
     seq_len: int = data_option(24, "rows in a window", TWO)
+    score_seeds: int = run_option(1, "times that TimeGAN's scores are taken", COUNT)
+
+    def located(self) -> TrainConfig:
+        return self if self.data == SINES else super().located()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +121,13 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
     history: int = data_option(100, "rows that a forecast is made from", COUNT)
     horizon: int = data_option(1, "rows that are forecast", COUNT)
     held_out: int = data_option(
-        365, "last rows, to test on; as many before them are watched", COUNT
+        365, "last rows, to test on; half as many before them are watched", TWO
     )
     quantiles: tuple[float, ...] | None = model_option(
         None, "forecast these instead of the mean, with 0.5 in the middle (mean)", metavar="A,B,C"
     )
     attention: str | None = model_option(None, "over the steps (none)", choices=("additive", "dot"))
+    residual: bool = model_option(False, "forecast the difference from the last row")
     period: int = data_option(365, "rows in a year, for the simple forecast of last year", COUNT)
     batch_size: int = option(64, "samples a step, over all processes together", COUNT)
     patience: int = option(
@@ -151,6 +164,8 @@ class ClassifierConfig(LSTMOptions, SupervisedSettings):
 @dataclass(frozen=True, kw_only=True)
 class ImageOptions:
     """Images to learn."""
+
+    augmentations: ClassVar = ("jitter", "scale", "shift", "flip")
 
     data: str | None = data_option(
         None,
@@ -214,6 +229,8 @@ class DCGANConfig(ImageOptions, GANSettings):
 class TextGANConfig(SequenceGANOptions, GANSettings):
     """Settings of a ``text-gan``."""
 
+    augmentations: ClassVar = ()
+
     data: str | None = data_option(
         None, "text in UTF-8 (bundled sonnets)", resumable=True, metavar="FILE.txt"
     )
@@ -250,6 +267,35 @@ class Model:
 MODELS: dict[str, Model] = {
     "lstm-gan": Model(
         "LSTMGAN", TrainConfig, "series:LSTMGANRecipe", "generates series (weather, any CSV)"
+    ),
+    "conditional-lstm-gan": Model(
+        "ConditionalLSTMGAN",
+        ConditionalConfig,
+        "conditional:ConditionalRecipe",
+        "generates series for a month, or after a history",
+    ),
+    "mlp-gan": Model(
+        "MLPGAN", MLPGANConfig, "images:MLPGANRecipe", "generates images, by fully connected layers"
+    ),
+    "dcgan": Model("DCGAN", DCGANConfig, "images:DCGANRecipe", "generates images, by convolutions"),
+    "text-gan": Model("TextGAN", TextGANConfig, "text:TextGANRecipe", "generates text"),
+    "lstm-forecaster": Model(
+        "LSTMForecaster",
+        ForecasterConfig,
+        "forecaster:ForecasterRecipe",
+        "forecasts series (weather, any CSV)",
+    ),
+    "lstm-classifier": Model(
+        "LSTMClassifier",
+        ClassifierConfig,
+        "classifier:ClassifierRecipe",
+        "classifies sequences (digits, row by row)",
+    ),
+    "anomaly": Model(
+        "AnomalyLSTMGAN",
+        AnomalyConfig,
+        "anomaly:AnomalyRecipe",
+        "scores how unusual windows of a series are",
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -31,11 +32,16 @@ def write_series(path: Path | TextIO, series: Tensor, columns: Sequence[str]) ->
     Raises:
         InputError: the file cannot be written.
     """
+    write_table(path, series_table(series, columns))
+
+
+def series_table(series: Tensor, columns: Sequence[str]) -> pd.DataFrame:
+    """The table that :func:`write_series` writes."""
     count, steps, channels = series.shape
     table = pd.DataFrame(series.reshape(-1, channels).numpy(), columns=list(columns))
     table.insert(0, "sample", torch.arange(1, count + 1).repeat_interleave(steps).numpy())
     table.insert(1, "step", torch.arange(1, steps + 1).repeat(count).numpy())
-    write_table(path, table)
+    return table
 
 
 def write_table(path: Path | TextIO, table: pd.DataFrame) -> None:
@@ -90,24 +96,29 @@ def finish_series(recipe: Any, run: Run, progress: type[tqdm]) -> dict[str, Any]
     state, config = run.state, run.state.config
     generator = torch.Generator(state.device).manual_seed(config.seed)
     real, scaler = recipe.samples.cpu(), scaler_of(recipe.data)
-    generated = trained(run).sample(len(real), config.seq_len, generator).cpu()
+    sizes = len(real), config.seq_len, generator
+    generated = trained(run).sample(*sizes, **recipe.inputs).cpu()
     in_units, columns = scaler.unscale(generated), recipe.data["columns"]
     write_series(run.folder / "samples.csv", in_units, columns)
-    units = recipe.series.units
-    plot_samples(run.folder / "samples.png", scaler.unscale(real), in_units, columns, units)
+    in_place = run.folder / "samples.png"
+    plot_samples(in_place, scaler.unscale(real), in_units, columns, recipe.units)
     if config.metrics == "none":
         return {}
-    protocol = PROTOCOLS[config.metrics]
+    protocol = dataclasses.replace(PROTOCOLS[config.metrics], seeds=config.score_seeds)
     untrained = recipe.untrained().to(state.device).generator
     with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
         scores = _scores(
-            recipe.rows,
+            recipe.real_to_score,
             generated,
-            untrained.sample(len(real), config.seq_len, generator).cpu(),
+            untrained.sample(*sizes, **recipe.inputs).cpu(),
             protocol=protocol,
             seed=config.seed,
             tick=bar.update,
         )
+    if config.seq_len > 2 and len(real) >= 4:
+        from ganlstm_fast.training.metrics.series import compare_series
+
+        scores |= compare_series(real, generated, seed=config.seed)
     return {"protocol": vars(protocol), **scores}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,7 +28,8 @@ STYLE = {
 }
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
 
@@ -96,7 +98,7 @@ def plot_samples(
         axes[0][2].legend(frameon=False, loc="upper right")
         axes[-1][2].set_xlabel("share")
         figure.align_ylabels(axes[:, 0])
-        _save(figure, path)
+        save_figure(figure, path)
 
 
 def _smooth(values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -113,12 +115,25 @@ def plot_losses(path: Path, history: Tensor, names: Sequence[str]) -> None:
     """
     curves = dict(zip(names, history.cpu().numpy().T, strict=True))
     both = ("critic", REAL), ("generator", FAKE)
+    if "loss" in curves:
+        panels = (
+            ("Loss", (("loss", "", REAL),), "log"),
+            ("Gradient norm", (("grad_norm", "", REAL),), "log"),
+        )
+        _plot_curves(path, curves, panels, "step")
+        return
     panels = (
         ("Losses", (("loss_d", *both[0]), ("loss_g", *both[1])), "linear"),
         ("Critic gap: E[score of real] - E[score of generated]", (("gap", "", REAL),), "linear"),
         ("Gradient norm", (("grad_norm_d", *both[0]), ("grad_norm_g", *both[1])), "log"),
     )
-    width = max(1, len(history) // 100)
+    _plot_curves(path, curves, panels, "generator step")
+
+
+def _plot_curves(
+    path: Path, curves: dict[str, np.ndarray], panels: Sequence[Any], step: str
+) -> None:
+    width = max(1, len(next(iter(curves.values()))) // 100)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 7))
         axes = figure.subplots(len(panels), 1, sharex=True)
@@ -134,5 +149,5 @@ def plot_losses(path: Path, history: Tensor, names: Sequence[str]) -> None:
                 ax.axhline(0, color="black", lw=0.6)
             if len(lines) > 1:
                 ax.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-        axes[-1].set_xlabel(f"generator step (bold: mean over {width} steps)")
-        _save(figure, path)
+        axes[-1].set_xlabel(f"{step} (bold: mean over {width} steps)")
+        save_figure(figure, path)

@@ -140,9 +140,7 @@ def start_run(config: Settings, out: Path | None = None) -> Run:
         InputError: data or settings that cannot be used, or a folder that cannot be written or
             holds a run already. Then nothing is left behind.
     """
-    if config.data is not None:
-        # So that the run can be resumed from another folder.
-        config = dataclasses.replace(config, data=str(Path(config.data).absolute()))
+    config = config.located()
     if out is not None and (out / CHECKPOINT).exists():
         raise InputError(
             f"{out} holds a run already; go on with it with --resume {out}, or choose another --out"

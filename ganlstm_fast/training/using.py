@@ -7,15 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ganlstm_fast.training.checkpoint import load_checkpoint
 from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.configs import MODELS, model_of
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.fabric import find_device
+from ganlstm_fast.training.outputs import finish
 from ganlstm_fast.training.recipes.base import Recipe, build
+from ganlstm_fast.training.state import resume_run
+from ganlstm_fast.training.trainer import cpu_threads
 
 
 @dataclass(frozen=True)
@@ -124,3 +129,58 @@ def generate_to(
         found.able("write")(sys.stdout, made, found.data)
         return None
     return f"wrote {output}: {found.able('write')(Path(output), made, found.data)}"
+
+
+def score(
+    run: str | Path, data: str | None = None, seed: int = 0, device: str = "cpu"
+) -> pd.DataFrame:
+    """How unusual each window of a series is, by a run of ``anomaly``.
+
+    Args:
+        data: a CSV file with the columns of the run; None is what the run was trained on.
+        seed: of the search for the noise that makes a window.
+
+    Returns:
+        A line a window: ``first_row`` and ``last_row``, from 1, the score ``total`` and its parts
+        ``critic`` and ``reconstruction``; the higher, the more unusual.
+
+    Raises:
+        InputError: a run or data that cannot be used, or a run of another model.
+    """
+    found = load_trained(run, device)
+    return found.able("score")(found.model, found.config, found.data, data, seed)
+
+
+def forecast(
+    run: str | Path, data: str | None = None, device: str = "cpu"
+) -> tuple[Tensor, list[str]]:
+    """What follows a series, by a run of ``lstm-forecaster``.
+
+    Args:
+        data: a CSV file with the columns of the run; None is what the run was trained on.
+
+    Returns:
+        [horizon, channels] float64 in the units of the data, and the channels' names.
+
+    Raises:
+        InputError: as :func:`score`.
+    """
+    found = load_trained(run, device)
+    return found.able("forecast")(found.model, found.config, found.data, data)
+
+
+def evaluate_run(
+    run: str | Path, metrics: str = "quick", device: str = "cpu", progress: type[tqdm] = tqdm
+) -> dict[str, Any]:
+    """Score a run's model on the data that it was trained on, and write its files anew.
+
+    Returns:
+        What metrics.json then holds.
+
+    Raises:
+        InputError: as when a run is resumed.
+    """
+    changes = {"metrics": metrics, "device": device, "devices": 1, "nodes": 1, "strategy": "auto"}
+    state = resume_run(Path(run), changes)
+    with cpu_threads(state.state.config.threads), torch.random.fork_rng():
+        return finish(state, progress)

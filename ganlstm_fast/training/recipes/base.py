@@ -35,15 +35,18 @@ class Recipe(ABC):
         data: what a checkpoint tells of the data: its ``fingerprint``, and all that :meth:`model`
             and what uses a trained model need to know of it.
         size: how many samples make an epoch.
+        notes: what is to be told about the data.
     """
 
     columns: ClassVar[tuple[str, ...]]
     name: str
     data: dict[str, Any]
     size: int
+    notes: list[str]
 
     def __init__(self, config: Settings) -> None:
         self.config = config
+        self.notes = []
 
     @staticmethod
     @abstractmethod

@@ -17,6 +17,7 @@ from ganlstm_fast.losses import gan_loss
 from ganlstm_fast.models.base import eval_mode
 from ganlstm_fast.nn import spectral_norm_step
 from ganlstm_fast.nn.spectral_norm import SpectralNorm
+from ganlstm_fast.training.augment import Augment
 from ganlstm_fast.training.config import GANSettings
 from ganlstm_fast.training.fabric import synchronised
 from ganlstm_fast.training.recipes.base import Recipe, adam, update
@@ -90,6 +91,7 @@ class GANRecipe(Recipe):
         self.weight = config.penalty
         if self.weight is None:
             self.weight = 10.0 if self.loss.penalty else 1.0
+        self.augment = Augment(names=config.augment or ())
         self.normed = any(isinstance(part, SpectralNorm) for part in self.raw.critic.modules())
 
     def parts(self) -> dict[str, Any]:
@@ -114,7 +116,8 @@ class GANRecipe(Recipe):
         for critic_step in range(first, first + (config.n_critic if train_d else 1)):
             batch = self.draw(state)
             with self._shared(), torch.set_grad_enabled(train_d):
-                real, fake = batch.real, self.make(batch, state)
+                real = self.changed(batch.real, state)
+                fake = self.changed(self.make(batch, state), state)
                 twice = {name: torch.cat((value, value)) for name, value in batch.inputs.items()}
                 scores = self.critic(torch.cat((real, fake)), **twice)
                 real_scores, fake_scores = scores.split(len(real))
@@ -122,7 +125,7 @@ class GANRecipe(Recipe):
                 if self.weight == 0 or not train_d:
                     penalty = loss_d.new_zeros(())
                 elif critic_step % config.penalty_every == 0:
-                    penalty = self.penalty(batch, fake, state)
+                    penalty = self.penalty(real, fake, batch, state)
                     total = loss_d + config.penalty_every * penalty
                 if train_d:
                     norm_d = update(self.fabric, self.critic, total, self.optimiser_d, config.clip)
@@ -132,10 +135,11 @@ class GANRecipe(Recipe):
         # scores of real samples then have no graph.
         self.raw.critic.requires_grad_(False)
         with self._shared(), torch.set_grad_enabled(train_g):
-            fake = self.make(batch, state, self.generator)
-            real_scores = self.score(real, batch) if self.loss.generator_needs_real else None
-            fake_scores, real_scores = self._compared(self.score(fake, batch), real_scores)
-            loss_g = self.loss.generator(fake_scores, real_scores)
+            fake = self.changed(self.make(batch, state, self.generator), state)
+            needed = self.loss.generator_needs_real
+            real_scores = self._scores(real, **batch.inputs) if needed else None
+            fake_scores = self._scores(fake, **batch.inputs)
+            loss_g = self.loss.generator(*self._compared(fake_scores, real_scores))
             if train_g:
                 norm_g = update(self.fabric, self.generator, loss_g, self.optimiser_g, config.clip)
         self.raw.critic.requires_grad_(True)
@@ -170,20 +174,25 @@ class GANRecipe(Recipe):
     # Whether the generator draws random numbers of its own.
     draws = False
 
-    def score(self, samples: Tensor, batch: Batch) -> Tensor:
-        """The critic's scores, not for a step of the critic."""
-        return self._scores(samples, **batch.inputs)
-
     def _scores(self, samples: Tensor, **inputs: Tensor) -> Tensor:
+        """The critic's scores, but for the loss of the critic's own step."""
         # Past Fabric's wrapper: DDP has nothing to do here, and Fabric takes any backward through
         # its wrapper for the loss's, also the first of a penalty.
         with self.fabric.autocast():
             return self.raw.critic(samples, **inputs).float()
 
-    def penalty(self, batch: Batch, fake: Tensor, state: State) -> Tensor:
+    def changed(self, samples: Tensor, state: State) -> Tensor:
+        """What the critic sees of ``samples``: augmented, where that is asked for."""
+        if not self.augment.names:
+            return samples
+        whole = samples.new_empty((self.config.batch_size, *samples.shape[1:]))
+        drawn = self.augment.draw(whole, state.generator)
+        mine = {name: state.share(parameter) for name, parameter in drawn.items()}
+        return self.augment(samples, parameters=mine)
+
+    def penalty(self, real: Tensor, fake: Tensor, batch: Batch, state: State) -> Tensor:
         """The gradient penalty of this process's share, in the sum over all that of the batch."""
         kind = self.loss.penalty or "r1"
-        real = batch.real
         if state.share.count > 1 and kind == "wgan-gp":
             # The random numbers of the whole batch. A point between equal ones is that point.
             ones = real.new_ones(self.config.batch_size)

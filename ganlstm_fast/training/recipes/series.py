@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ganlstm_fast.models import LSTMGAN
-from ganlstm_fast.training.configs import TrainConfig
+from ganlstm_fast.training.configs import SINES, TrainConfig
 from ganlstm_fast.training.data import MinMaxScaler, Series, load_series, windows
+from ganlstm_fast.training.datasets import sines
 from ganlstm_fast.training.outputs import finish_series, write_series
 from ganlstm_fast.training.recipes.gan import GANRecipe
 
@@ -38,15 +39,39 @@ def scaler_of(data: dict[str, Any]) -> MinMaxScaler:
 
 
 class LSTMGANRecipe(GANRecipe):
-    """Windows of a table."""
+    """Windows of a table, or series that are made.
+
+    Attributes:
+        real_to_score: as TimeGAN's scores take real series.
+    """
 
     config: TrainConfig
+    real_to_score: Tensor
+    units: dict[str, str]
 
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
+        self.inputs = {}
+        if config.data == SINES:
+            self._make_sines()
+            return
         self.series, self.rows, self.data = scaled(config)
-        self.name = self.series.name
-        self.samples, self.inputs = windows(self.rows, config.seq_len), {}
+        self.name, self.units = self.series.name, self.series.units
+        self.samples = windows(self.rows, config.seq_len)
+        self.real_to_score = self.rows
+
+    def _make_sines(self) -> None:
+        random = torch.Generator().manual_seed(0)
+        self.samples = self.real_to_score = sines(steps=self.config.seq_len, generator=random)
+        channels = self.samples.shape[2]
+        self.name, self.units = SINES, {}
+        self.data = {
+            "name": SINES,
+            "columns": [f"sine{c + 1}" for c in range(channels)],
+            "fingerprint": SINES,
+            "minimum": torch.zeros(channels, dtype=torch.float64),
+            "maximum": torch.ones(channels, dtype=torch.float64),
+        }
 
     @staticmethod
     def model(config: TrainConfig, data: dict[str, Any]) -> nn.Module:
@@ -61,10 +86,12 @@ class LSTMGANRecipe(GANRecipe):
         )
 
     def describe(self) -> str:
-        rows, channels = self.rows.shape
+        columns = self.data["columns"]
+        if self.config.data == SINES:
+            return f"{SINES}: {self.size} series of {len(columns)} columns"
         return (
-            f"{self.name}: {rows} rows of {channels} columns ({', '.join(self.series.columns)}), "
-            f"windows of {self.config.seq_len}"
+            f"{self.name}: {len(self.rows)} rows of {len(columns)} columns "
+            f"({', '.join(columns)}), windows of {self.config.seq_len}"
         )
 
     def noise(self, generator: nn.Module, count: int, random: torch.Generator) -> Tensor:

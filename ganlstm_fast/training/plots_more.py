@@ -1,0 +1,125 @@
+"""Pictures of images, forecasts, classes and anomaly scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ganlstm_fast.training.checkpoint import atomic_write
+from ganlstm_fast.training.datasets.anomalies import KINDS
+from ganlstm_fast.training.plots import FAKE, REAL, STYLE, save_figure
+
+
+def grid(images: Tensor, columns: int, gap: int = 1) -> np.ndarray:
+    """Images [n, channels, height, width] in [-1, 1] side by side: [height, width, 3] uint8."""
+    count, _, height, width = images.shape
+    rows = -(-count // columns)
+    sheet = torch.ones(rows * columns, 3, height + gap, width + gap)
+    sheet[:count, :, :height, :width] = images.clamp(-1, 1).expand(-1, 3, -1, -1) / 2 + 0.5
+    sheet = sheet.view(rows, columns, 3, height + gap, width + gap).permute(0, 3, 1, 4, 2)
+    sheet = sheet.reshape(rows * (height + gap), columns * (width + gap), 3)
+    return (255 * sheet[: -gap or None, : -gap or None]).round().byte().numpy()
+
+
+def write_image(path: Path, images: Tensor) -> None:
+    """Write images as one PNG, pixel by pixel."""
+    sheet = grid(images, max(1, round(len(images) ** 0.5)))
+    with atomic_write(path) as temporary:
+        matplotlib.image.imsave(temporary, sheet, format="png")
+
+
+def plot_images(path: Path, real: Tensor, generated: Tensor, side: int = 8) -> None:
+    """Real images beside generated ones."""
+    shown = min(side * side, len(real), len(generated))
+    some = torch.linspace(0, len(real) - 1, shown).long()
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 4.8))
+        parts = (("Real", real[some]), ("Generated", generated[:shown]))
+        for ax, (title, images) in zip(figure.subplots(1, 2), parts, strict=True):
+            ax.imshow(grid(images, side), interpolation="nearest")
+            ax.set_title(f"{title}, {shown}", fontweight="bold")
+            ax.set_axis_off()
+        save_figure(figure, path)
+
+
+def plot_forecasts(
+    path: Path,
+    rows: Tensor,
+    starts: Tensor,
+    made: Tensor,
+    columns: Sequence[str],
+    units: dict[str, str] | None = None,
+) -> None:
+    """The held-out rows and the forecasts of each made a step before, with their quantiles.
+
+    Args:
+        rows: [rows, channels]. starts: [n]. made: [n, horizon, channels (, quantiles)].
+    """
+    first = made[:, 0].unsqueeze(-1) if made.dim() == 3 else made[:, 0]
+    steps, middle = starts.numpy(), first.shape[-1] // 2
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 1.9 * len(columns) + 0.6))
+        axes = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
+        for c, (ax, name) in enumerate(zip(axes, columns, strict=True)):
+            ax.plot(steps + 1, rows[starts, c], color=REAL, lw=1, label="real")
+            values = first[:, c].numpy()
+            ax.plot(steps + 1, values[:, middle], color=FAKE, lw=1, label="forecast, 1 row ahead")
+            if values.shape[1] > 1:
+                ends = values[:, 0], values[:, -1]
+                ax.fill_between(steps + 1, *ends, color=FAKE, alpha=0.15, lw=0)
+            unit = (units or {}).get(name)
+            ax.set_ylabel(f"{name}\n({unit})" if unit else name)
+        axes[0].legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+        axes[-1].set_xlabel("row")
+        figure.align_ylabels(axes)
+        save_figure(figure, path)
+
+
+def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> None:
+    """How often each class [rows] was taken for each [columns]."""
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(5.2, 4.8))
+        ax = figure.subplots()
+        share = (confusion / confusion.sum(1, keepdim=True).clamp(min=1)).numpy()
+        ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for i, row in enumerate(confusion.tolist()):
+            for j, count in enumerate(row):
+                if count:
+                    colour = "white" if share[i, j] > 0.5 else "black"
+                    ax.text(j, i, str(count), ha="center", va="center", color=colour, fontsize=8)
+        ax.set_xticks(range(len(classes)), classes)
+        ax.set_yticks(range(len(classes)), classes)
+        ax.set_xlabel("predicted")
+        ax.set_ylabel("true")
+        save_figure(figure, path)
+
+
+def plot_scores(path: Path, scores: Tensor, planted: Any) -> None:
+    """The score of each window over the anomalies that were planted."""
+    colours = dict(zip(KINDS, ("#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(10.5, 3))
+        ax = figure.subplots()
+        for event in planted.events:
+            seen = event.kind not in ax.get_legend_handles_labels()[1]
+            ax.axvspan(
+                event.start + 1,
+                event.stop + 1,
+                color=colours[event.kind],
+                alpha=0.5,
+                lw=0,
+                label=event.kind if seen else None,
+            )
+        seq_len = len(planted.rows) - len(scores) + 1
+        ax.plot(np.arange(len(scores)) + 1 + seq_len / 2, scores, color=REAL, lw=1)
+        ax.set_xlabel("row (of a window: its middle)")
+        ax.set_ylabel("score")
+        ax.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+        save_figure(figure, path)

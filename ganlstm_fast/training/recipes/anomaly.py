@@ -1,0 +1,108 @@
+"""Windows of a series that are unlike what was trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ganlstm_fast.models import AnomalyScores, anomaly_scores
+from ganlstm_fast.models.base import eval_mode
+from ganlstm_fast.training.configs import AnomalyConfig
+from ganlstm_fast.training.data import load_series, windows
+from ganlstm_fast.training.datasets import plant_anomalies
+from ganlstm_fast.training.metrics.anomaly import area_under_roc
+from ganlstm_fast.training.outputs import write_table
+from ganlstm_fast.training.plots_more import plot_scores
+from ganlstm_fast.training.recipes.series import LSTMGANRecipe, scaler_of
+from ganlstm_fast.training.state import Run
+
+# Windows of what was trained on, with which others are compared.
+USUAL = 512
+
+
+class AnomalyRecipe(LSTMGANRecipe):
+    """An LSTM-GAN of all but the last rows, which scores these with anomalies planted in them."""
+
+    config: AnomalyConfig
+
+    def __init__(self, config: AnomalyConfig) -> None:
+        super().__init__(config)
+        self.held = self.rows[-config.held_out :]
+        self.samples = windows(self.rows[: -config.held_out], config.seq_len)
+        self.real_to_score = self.rows[: -config.held_out]
+        some = torch.linspace(0, len(self.samples) - 1, min(USUAL, len(self.samples))).long()
+        self.data["usual"] = self.samples[some].clone()
+
+    def finish(self, run: Run, progress: Any) -> dict[str, Any]:
+        """As for an LSTM-GAN, and scores.csv, scores.png and the area under the ROC curve."""
+        metrics = super().finish(run, progress)
+        config = self.config
+        random = torch.Generator().manual_seed(config.seed)
+        planted = plant_anomalies(self.held, config.planted, gap=config.seq_len, generator=random)
+        gan = self.untrained().to(run.state.device)
+        gan.load_state_dict(self.raw.state_dict())
+        gan.generator.load_state_dict(_best(run))
+        scores = scored(gan, config, self.data, planted.rows, config.seed)
+        write_table(run.folder / "scores.csv", table(scores, config.seq_len))
+        plot_scores(run.folder / "scores.png", scores.total, planted)
+        if config.metrics == "none":
+            return metrics
+        areas = {name: area_under_roc(part, planted) for name, part in scores._asdict().items()}
+        metrics["area_under_roc"] = areas
+        metrics["told"] = {
+            f"area under the ROC curve, {name}": ", ".join(f"{k} {v:.3f}" for k, v in area.items())
+            for name, area in areas.items()
+        }
+        return metrics
+
+    @staticmethod
+    def score(
+        model: nn.Module,
+        config: AnomalyConfig,
+        data: dict[str, Any],
+        file: str | None,
+        seed: int = 0,
+    ) -> pd.DataFrame:
+        """The scores of all windows of a series.
+
+        Args:
+            file: of the series; None: what was trained on.
+        """
+        rows = scaler_of(data).scale(load_series(file or config.data, data["columns"]).values)
+        return table(scored(model, config, data, rows, seed), config.seq_len)
+
+
+def _best(run: Run) -> dict[str, Tensor]:
+    best = run.state.best
+    return best["weights"] if best else run.state.recipe.average.module.state_dict()
+
+
+def scored(
+    gan: nn.Module, config: AnomalyConfig, data: dict[str, Any], rows: Tensor, seed: int
+) -> AnomalyScores:
+    """Scores of all windows of ``rows`` [rows, channels] in [0, 1], against usual ones."""
+    where = next(gan.parameters()).device
+    random = torch.Generator(where).manual_seed(seed)
+    usual = data["usual"].to(where)
+    with torch.no_grad(), eval_mode(gan):
+        features = gan.critic.features(usual)
+    options = {
+        "weight": config.weight,
+        "usual_features": features,
+        "generator": random,
+        "steps": config.search_steps,
+    }
+    reference = anomaly_scores(gan, usual, **options)
+    samples = windows(rows, config.seq_len).contiguous().to(where)
+    found = anomaly_scores(gan, samples, reference=reference, **options)
+    return AnomalyScores(*(part.cpu() for part in found))
+
+
+def table(scores: AnomalyScores, seq_len: int) -> pd.DataFrame:
+    """A line a window: its first and last row, from 1, and its scores."""
+    first = torch.arange(1, len(scores.total) + 1).numpy()
+    parts = {name: part.numpy() for name, part in scores._asdict().items()}
+    return pd.DataFrame({"first_row": first, "last_row": first + seq_len - 1, **parts})

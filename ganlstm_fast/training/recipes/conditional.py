@@ -1,0 +1,118 @@
+"""Generated series under a condition: the month, or the rows before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganlstm_fast.models import ConditionalLSTMGAN
+from ganlstm_fast.training.configs import ConditionalConfig
+from ganlstm_fast.training.data import split_by_time, windows
+from ganlstm_fast.training.datasets import load_months
+from ganlstm_fast.training.datasets.series import MONTHS
+from ganlstm_fast.training.outputs import trained
+from ganlstm_fast.training.recipes.series import LSTMGANRecipe, scaler_of
+from ganlstm_fast.training.state import Run
+
+
+class ConditionalRecipe(LSTMGANRecipe):
+    """Windows of a table, each with the month of its middle row, the rows before it, or both."""
+
+    config: ConditionalConfig
+
+    def __init__(self, config: ConditionalConfig) -> None:
+        super().__init__(config)
+        before = config.history if config.condition != "month" else 0
+        length = before + config.seq_len
+        both = windows(self.rows, length)
+        first, last = split_by_time(len(self.rows), length, config.held_out, context=before)
+        inputs = {}
+        if config.condition != "history":
+            months = load_months(config.data, config.date_column)
+            inputs["labels"] = months[torch.arange(len(both)) + before + config.seq_len // 2]
+        if before:
+            inputs["history"] = both[:, :before]
+        self.samples, self.inputs = _take(both[:, before:], inputs, first)
+        self.test, self.test_inputs = _take(both[:, before:], inputs, last)
+        self.real_to_score = self.rows[: -config.held_out]
+        if before:
+            self.data["last"] = self.rows[-before:].clone()
+
+    @staticmethod
+    def model(config: ConditionalConfig, data: dict[str, Any]) -> nn.Module:
+        channels = len(data["columns"])
+        return ConditionalLSTMGAN(
+            channels,
+            config.noise,
+            config.hidden,
+            config.layers,
+            labels=0 if config.condition == "history" else len(MONTHS),
+            history=0 if config.condition == "month" else channels,
+            embedding=config.embedding,
+            bidirectional=config.bidirectional,
+            critic=config.critic,
+            spectral_norm=config.spectral_norm,
+            projection=config.projection,
+        )
+
+    def describe(self) -> str:
+        given = {
+            "month": "the month",
+            "history": "the rows before",
+            "both": "month and rows before",
+        }
+        return (
+            f"{super().describe()}, given {given[self.config.condition]}; the last "
+            f"{self.config.held_out} rows are held out"
+        )
+
+    def finish(self, run: Run, progress: Any) -> dict[str, Any]:
+        """As for an LSTM-GAN, and how well the condition is followed on the held-out rows."""
+        metrics = super().finish(run, progress)
+        if self.config.metrics == "none":
+            return metrics
+        generator = trained(run)
+        where = next(generator.parameters()).device
+        random = torch.Generator(where).manual_seed(self.config.seed)
+        inputs = {name: value.to(where) for name, value in self.test_inputs.items()}
+        mixed = torch.randperm(len(self.test), generator=random, device=where)
+        other = {name: value[mixed] for name, value in inputs.items()}
+
+        def error(given: dict[str, Tensor]) -> float:
+            """Of the mean of several samples: the error of what the condition tells."""
+            made = [
+                generator.sample(len(self.test), self.config.seq_len, random, **given).cpu()
+                for _ in range(8)
+            ]
+            return (torch.stack(made).mean(0) - self.test).abs().mean().item()
+
+        metrics["condition_error"] = {"generated": error(inputs), "other condition": error(other)}
+        metrics["told"] = {
+            "error of the mean, held out": "{generated:.4f}, with the conditions of other windows "
+            "{other condition:.4f}".format(**metrics["condition_error"])
+        }
+        return metrics
+
+    @staticmethod
+    def generate(
+        model: nn.Module, config: ConditionalConfig, data: dict[str, Any], count: int, seed: int
+    ) -> Tensor:
+        """Series [count, seq_len, channels]: of January, February, ... in turn, or after the data's
+        last rows."""
+        where = next(model.parameters()).device
+        given = {}
+        if config.condition != "history":
+            given["labels"] = torch.arange(count, device=where) % len(MONTHS)
+        if config.condition != "month":
+            given["history"] = data["last"].to(where).expand(count, -1, -1).contiguous()
+        random = torch.Generator(where).manual_seed(seed)
+        made = model.generator.sample(count, config.seq_len, random, **given).cpu()
+        return scaler_of(data).unscale(made)
+
+
+def _take(
+    samples: Tensor, inputs: dict[str, Tensor], index: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    return samples[index], {name: value[index] for name, value in inputs.items()}

@@ -1,0 +1,180 @@
+"""Every model: trained for a few steps, resumed, judged and used."""
+
+import dataclasses
+import json
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from tqdm import tqdm
+
+from ganlstm_fast.training import MODELS, InputError, forecast, generate, score, train
+from ganlstm_fast.training.checkpoint import load_checkpoint
+from ganlstm_fast.training.configs import (
+    AnomalyConfig,
+    ClassifierConfig,
+    ConditionalConfig,
+    DCGANConfig,
+    ForecasterConfig,
+    MLPGANConfig,
+    TextGANConfig,
+    TrainConfig,
+)
+from ganlstm_fast.training.metrics import PROTOCOLS, Protocol
+
+RUN = {"steps": 4, "batch_size": 8, "checkpoint_every": 2, "metrics": "none"}
+LSTM = {"hidden": 8, "noise": 4}
+TINY = {
+    "lstm-gan": TrainConfig(**RUN, **LSTM, seq_len=6),
+    "conditional-lstm-gan": ConditionalConfig(**RUN, **LSTM, condition="both", history=5),
+    "mlp-gan": MLPGANConfig(**RUN, hidden=(16,), size=8, noise=8),
+    "dcgan": DCGANConfig(**RUN, width=4, noise=8),
+    "text-gan": TextGANConfig(**RUN, **LSTM, seq_len=8),
+    "lstm-forecaster": ForecasterConfig(**RUN, hidden=8, history=20, horizon=2),
+    "lstm-classifier": ClassifierConfig(**RUN, hidden=8, sequences="columns", dropout=0.1),
+    "anomaly": AnomalyConfig(**RUN, **LSTM, seq_len=6, held_out=300, planted=1, search_steps=2),
+}
+FILES = {
+    "lstm-gan": {"samples.csv", "samples.png"},
+    "conditional-lstm-gan": {"samples.csv", "samples.png"},
+    "mlp-gan": {"samples.png"},
+    "dcgan": {"samples.png"},
+    "text-gan": {"samples.txt"},
+    "lstm-forecaster": {"forecasts.csv", "forecasts.png"},
+    "lstm-classifier": {"confusion.png"},
+    "anomaly": {"samples.csv", "samples.png", "scores.csv", "scores.png"},
+}
+GANS = sorted(name for name in TINY if "ema" in {f.name for f in dataclasses.fields(TINY[name])})
+
+
+def run(config, **options):
+    return train(config, progress=partial(tqdm, disable=True), **options)
+
+
+def test_all_models_are_here():
+    assert set(TINY) == set(MODELS) == set(FILES)
+    assert all(type(config) is MODELS[name].config for name, config in TINY.items())
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_trains_and_resumes(tmp_path, name):
+    whole = run(TINY[name], out=tmp_path / "whole").folder
+    run(dataclasses.replace(TINY[name], steps=2), out=tmp_path / "parts")
+    parts = run(None, resume=tmp_path / "parts", changes={"steps": 4}).folder
+    names = {file.name for file in whole.iterdir()}
+    assert names == FILES[name] | {"checkpoint.pt", "losses.png", "metrics.json"}
+    one, two = load_checkpoint(whole), load_checkpoint(parts)
+    assert one["history"].isfinite().all()
+    assert torch.equal(one["history"], two["history"])
+    assert one["model"].keys() == two["model"].keys()
+    assert all(torch.equal(value, two["model"][key]) for key, value in one["model"].items())
+    assert not torch.equal(one["history"][0], one["history"][3])
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_is_judged(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(PROTOCOLS, "quick", Protocol(5, 5))
+    config = dataclasses.replace(TINY[name], metrics="quick", steps=2)
+    metrics = run(config, out=tmp_path / "r").metrics
+    assert json.loads((tmp_path / "r" / "metrics.json").read_text()) == metrics
+    expected = {
+        "lstm-gan": {"discriminative_score", "predictive_score", "mmd_squared", "diversity"},
+        "conditional-lstm-gan": {"discriminative_score", "condition_error"},
+        "mlp-gan": {"frechet_distance", "class_entropy"},
+        "dcgan": {"frechet_distance", "class_entropy"},
+        "text-gan": {"distance_of_1_grams", "distance_of_3_grams"},
+        "lstm-forecaster": {"skill", "columns"},
+        "lstm-classifier": {"accuracy", "cross_entropy", "confusion"},
+        "anomaly": {"area_under_roc", "discriminative_score"},
+    }
+    assert expected[name] <= metrics.keys()
+
+
+@pytest.mark.parametrize("name", GANS)
+def test_generates(tmp_path, name):
+    folder = run(dataclasses.replace(TINY[name], steps=1), out=tmp_path / "r").folder
+    made, columns = generate(folder, 3, seed=1)
+    assert len(made) == 3
+    assert torch.equal(made, generate(folder, 3, seed=1)[0])
+    assert not torch.equal(made, generate(folder, 3, seed=2)[0])
+    assert columns == load_checkpoint(folder)["data"].get("columns", [])
+
+
+def test_forecasts_are_those_of_the_latest_rows(tmp_path):
+    folder = run(TINY["lstm-forecaster"], out=tmp_path / "r").folder
+    made, columns = forecast(folder)
+    assert made.shape == (2, 4)
+    file = tmp_path / "rows.csv"
+    weather = pd.read_csv("ganlstm_fast/training/seattle_weather.csv")
+    weather[columns].tail(25).to_csv(file, index=False)
+    assert torch.equal(made, forecast(folder, str(file))[0])
+    weather[columns].tail(19).to_csv(file, index=False)
+    with pytest.raises(InputError, match="19 rows; a forecast needs 20"):
+        forecast(folder, str(file))
+
+
+def test_quantiles_of_a_forecast_are_in_order(tmp_path):
+    config = dataclasses.replace(TINY["lstm-forecaster"], quantiles=(0.1, 0.5, 0.9), metrics="full")
+    metrics = run(config, out=tmp_path / "r").metrics
+    assert "pinball_skill" in metrics
+    with pytest.raises(InputError, match="--quantiles"):
+        dataclasses.replace(config, quantiles=(0.1, 0.9))
+
+
+def test_scores_are_of_each_window(tmp_path):
+    folder = run(TINY["anomaly"], out=tmp_path / "r").folder
+    file = tmp_path / "rows.csv"
+    weather = pd.read_csv("ganlstm_fast/training/seattle_weather.csv").tail(20)
+    weather.iloc[10, weather.columns.get_loc("temp_max")] = 400.0
+    weather.to_csv(file, index=False)
+    table = score(folder, str(file))
+    assert list(table["first_row"]) == list(range(1, 16))
+    strange = (table["first_row"] <= 11) & (table["last_row"] >= 11)
+    assert table["total"][strange].min() > table["total"][~strange].max()
+    with pytest.raises(InputError, match="of lstm-forecaster can"):
+        forecast(folder)
+
+
+def test_images_of_a_folder(tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "photos"
+    random = np.random.default_rng(0)
+    for k in range(12):
+        (folder / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 255, (9, 9, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "ab"[k % 2] / f"{k}.png")
+    (folder / "a" / "bad.png").write_text("no image")
+    told = []
+    config = dataclasses.replace(TINY["mlp-gan"], data=str(folder), channels=3)
+    result = run(config, out=tmp_path / "r", warn=told.append)
+    assert generate(result.folder, 2)[0].shape == (2, 3, 8, 8)
+    assert len(told) == 1
+    assert "skipped 1 files" in told[0]
+    assert "bad.png" in told[0]
+
+
+def test_patience_stops_and_keeps_the_best(tmp_path, monkeypatch):
+    values = iter([3.0, 1.0, 2.0, 2.0, 0.5])
+    recipe = MODELS["lstm-forecaster"].load()
+    monkeypatch.setattr(recipe, "watched", lambda self: next(values))
+    config = dataclasses.replace(
+        TINY["lstm-forecaster"], steps=50, checkpoint_every=2, patience=2, lr=0.1
+    )
+    result = run(config, out=tmp_path / "r")
+    assert result.step == 8
+    assert result.metrics["best"] == {"step": 4, "value": 1.0}
+    content = load_checkpoint(result.folder)
+    early = run(dataclasses.replace(config, steps=4, patience=0), out=tmp_path / "early").folder
+    model = load_checkpoint(early)["model"]
+    for key, value in content["best"]["weights"].items():
+        assert torch.equal(value, model[key])
+        assert not torch.equal(value, content["model"][key])
+
+
+def test_sines(tmp_path):
+    config = dataclasses.replace(TINY["lstm-gan"], data="sines", batch_size=4, steps=1)
+    folder = run(config, out=tmp_path / "r").folder
+    assert generate(folder, 2)[0].shape == (2, 6, 5)
