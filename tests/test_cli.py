@@ -1,6 +1,7 @@
 """The command: exit codes, messages, and signals, as a shell sees them."""
 
 import dataclasses
+import json
 import signal
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import time
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+import ganlstm_fast
 from ganlstm_fast.cli import main
 from ganlstm_fast.cli_options import build_parser
 from ganlstm_fast.training import MODELS
@@ -170,3 +173,85 @@ def test_output_cut_short(tmp_path):
     process.stdout.close()
     assert process.wait(timeout=60) == 128 + signal.SIGPIPE
     assert "Traceback" not in process.stderr.read()
+
+
+def test_list(capsys):
+    assert main(["list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(MODELS)
+    assert main(["list", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == set(MODELS)
+
+
+def test_other_models_from_the_shell(tmp_path, capsys):
+    folder, size = tmp_path / "r", ["--size=8", "--noise=4", "--hidden=8,9", "--metrics=none"]
+    assert main(["train", "mlp-gan", *size, "--steps=2", f"--out={folder}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
+    assert load_checkpoint(folder)["config"]["hidden"] == [8, 9]
+    assert main(["generate", str(folder), "-n", "9", "-o", str(tmp_path / "made.png")]) == 0
+    with Image.open(tmp_path / "made.png") as image:
+        assert image.size == (26, 26)
+    assert capsys.readouterr().out.endswith("made.png: 9 images of 8 pixels\n")
+    assert main(["generate", str(folder)]) == 2
+    assert "do not go to a screen" in capsys.readouterr().err
+    assert main(["forecast", str(folder)]) == 2
+    error = "a run of mlp-gan cannot forecast; runs of lstm-forecaster can"
+    assert error in capsys.readouterr().err
+    assert main(["evaluate", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] > 0.9
+
+
+def test_forecast(tmp_path, capsys):
+    folder = tmp_path / "r"
+    small = ["--hidden=4", "--history=9", "--horizon=3", "--metrics=none"]
+    assert main(["train", "lstm-forecaster", *small, "--steps=1", f"--out={folder}"]) == 0
+    capsys.readouterr()
+    assert main(["forecast", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "step,precipitation,temp_max,temp_min,wind"
+    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert main(["forecast", str(folder), "-o", str(tmp_path / "f.csv")]) == 0
+    assert (tmp_path / "f.csv").read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["dcgan", "--size=30"], "--size: expected one of 28, 32, 64, 128, got 30"),
+        (["dcgan", "--channels=3"], "--channels: expected 1 for the digits"),
+        (["mlp-gan", "--data=nowhere"], "is not a folder"),
+        (["text-gan", "--data=nowhere"], "cannot be read"),
+        (["text-gan", "--augment=jitter"], "--augment: expected some of nothing"),
+        (["lstm-classifier", "--data=x"], "--data: expected none"),
+        (["lstm-forecaster", "--held-out=1400"], "cannot be split"),
+        (["conditional-lstm-gan", "--date-column=day"], "has no column day"),
+        (["anomaly", "--planted=50"], "ask for fewer"),
+    ],
+)
+def test_errors_of_other_models(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_report(tmp_path, capsys):
+    folder = tmp_path / "r"
+    assert main(["train", *TINY, "--steps=2", f"--out={folder}"]) == 0
+    assert main(["report", str(folder)]) == 0
+    page = (folder / "report.html").read_text()
+    # Four pictures, all in the page, and nothing from elsewhere.
+    assert page.count('src="data:image/png;base64,') == 4
+    assert page.count("src=") == 4
+    assert "http" not in page
+    for words in ("Real beside generated", "Autocorrelation", "Losses", "seq_len", "2 of 2 steps"):
+        assert words in page
+    assert main(["report", str(tmp_path / "nowhere")]) == 2
+    assert "no folder of a run" in capsys.readouterr().err
+
+
+def test_bench_says_where_the_benchmarks_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ganlstm_fast, "__file__", str(tmp_path / "ganlstm_fast" / "__init__.py"))
+    assert main(["bench"]) == 2
+    assert "clone the repository" in capsys.readouterr().err

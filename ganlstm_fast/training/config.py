@@ -90,7 +90,7 @@ class Settings:
     strategy: str = run_option(
         "auto",
         "how processes share the work: auto is ddp for more than one",
-        choices=("auto", "ddp", "ddp_spawn", "ddp_fork", "ddp_notebook"),
+        choices=("auto", "ddp", "ddp_find_unused_parameters_true"),
     )
     precision: str = run_option(
         "32-true",

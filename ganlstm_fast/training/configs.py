@@ -89,8 +89,8 @@ class TrainConfig(TableOptions, SequenceGANOptions, GANSettings):
 class AnomalyConfig(TrainConfig):
     """Settings of ``anomaly``: an LSTM-GAN whose critic and generator score windows."""
 
-    held_out: int = data_option(365, "last rows, in which anomalies are planted to test", COUNT)
-    planted: int = data_option(5, "anomalies planted of each kind", COUNT)
+    held_out: int = data_option(730, "last rows, in which anomalies are planted to test", COUNT)
+    planted: int = data_option(2, "anomalies planted of each kind", COUNT)
     search_steps: int = model_option(50, "steps of the search for a window's noise", COUNT)
     weight: float = model_option(
         0.5, "of the reconstruction in the score, the critic has the rest", WEIGHT
@@ -123,9 +123,10 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
     held_out: int = data_option(
         365, "last rows, to test on; half as many before them are watched", TWO
     )
-    quantiles: tuple[float, ...] | None = model_option(
-        None, "forecast these instead of the mean, with 0.5 in the middle (mean)", metavar="A,B,C"
+    quantiles: tuple[float, ...] = model_option(
+        (0.1, 0.5, 0.9), "to forecast, with 0.5 in the middle", metavar="A,B,C"
     )
+    mean: bool = model_option(False, "forecast the mean instead of quantiles")
     attention: str | None = model_option(None, "over the steps (none)", choices=("additive", "dot"))
     residual: bool = model_option(False, "forecast the difference from the last row")
     period: int = data_option(365, "rows in a year, for the simple forecast of last year", COUNT)
@@ -135,9 +136,14 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
     )
     checkpoint_every: int = run_option(100, "steps between checkpoints", COUNT)
 
+    @property
+    def levels(self) -> tuple[float, ...] | None:
+        """The quantiles that are forecast; None: the mean."""
+        return None if self.mean else self.quantiles
+
     def check(self) -> None:
         q = self.quantiles
-        ok = q is None or (all(0 < v < 1 for v in q) and len(q) % 2 and q[len(q) // 2] == 0.5)
+        ok = all(0 < v < 1 for v in q) and len(q) % 2 and q[len(q) // 2] == 0.5
         self._require("quantiles", bool(ok), "numbers above 0 and below 1 with 0.5 in the middle")
 
 

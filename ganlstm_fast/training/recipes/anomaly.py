@@ -30,7 +30,10 @@ class AnomalyRecipe(LSTMGANRecipe):
 
     def __init__(self, config: AnomalyConfig) -> None:
         super().__init__(config)
-        self.held = self.rows[-config.held_out :]
+        random = torch.Generator().manual_seed(config.seed)
+        self.planted = plant_anomalies(
+            self.rows[-config.held_out :], config.planted, gap=config.seq_len, generator=random
+        )
         self.samples = windows(self.rows[: -config.held_out], config.seq_len)
         self.real_to_score = self.rows[: -config.held_out]
         some = torch.linspace(0, len(self.samples) - 1, min(USUAL, len(self.samples))).long()
@@ -40,8 +43,7 @@ class AnomalyRecipe(LSTMGANRecipe):
         """As for an LSTM-GAN, and scores.csv, scores.png and the area under the ROC curve."""
         metrics = super().finish(run, progress)
         config = self.config
-        random = torch.Generator().manual_seed(config.seed)
-        planted = plant_anomalies(self.held, config.planted, gap=config.seq_len, generator=random)
+        planted = self.planted
         gan = self.untrained().to(run.state.device)
         gan.load_state_dict(self.raw.state_dict())
         gan.generator.load_state_dict(_best(run))

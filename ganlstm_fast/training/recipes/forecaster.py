@@ -46,7 +46,7 @@ class ForecasterRecipe(SupervisedRecipe):
         return LSTMForecaster(
             len(data["columns"]),
             config.horizon,
-            quantiles=config.quantiles,
+            quantiles=config.levels,
             hidden=config.hidden,
             layers=config.layers,
             bidirectional=config.bidirectional,
@@ -69,7 +69,7 @@ class ForecasterRecipe(SupervisedRecipe):
         """forecasts.csv, forecasts.png, and errors beside those of simple forecasts."""
         config, columns = self.config, self.data["columns"]
         made = predict(trained(run), config, self.data, self.test)
-        middle = made if config.quantiles is None else made[..., len(config.quantiles) // 2]
+        middle = made if config.levels is None else made[..., len(config.levels) // 2]
         actual = self.series.values
         write_table(run.folder / "forecasts.csv", _table(self.test, middle, columns))
         plot_forecasts(
@@ -78,7 +78,7 @@ class ForecasterRecipe(SupervisedRecipe):
         if config.metrics == "none":
             return {}
         try:
-            options = {"quantiles": config.quantiles, "period": config.period}
+            options = {"quantiles": config.levels, "period": config.period}
             scores = forecast_scores(actual, self.test.starts, made, columns, **options)
         except ValueError as error:
             return {"reported": False, "reason": f"{error}; --period says how long a year is"}
@@ -102,8 +102,8 @@ class ForecasterRecipe(SupervisedRecipe):
                 )
             rows = scaler_of(data).scale(values)[-config.history :]
         made = predict(model, config, data, Pairs(rows[None], rows[None, :0], torch.zeros(1)))[0]
-        if config.quantiles is not None:
-            made = made[..., len(config.quantiles) // 2]
+        if config.levels is not None:
+            made = made[..., len(config.levels) // 2]
         return made, data["columns"]
 
 
@@ -115,7 +115,7 @@ def predict(
     model.eval()
     where = next(model.parameters()).device
     made = torch.cat([model(part.to(where)).cpu() for part in pairs.history.split(1024)])
-    if config.quantiles is None:
+    if config.levels is None:
         return scaler_of(data).unscale(made)
     return scaler_of(data).unscale(made.sort(-1).values.transpose(-1, -2)).transpose(-1, -2)
 

@@ -225,14 +225,15 @@ class GANRecipe(Recipe):
         )
 
     @torch.no_grad()
-    def some(self, count: int = WATCHED) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Real and generated samples [count, ...] and what they were told, the same at each call's
-        noise and choice."""
+    def some(
+        self, generator: nn.Module, count: int = WATCHED
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """``count`` real and generated samples as the critic sees them, and what both were told;
+        the choice and the noise are the same at each call."""
         random = torch.Generator(self.samples.device).manual_seed(self.config.seed)
         count = min(count, self.size)
         pick = torch.randperm(self.size, generator=random, device=self.samples.device)[:count]
         inputs = {name: value[pick] for name, value in self.inputs.items()}
-        generator = self.average.module
         with eval_mode(generator):
             noise = self.noise(generator, count, random)
             fake = self.fake(generator, noise, inputs, random if self.draws else None)
@@ -242,11 +243,11 @@ class GANRecipe(Recipe):
         """The squared maximum mean discrepancy between samples and data."""
         from ganlstm_fast.training.metrics.series import median_distance, mmd_squared
 
-        real, fake, _ = (part.cpu() if isinstance(part, Tensor) else part for part in self.some())
+        real, fake = (part.cpu() for part in self.some(self.average.module)[:2])
         return mmd_squared(real, fake, median_distance(real))
 
     def troubles(self, state: State) -> dict[str, str]:
-        real, fake, inputs = self.some()
+        real, fake, inputs = self.some(self.average.module)
         found = {}
         spread = fake.flatten(1).std(0).mean() / real.flatten(1).std(0).mean().clamp_min(1e-12)
         if spread < COLLAPSED:

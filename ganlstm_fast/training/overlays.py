@@ -1,0 +1,67 @@
+"""Pictures of how generated samples lie among real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from torch import Tensor
+
+from ganlstm_fast.training.metrics.series import autocorrelation
+from ganlstm_fast.training.plots import FAKE, REAL, STYLE
+
+
+def plot_overlays(real: Tensor, generated: Tensor, seed: int = 0) -> Figure:
+    """Samples in two dimensions: by principal components of the real ones, and by t-SNE of both.
+
+    van der Maaten and Hinton, Visualizing Data using t-SNE, 2008; as overlays of generated series:
+    Yoon, Jarrett and van der Schaar, 2019.
+
+    Args:
+        real, generated: [n, ...] each, 8 or more together.
+    """
+    both = torch.cat((real, generated)).flatten(1).double().numpy()
+    components = PCA(2, random_state=seed).fit(both[: len(real)])
+    shares = components.explained_variance_ratio_
+    perplexity = min(30.0, (len(both) - 1) / 3)
+    near = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(both)
+    panels = (
+        (f"Principal components ({shares[0]:.0%} and {shares[1]:.0%})", components.transform(both)),
+        ("t-SNE", near),
+    )
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 4.2))
+        for ax, (title, points) in zip(figure.subplots(1, 2), panels, strict=True):
+            for part, colour, label in (
+                (points[: len(real)], REAL, "real"),
+                (points[len(real) :], FAKE, "generated"),
+            ):
+                ax.scatter(*part.T, s=8, alpha=0.5, lw=0, color=colour, label=label)
+            ax.set_title(title, fontweight="bold")
+            ax.tick_params(labelleft=False, labelbottom=False)
+        ax.legend(frameon=False, loc="best")
+    return figure
+
+
+def plot_autocorrelation(real: Tensor, generated: Tensor, columns: Sequence[str]) -> Figure:
+    """The autocorrelation of each channel [n, steps, channels] at all lags but the longest."""
+    most = max(1, real.shape[1] * 2 // 3)
+    lags = np.arange(1, most + 1)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.6 * -(-len(columns) // 3)))
+        axes = figure.subplots(-(-len(columns) // 3), 3, squeeze=False).flatten()
+        for series, colour, label in ((real, REAL, "real"), (generated, FAKE, "generated")):
+            found = autocorrelation(series, most).numpy()
+            for c, (ax, name) in enumerate(zip(axes, columns, strict=False)):
+                ax.plot(lags, found[:, c], color=colour, lw=1.5, marker=".", label=label)
+                ax.set_title(name, fontweight="bold")
+                ax.set_xlabel("lag")
+        for ax in axes[len(columns) :]:
+            ax.set_axis_off()
+        axes[0].legend(frameon=False)
+    return figure
