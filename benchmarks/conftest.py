@@ -27,8 +27,9 @@ for folder in (HERE, HERE.parent / "tests"):
 import ceilings  # noqa: E402
 import report  # noqa: E402
 from environment import device_folder, environment, file_name  # noqa: E402
-from harness import SCHEMA, Effort, Race, Result, Work, measure, row  # noqa: E402
+from harness import Effort, Race, Result, Wanted, Work, measure, row  # noqa: E402
 from memory import DeviceMemoryWork, MemoryWork, measure_memory  # noqa: E402
+from rows import SCHEMA, UnknownName, case_matcher, matcher, write_whole  # noqa: E402
 
 EFFORTS = {
     "quick": Effort(seconds=2.5, min_rounds=5),
@@ -80,12 +81,13 @@ class Measurements:
         self.works: dict[tuple[str, str], Work] = {}
         self.results: dict[tuple[str, str], list[Result]] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.wanted: Wanted | None = None  # the rivals
 
     def measure(self, work: Work) -> list[Result]:
         if self.timed and work.device not in self.ceilings:
             self.ceilings[work.device] = {"begin": ceilings.measure(work.device)}
         kind = measure_memory if isinstance(work, MemoryWork | DeviceMemoryWork) else measure
-        results = kind(work, self.efforts[work.device], self.timed)
+        results = kind(work, self.efforts[work.device], self.timed, self.wanted)
         self.results[work.group, work.case] = results
         self.rows.setdefault(work.device, []).extend(row(work, r, results) for r in results)
         return results
@@ -126,6 +128,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="time for each piece of work (default: 2.5 with --quick, 20 with --full, else 4; on a "
         "GPU 1, 4, 2 with --large, else 1.5); the preset's least number of rounds is always run",
     )
+    for option, what in (
+        ("--cases", "measure these groups, cases or 'group: case' alone; * is any text"),
+        ("--rivals", "time these rivals alone; the others are checked, as they set the tolerance"),
+    ):
+        group.addoption(option, action="append", metavar="NAME", help=f"{what}; may be repeated")
     group.addoption(
         "--save-results",
         nargs="?",
@@ -170,12 +177,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("race", pairs, indirect=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out = _left_out(config, items)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if "race" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.benchmark(timer=CLOCK))
             # A refused answer has no times to hand over; its test says so itself.
             item.add_marker(pytest.mark.filterwarnings("ignore:Benchmark fixture was not used"))
+
+
+def _left_out(config: pytest.Config, items: list[pytest.Item]) -> list[pytest.Item]:
+    """The tests that ``--cases`` leaves out; hands ``--rivals`` on."""
+    measurements = config.stash[MEASUREMENTS]
+    cases, rivals = config.getoption("--cases"), config.getoption("--rivals")
+    try:
+        if rivals:
+            contenders = [c for work in measurements.works.values() for c in work.contenders]
+            names = [contender.name for contender in contenders if not contender.ours]
+            measurements.wanted = matcher("--rivals", rivals, names)
+        if not cases:
+            return []
+        chosen = case_matcher(cases, measurements.works)
+    except UnknownName as error:
+        raise pytest.UsageError(str(error)) from error
+    works = [
+        (item, item.callspec.params.get("race")) for item in items if hasattr(item, "callspec")
+    ]
+    # A preset without a work leaves a test without a name.
+    return [item for item, name in works if isinstance(name, tuple) and not chosen(*name[:2])]
 
 
 @pytest.fixture
@@ -217,12 +249,9 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 def save(name: str, content: dict[str, Any]) -> Path:
     where = content["environment"]
     path = HERE / "results" / device_folder(where) / f"{name or file_name(where)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     head = json.dumps({**content, "rows": None}).removesuffix("null}")
     rows = ",\n".join(json.dumps(this) for this in content["rows"])
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(f"{head}[\n{rows}\n]}}\n")
-    temporary.replace(path)
+    write_whole(path, f"{head}[\n{rows}\n]}}\n")
     return path
 
 

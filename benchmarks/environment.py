@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def environment(preset: str, device: str = "cpu") -> dict[str, Any]:
-    """Device, threads, versions, allocator, instruction sets, commit, preset.
+    """Device, threads, versions, allocator, instruction sets, commit, preset, and the time (UTC).
 
     Args:
         device: "cpu" or "cuda": what was measured.
@@ -139,6 +140,7 @@ def environment(preset: str, device: str = "cpu") -> dict[str, Any]:
         + ("+changes" if changed else ""),
         "allocator": _text(allocator),
         "preset": preset,
+        "measured": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),
     }
     return where | (_gpu() if device == "cuda" else {})
 

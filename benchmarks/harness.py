@@ -26,11 +26,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from rows import percentiles, ratio
 from torch import Tensor
 
 from numerics import relative_error, tolerance  # isort: skip  (tests/, put on the path by conftest)
 
-SCHEMA = 1
 # A rival is refused only where it is plainly wrong; ours answers to the rule of tests/numerics.py.
 RIVAL_TOLERANCE = {
     torch.bfloat16: 1e-1,
@@ -44,6 +44,7 @@ CANNOT_RUN = re.compile(r"impl='\w+' cannot run ")
 
 Answer = Sequence[Tensor]
 Call = Callable[[], Answer]
+Wanted = Callable[[str], bool]  # of a rival's name
 Race = Callable[[], None]  # what the fixture of conftest.py hands to a benchmark's test
 
 
@@ -146,13 +147,6 @@ class Result:
         return statistics.median(self.times or self.peaks)
 
 
-def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """The 20th, 50th and 80th percentile."""
-    tensor = torch.tensor(values, dtype=torch.float64)
-    low, middle, high = torch.quantile(tensor, torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64))
-    return float(low), float(middle), float(high)
-
-
 def _errors(result: Result, answer: Answer, truth: Answer) -> list[float]:
     """The error of each output; refuses ``result`` where the outputs are of another structure."""
     got, expected = ([tuple(t.shape) for t in tensors] for tensors in (answer, truth))
@@ -175,7 +169,9 @@ def _judge(result: Result, errors: list[float], allowed: list[float]) -> None:
 def _failed(result: Result, error: Exception) -> None:
     """One contender fails for itself: the others are measured all the same."""
     said = (str(error).splitlines() or [""])[0]
-    if isinstance(error, Unsupported) or CANNOT_RUN.match(said):
+    if isinstance(error, ModuleNotFoundError) and not result.contender.ours:
+        result.unsupported = f"the package {error.name} is not installed"
+    elif isinstance(error, Unsupported) or CANNOT_RUN.match(said):
         result.unsupported = said
     elif result.contender.ours:
         traceback.print_exception(error, file=sys.stderr)
@@ -197,11 +193,14 @@ def device_peak_mib(call: Call) -> float:
     return peak / 2**20
 
 
-def measure(work: Work, effort: Effort, timed: bool = True) -> list[Result]:
+def measure(
+    work: Work, effort: Effort, timed: bool = True, wanted: Wanted | None = None
+) -> list[Result]:
     """Check all contenders, then time those that are right, interleaved.
 
     Args:
         timed: False checks only.
+        wanted: the others among the rivals are checked, as they set the tolerance, and not timed.
 
     Returns:
         One result a contender, in the order of ``work.contenders``.
@@ -235,6 +234,9 @@ def measure(work: Work, effort: Effort, timed: bool = True) -> list[Result]:
         _judge(result, errors, [RIVAL_TOLERANCE[work.judged_as]] * len(errors))
         if result.refused is None and contender.truth is None:
             rivals_errors.append(errors)
+    for result in results:
+        if wanted is not None and not (result.contender.ours or wanted(result.contender.name)):
+            result.unsupported = result.unsupported or "left out"
     if timed:
         _race([r for r in results if r.ready], calls, effort, work.device)
     if work.device == "cuda":
@@ -329,15 +331,9 @@ def row(work: Work, result: Result, results: Sequence[Result]) -> dict[str, Any]
         this["times_s"] = [float(f"{t:.4g}") for t in result.times]
         if rival is not None:
             this["rival"] = rival.contender.name
-            this |= _ratio("ratio", rival.times, result.times)
+            this |= ratio("ratio", rival.times, result.times)
         other = next((r for r in results if r.contender.name == result.contender.beside), None)
         if other is not None and other.times:
             this["beside"] = other.contender.name
-            this |= _ratio("beside_ratio", result.times, other.times)
+            this |= ratio("beside_ratio", result.times, other.times)
     return this
-
-
-def _ratio(name: str, above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """Round by round, so that a drift of the machine's speed cancels."""
-    low, middle, high = percentiles([a / b for a, b in zip(above, below, strict=True)])
-    return {name: middle, f"{name}_p20": low, f"{name}_p80": high}

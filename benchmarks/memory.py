@@ -21,7 +21,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
-from harness import Call, Contender, Effort, Result, Work, measure
+from harness import Call, Contender, Effort, Result, Wanted, Work, measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,20 +44,24 @@ class DeviceMemoryWork(Work):
 
 
 def measure_memory(
-    work: MemoryWork | DeviceMemoryWork, effort: Effort, measured: bool = True
+    work: MemoryWork | DeviceMemoryWork,
+    effort: Effort,
+    measured: bool = True,
+    wanted: Wanted | None = None,
 ) -> list[Result]:
     """Check all contenders, of a ``MemoryWork`` at the small shape, then measure the right ones.
 
     Args:
         measured: False checks only.
+        wanted: as for ``measure``.
     """
     if isinstance(work, DeviceMemoryWork):
-        results = measure(work, effort, timed=False)
+        results = measure(work, effort, timed=False, wanted=wanted)
         for result in results:
             if result.ready and measured:
                 result.peaks = [result.device_mib]
         return results
-    results = measure(work.small, effort, timed=False)
+    results = measure(work.small, effort, timed=False, wanted=wanted)
     for result in results:
         if result.ready and measured:
             names = (work.module, work.group, work.case, result.contender.name)
