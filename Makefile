@@ -3,6 +3,7 @@
 #   make demo        train an LSTM-GAN on the bundled data, or go on with it; results in runs/demo
 #   make test        the tests
 #   make bench       the benchmarks
+#   make bench-quick a minute of them, beside the kept results of this device
 #   make bench-full  all of them, as they are, with memory kept, and held to AVX2; saves the results
 #   make lint        ruff and clang-format
 #   make cmake-test  the kernels as a plain library, with its own test (needs cmake)
@@ -30,7 +31,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 HOLD_TO_AVX2 := GANLSTM_FAST_CPU_ISA=avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
   MKL_ENABLE_INSTRUCTIONS=AVX2
 
-.PHONY: demo test bench bench-full bench-default bench-kept-memory bench-avx2 lint cmake-test cuda-archs clean
+.PHONY: demo test bench bench-quick bench-full bench-default bench-kept-memory bench-avx2 lint cmake-test cuda-archs clean
 
 demo: $(VENV)/.train
 	$(BIN)/ganlstm-fast train $(if $(wildcard runs/demo/checkpoint.pt),--resume,--out) runs/demo
@@ -40,6 +41,12 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BENCH)
+
+# A slower row does not fail it.
+bench-quick: $(VENV)/.test
+	@rm -f build/quick.json && mkdir -p build
+	-$(BENCH) --quick $(BENCH_OPTIONS) --benchmark-json=build/quick.json
+	$(BIN)/python benchmarks/report.py --compare benchmarks/results build/quick.json
 
 bench-full: bench-default bench-kept-memory bench-avx2
 
