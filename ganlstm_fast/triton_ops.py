@@ -6,11 +6,13 @@ is imported when the first of these is called.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 PREFIX = "triton_"
 
@@ -45,3 +47,8 @@ def _kernel(module: str, name: str) -> Callable[..., Any]:
         return getattr(importlib.import_module(module), name)(*arguments)
 
     return run
+
+
+def on_device(tensor: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Triton launches on the current device, which need not be that of the tensors."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()

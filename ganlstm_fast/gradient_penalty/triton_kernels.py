@@ -9,7 +9,6 @@ alone.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ganlstm_fast.triton_ops import on_device
 
 MOST_TENSORS = 8  # of a launch, which is compiled for their number
 MOST_PARTS = 256
@@ -359,16 +360,11 @@ class _Plan:
         )
 
 
-def _current(tensor: Tensor) -> contextlib.AbstractContextManager:
-    """Triton launches on the current device, which need not be that of the tensors."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
-
-
 def interpolate(real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
     points = torch.empty_like(fake if real is None else real)
     if points.numel() > 0:
         plan = _Plan([points])
-        with _current(points):
+        with on_device(points):
             interpolate_kernel[plan.programs, plan.parts](
                 *(real, fake, points, seed, plan.sizes[0], plan.steps[0], plan.batch),
                 **plan.tile,
@@ -383,7 +379,7 @@ def penalty_forward(
     plan, curve = _Plan(grads), {"CENTER": center, "ONE_SIDED": one_sided}
     value, norms = (grads[0].new_empty(shape, dtype=plan.wide) for shape in ((), plan.batch))
     sums = plan.room(grads[0])
-    with _current(grads[0]):
+    with on_device(grads[0]):
         plan.launch(penalty_forward_kernel, [grads], norms, sums, **curve)
         plan.put_value("squares", sums, norms, value, **curve)
     return value, norms
@@ -394,7 +390,7 @@ def penalty_backward(
 ) -> list[Tensor]:
     results = [torch.empty_like(grad) for grad in grads]
     curve = {"CENTER": center, "ONE_SIDED": one_sided}
-    with _current(grads[0]):
+    with on_device(grads[0]):
         lists = [grads, results]
         _Plan(grads).launch(penalty_backward_kernel, lists, grad_value, norms, **curve)
     return results
@@ -419,7 +415,7 @@ def penalty_double_backward(
     needs_room = wants_value if plan.is_whole else sums
     room = plan.room(grads[0]) if needs_room else None
     lists = [v_grads, grads, g_grads]
-    with _current(grads[0]):
+    with on_device(grads[0]):
         for sums, writes in passes:
             if sums or writes:
                 plan.launch(

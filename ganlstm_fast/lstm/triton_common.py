@@ -6,13 +6,13 @@ units, padded to BLOCK_H: weight_hh stays on chip.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ganlstm_fast.triton_ops import on_device
 
 # Hidden units up to which weight_hh fits on chip, by bytes of an element.
 MOST_HIDDEN = {2: 128, 4: 64}
@@ -40,9 +40,7 @@ def launch(kernel: Any, *arguments: Any, state: Tensor, tf32: bool) -> None:
     constants = tile(hidden)
     if batch == 0:
         return
-    # Triton launches on the current device, which need not be that of the tensors.
-    device = torch.cuda.device(state.device) if state.is_cuda else contextlib.nullcontext()
-    with device:
+    with on_device(state):
         kernel[triton.cdiv(batch, constants["BLOCK_B"]), directions](
             *arguments,
             batch,

@@ -13,7 +13,6 @@ has w = A * B columns, column a * B + b. Elements are counted in 64 bits, rows a
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import operator
@@ -26,6 +25,8 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ganlstm_fast.triton_ops import on_device
 
 DTYPES = {
     torch.float32: tl.float32,
@@ -214,10 +215,7 @@ class Launcher:
 
         ``first``: one of the weights.
         """
-        # Triton launches on the current device, which need not be that of the tensors.
-        self._device = contextlib.nullcontext()
-        if first.is_cuda:
-            self._device = torch.cuda.device(first.device)
+        self._device = on_device(first)
         self._element = DTYPES[first.dtype]
         self._count = plan.count
         self.is_aligned = functools.reduce(operator.or_, arrays, 0) % 16 == 0
