@@ -14,6 +14,7 @@ from ganlstm_fast.training import trainer as trainer_module
 from ganlstm_fast.training.checkpoint import load_checkpoint
 from ganlstm_fast.training.configs import DCGANConfig
 from ganlstm_fast.training.fabric import Share
+from ganlstm_fast.training.recipes import series as series_module
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import start_run
 
@@ -27,8 +28,8 @@ DIGITS = DCGANConfig(
 
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
-    for name in ("plot_samples", "plot_losses"):
-        monkeypatch.setattr(outputs_module, name, lambda *arguments: None)
+    monkeypatch.setattr(outputs_module, "plot_losses", lambda *arguments: None)
+    monkeypatch.setattr(series_module, "plot_samples", lambda *arguments: None)
 
 
 def run(config, **options):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from ganlstm_fast.training import MODELS, InputError, forecast, generate, score, train
+from ganlstm_fast.training import MODELS, InputError, forecast, generate, load_trained, score, train
 from ganlstm_fast.training.checkpoint import load_checkpoint
 from ganlstm_fast.training.configs import (
     AnomalyConfig,
@@ -173,6 +173,7 @@ def test_patience_stops_and_keeps_the_best(tmp_path, monkeypatch):
     for key, value in content["best"]["weights"].items():
         assert torch.equal(value, model[key])
         assert not torch.equal(value, content["model"][key])
+        assert torch.equal(value, load_trained(result.folder).model.state_dict()[key])
 
 
 def test_sines(tmp_path):

@@ -18,6 +18,7 @@ from ganlstm_fast.training import outputs as outputs_module
 from ganlstm_fast.training.checkpoint import atomic_write, load_checkpoint, save_checkpoint
 from ganlstm_fast.training.metrics import Protocol
 from ganlstm_fast.training.recipes import gan as gan_module
+from ganlstm_fast.training.recipes import series as series_module
 from ganlstm_fast.training.recipes.series import LSTMGANRecipe
 
 TINY = TrainConfig(
@@ -30,8 +31,8 @@ quiet = partial(tqdm, disable=True)
 def no_pictures(request, monkeypatch):
     """Pictures take most of the time of a tiny run."""
     if "pictures" not in request.fixturenames:
-        for name in ("plot_samples", "plot_losses"):
-            monkeypatch.setattr(outputs_module, name, lambda *arguments: None)
+        monkeypatch.setattr(outputs_module, "plot_losses", lambda *arguments: None)
+        monkeypatch.setattr(series_module, "plot_samples", lambda *arguments: None)
 
 
 @pytest.fixture
@@ -147,12 +148,15 @@ def test_label_smoothing_changes_what_is_learnt(tmp_path):
         run(None, resume=smoothed.folder, changes={"label_smoothing": 0.2})
 
 
-def test_runs_from_before_label_smoothing_go_on(tmp_path):
+def test_runs_from_before_these_settings_go_on(tmp_path):
     whole = run(TINY, out=tmp_path / "whole")
     short = run(dataclasses.replace(TINY, steps=3), out=tmp_path / "short")
     file = short.folder / "checkpoint.pt"
     content = torch.load(file, weights_only=True)
-    del content["config"]["label_smoothing"]
+    for name in ("label_smoothing", "precision", "critic", "patience"):
+        del content["config"][name]
+    for name in ("precision", "best", "signs"):
+        del content[name]
     torch.save(content, file)
     longer = run(None, resume=short.folder, changes={"steps": 6})
     assert torch.equal(history(whole.folder), history(longer.folder))
@@ -174,7 +178,7 @@ def test_a_run_writes_its_files(tmp_path, pictures):
 def test_metrics_are_written(tmp_path, monkeypatch):
     # The protocol's learning rate times ten makes up for fewer iterations.
     fast = Protocol(250, 50, learning_rate=1e-2)
-    monkeypatch.setitem(outputs_module.PROTOCOLS, "quick", fast)
+    monkeypatch.setitem(series_module.PROTOCOLS, "quick", fast)
     result = run(dataclasses.replace(TINY, metrics="quick", steps=1), out=tmp_path / "r")
     told = result.metrics["discriminative_score"]
     assert result.metrics["protocol"]["discriminative_iterations"] == 250
@@ -218,7 +222,7 @@ def test_stopped_while_it_is_scored(tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(outputs_module, "evaluate", interrupted)
+    monkeypatch.setattr(series_module, "evaluate", interrupted)
     part = run(dataclasses.replace(TINY, metrics="full"), out=tmp_path / "r")
     assert (part.signal, part.step, part.metrics) == (signal.SIGTERM, 6, None)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -16,9 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlstm_fast.training.checkpoint import atomic_write
-from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.metrics import PROTOCOLS, evaluate
-from ganlstm_fast.training.plots import plot_losses, plot_samples
+from ganlstm_fast.training.plots import plot_losses
 from ganlstm_fast.training.state import Run
 
 
@@ -87,44 +84,3 @@ def finish(run: Run, progress: type[tqdm] = tqdm) -> dict[str, Any]:
     metrics |= state.recipe.finish(run, progress)
     write_json(run.folder / "metrics.json", metrics)
     return metrics
-
-
-def finish_series(recipe: Any, run: Run, progress: type[tqdm]) -> dict[str, Any]:
-    """samples.csv, samples.png and TimeGAN's scores of generated windows."""
-    from ganlstm_fast.training.recipes.series import scaler_of
-
-    state, config = run.state, run.state.config
-    generator = torch.Generator(state.device).manual_seed(config.seed)
-    real, scaler = recipe.samples.cpu(), scaler_of(recipe.data)
-    sizes = len(real), config.seq_len, generator
-    generated = trained(run).sample(*sizes, **recipe.inputs).cpu()
-    in_units, columns = scaler.unscale(generated), recipe.data["columns"]
-    write_series(run.folder / "samples.csv", in_units, columns)
-    in_place = run.folder / "samples.png"
-    plot_samples(in_place, scaler.unscale(real), in_units, columns, recipe.units)
-    if config.metrics == "none":
-        return {}
-    protocol = dataclasses.replace(PROTOCOLS[config.metrics], seeds=config.score_seeds)
-    untrained = recipe.untrained().to(state.device).generator
-    with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
-        scores = _scores(
-            recipe.real_to_score,
-            generated,
-            untrained.sample(*sizes, **recipe.inputs).cpu(),
-            protocol=protocol,
-            seed=config.seed,
-            tick=bar.update,
-        )
-    if config.seq_len > 2 and len(real) >= 4:
-        from ganlstm_fast.training.metrics.series import compare_series
-
-        scores |= compare_series(real, generated, seed=config.seed)
-    return {"protocol": vars(protocol), **scores}
-
-
-def _scores(rows: Tensor, *series: Tensor, **options: Any) -> dict[str, Any]:
-    try:
-        return evaluate(rows, *series, **options)
-    except InputError as error:
-        # The series trained on may be too short to score, which is no reason to lose the run.
-        return {"reported": False, "reason": str(error)}

@@ -100,12 +100,16 @@ def generate(
     Raises:
         InputError: a checkpoint that cannot be used, ``count`` below 1, or a device not there.
     """
+    found, made = _generated(run, count, seed, device)
+    return made, found.data.get("columns", [])
+
+
+def _generated(run: str | Path, count: int, seed: int, device: str) -> tuple[Trained, Tensor]:
     if count < 1:
         raise InputError(f"-n: expected 1 or more, got {count}")
+    found = load_trained(run, device)
     with torch.no_grad():
-        found = load_trained(run, device)
-        made = found.able("generate")(found.model, found.config, found.data, count, seed)
-    return made, found.data.get("columns", [])
+        return found, found.able("generate")(found.model, found.config, found.data, count, seed)
 
 
 def generate_to(
@@ -123,8 +127,7 @@ def generate_to(
     Raises:
         InputError: as :func:`generate`, or a file that cannot be written.
     """
-    made, _ = generate(run, count, seed, device)
-    found = load_trained(run)
+    found, made = _generated(run, count, seed, device)
     if output is None:
         found.able("write")(sys.stdout, made, found.data)
         return None

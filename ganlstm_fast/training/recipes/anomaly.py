@@ -15,7 +15,7 @@ from ganlstm_fast.training.data import load_series, windows
 from ganlstm_fast.training.datasets import plant_anomalies
 from ganlstm_fast.training.metrics.anomaly import area_under_roc
 from ganlstm_fast.training.outputs import write_table
-from ganlstm_fast.training.plots_more import plot_scores
+from ganlstm_fast.training.pictures import plot_scores
 from ganlstm_fast.training.recipes.series import LSTMGANRecipe, scaler_of
 from ganlstm_fast.training.state import Run
 

@@ -13,7 +13,7 @@ from ganlstm_fast.models import LSTMClassifier
 from ganlstm_fast.training.configs import ClassifierConfig
 from ganlstm_fast.training.datasets import Labelled, digit_columns, digit_rows
 from ganlstm_fast.training.outputs import trained
-from ganlstm_fast.training.plots_more import plot_confusion
+from ganlstm_fast.training.pictures import plot_confusion
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
 

@@ -15,7 +15,7 @@ from ganlstm_fast.training.datasets import Pairs, forecast_pairs
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics.forecast import forecast_scores
 from ganlstm_fast.training.outputs import trained, write_table
-from ganlstm_fast.training.plots_more import plot_forecasts
+from ganlstm_fast.training.pictures import plot_forecasts
 from ganlstm_fast.training.recipes.series import scaled, scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run

@@ -13,7 +13,7 @@ from ganlstm_fast.training.configs import DCGANConfig, MLPGANConfig
 from ganlstm_fast.training.datasets import Labelled, digit_images, load_image_folder
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.outputs import trained
-from ganlstm_fast.training.plots_more import plot_images, write_image
+from ganlstm_fast.training.pictures import plot_images, write_image
 from ganlstm_fast.training.recipes.classifier import digest
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run

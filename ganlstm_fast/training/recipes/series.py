@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,8 +13,12 @@ from ganlstm_fast.models import LSTMGAN
 from ganlstm_fast.training.configs import SINES, TrainConfig
 from ganlstm_fast.training.data import MinMaxScaler, Series, load_series, windows
 from ganlstm_fast.training.datasets import sines
-from ganlstm_fast.training.outputs import finish_series, write_series
+from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.metrics import PROTOCOLS, evaluate
+from ganlstm_fast.training.outputs import trained, write_series
+from ganlstm_fast.training.plots import plot_samples
 from ganlstm_fast.training.recipes.gan import GANRecipe
+from ganlstm_fast.training.state import Run
 
 
 def scaled(config: Any, fit_to: int | None = None) -> tuple[Series, Tensor, dict[str, Any]]:
@@ -97,8 +102,35 @@ class LSTMGANRecipe(GANRecipe):
     def noise(self, generator: nn.Module, count: int, random: torch.Generator) -> Tensor:
         return generator.noise(count, self.config.seq_len, random)
 
-    def finish(self, run: Any, progress: Any) -> dict[str, Any]:
-        return finish_series(self, run, progress)
+    def finish(self, run: Run, progress: Any) -> dict[str, Any]:
+        """samples.csv, samples.png and TimeGAN's scores of generated windows."""
+        state, config = run.state, run.state.config
+        generator = torch.Generator(state.device).manual_seed(config.seed)
+        real, scaler = self.samples.cpu(), scaler_of(self.data)
+        sizes = len(real), config.seq_len, generator
+        generated = trained(run).sample(*sizes, **self.inputs).cpu()
+        in_units, columns = scaler.unscale(generated), self.data["columns"]
+        write_series(run.folder / "samples.csv", in_units, columns)
+        in_place = run.folder / "samples.png"
+        plot_samples(in_place, scaler.unscale(real), in_units, columns, self.units)
+        if config.metrics == "none":
+            return {}
+        protocol = dataclasses.replace(PROTOCOLS[config.metrics], seeds=config.score_seeds)
+        untrained = self.untrained().to(state.device).generator
+        with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
+            scores = _scores(
+                self.real_to_score,
+                generated,
+                untrained.sample(*sizes, **self.inputs).cpu(),
+                protocol=protocol,
+                seed=config.seed,
+                tick=bar.update,
+            )
+        if config.seq_len > 2 and len(real) >= 4:
+            from ganlstm_fast.training.metrics.series import compare_series
+
+            scores |= compare_series(real, generated, seed=config.seed)
+        return {"protocol": vars(protocol), **scores}
 
     @staticmethod
     def generate(
@@ -115,3 +147,11 @@ class LSTMGANRecipe(GANRecipe):
         write_series(path, made, data["columns"])
         count, steps, channels = made.shape
         return f"{count} series of {steps} steps and {channels} columns"
+
+
+def _scores(rows: Tensor, *series: Tensor, **options: Any) -> dict[str, Any]:
+    try:
+        return evaluate(rows, *series, **options)
+    except InputError as error:
+        # The series trained on may be too short to score, which is no reason to lose the run.
+        return {"reported": False, "reason": str(error)}
