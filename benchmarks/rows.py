@@ -24,6 +24,7 @@ FAMILIES = {
     "weights": "Spectral norm",
     "samples": "Gradient penalty",
     "scores": "Losses",
+    "model": "Training steps",
 }
 OTHERS = "Other"
 
