@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +84,8 @@ class Measurements:
         self.results: dict[tuple[str, str], list[Result]] = {}
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.wanted: Wanted | None = None  # the rivals
+        self.limit = math.inf  # seconds after the first work began, when no other may begin
+        self.begun: float | None = None
 
     def measure(self, work: Work) -> list[Result]:
         if self.timed and work.device not in self.ceilings:
@@ -94,6 +98,10 @@ class Measurements:
 
     def get(self, group: str, case: str, contender: str) -> Result:
         key = (group, case)
+        if self.begun is None:
+            self.begun = time.monotonic()
+        elif key not in self.results and time.monotonic() - self.begun > self.limit:
+            pytest.skip("left out by --limit")
         results = self.results.get(key) or self.measure(self.works[key])
         return next(r for r in results if r.contender.name == contender)
 
@@ -128,6 +136,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="time for each piece of work (default: 2.5 with --quick, 20 with --full, else 4; on a "
         "GPU 1, 4, 2 with --large, else 1.5); the preset's least number of rounds is always run",
     )
+    group.addoption(
+        "--limit", type=float, metavar="S", help="begin no further work after so many seconds"
+    )
     for option, what in (
         ("--cases", "measure these groups, cases or 'group: case' alone; * is any text"),
         ("--rivals", "time these rivals alone; the others are checked, as they set the tolerance"),
@@ -155,7 +166,10 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("python_files", "bench_*.py")
     timed = not config.getoption("benchmark_disable", False)
     seconds = config.getoption("--seconds")
-    config.stash[MEASUREMENTS] = Measurements(_preset(config), timed, seconds)
+    measurements = Measurements(_preset(config), timed, seconds)
+    if config.getoption("--limit") is not None:
+        measurements.limit = config.getoption("--limit")
+    config.stash[MEASUREMENTS] = measurements
     # The table below replaces pytest-benchmark's own, which has no ratio within a round.
     config.option.benchmark_quiet = config.getoption("verbose") <= 0
 

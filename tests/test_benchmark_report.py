@@ -259,6 +259,21 @@ def test_a_run_of_unknown_cases_lists_the_known_ones():
     assert all("[interpolate-" in line for line in named)
 
 
+@pytest.mark.slow
+def test_a_run_stops_at_its_limit(tmp_path):
+    file = tmp_path / "out.json"
+    command = [sys.executable, "-m", "pytest", str(BENCHMARKS), "--benchmark-only", "--quick"]
+    command += ["-q", "-p", "no:cacheprovider", "--cases", "interpolate", "--cases", "penalty, *"]
+    command += ["--seconds", "0.01", "--limit", "0", "-rs", f"--benchmark-json={file}"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "left out by --limit" in done.stdout
+    run = rows.read(file)
+    assert {row["group"] for row in run.rows} == {"interpolate"}
+
+
 # --------------------------------------------------------------------------------------- pictures
 
 
