@@ -18,7 +18,8 @@ only the first process writes it. ``--batch-size`` is that of all processes toge
 numbers of a step do not depend on how many they are, up to rounding: each draws the random numbers
 of the whole batch and takes its share of the samples (:class:`Share`). Exceptions: the noise of
 the Gumbel-softmax and of dropout, and batch norm on the CPU, where torch has none that is
-synchronised.
+synchronised. (And where a gradient is zero but for rounding, as that of a critic's last bias in a
+loss that no shift of all scores changes, Adam makes whole steps of the rounding.)
 """
 
 from __future__ import annotations
