@@ -14,6 +14,10 @@ if not torch.cuda.is_available():
 
 from ganlstm_fast import backends
 
+# A benchmark that a test starts is no worker of this run.
+for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.pop(name, None)
+
 needs_cpu_kernels = pytest.mark.skipif(
     not backends.is_loaded("cpu"), reason="built without the CPU kernels"
 )
