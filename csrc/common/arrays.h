@@ -24,4 +24,17 @@ struct ArrayKernels {
 
 GANLSTM_DECLARE_TABLES(ArrayKernels, array_kernels)
 
+// The same, whose results go past the caches: a line that is written is then not read first.
+GANLSTM_DECLARE_TABLES(ArrayKernels, streaming_array_kernels)
+
+// For results of so many bytes and more. With what they are made of they fill most of a last-level
+// cache, and would not stay there for whoever reads them next.
+constexpr int64_t kStreamedBytes = int64_t(8) << 20;
+
+// The kernels for a call whose result has `bytes` in all.
+template <typename T>
+const ArrayKernels<T>& array_kernels_for(int64_t bytes) {
+  return bytes < kStreamedBytes ? array_kernels<T>() : streaming_array_kernels<T>();
+}
+
 }  // namespace ganlstm

@@ -26,18 +26,19 @@ class Blocks {
     for (int64_t begin = 0; begin < units; begin += step) {
       const int64_t end = std::min(begin + step, units);
       blocks_.push_back({index, begin, end});
-      bytes_.push_back((bytes_.empty() ? 0 : bytes_.back()) + (end - begin) * unit_bytes);
+      bytes_.push_back(bytes() + (end - begin) * unit_bytes);
     }
   }
 
   const std::vector<Block>& all() const { return blocks_; }
+  int64_t bytes() const { return bytes_.empty() ? 0 : bytes_.back(); }
 
   // Calls f(k) for each block k. A thread gets neighbouring blocks of about as many bytes as any
   // other.
   template <typename F>
   void run(const Parallel& parallel, F f) const {
-    const int64_t total = bytes_.empty() ? 0 : bytes_.back();
-    const int64_t tasks = std::max(int64_t(1), std::min(parallel.threads, total / kBytesOfAThread));
+    const int64_t tasks =
+        std::max(int64_t(1), std::min(parallel.threads, bytes() / kBytesOfAThread));
     for_each_task(parallel, tasks, [&](int64_t task) {
       for (int64_t k = first(task, tasks); k < first(task + 1, tasks); ++k) f(k);
     });
@@ -50,7 +51,7 @@ class Blocks {
   // The block that holds the first byte of a task's share.
   int64_t first(int64_t task, int64_t tasks) const {
     if (task == 0) return 0;
-    const int64_t share = bytes_.empty() ? 0 : bytes_.back() / tasks * task;
+    const int64_t share = bytes() / tasks * task;
     if (task == tasks) return int64_t(blocks_.size());
     return std::lower_bound(bytes_.begin(), bytes_.end(), share) - bytes_.begin();
   }

@@ -10,7 +10,7 @@
 #include <cstring>
 #include <utility>
 
-#if defined(__AVX__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -229,6 +229,28 @@ GANLSTM_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
     store(p, v);
   else
     store_masked(p, v, n);
+}
+
+// Stores past the caches, where there is such an instruction for T. p is aligned for a vector;
+// after the last one comes end_of_stream(), so that other threads see them.
+template <typename T>
+GANLSTM_INLINE void stream(T* p, Vec<T> v) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) return _mm512_stream_ps(p, (__m512)v);
+  if constexpr (std::is_same_v<T, double>) return _mm512_stream_pd(p, (__m512d)v);
+#elif defined(__AVX__)
+  if constexpr (std::is_same_v<T, float>) return _mm256_stream_ps(p, (__m256)v);
+  if constexpr (std::is_same_v<T, double>) return _mm256_stream_pd(p, (__m256d)v);
+#elif defined(__SSE2__)
+  if constexpr (std::is_same_v<T, float>) return _mm_stream_ps(p, (__m128)v);
+  if constexpr (std::is_same_v<T, double>) return _mm_stream_pd(p, (__m128d)v);
+#endif
+  store(p, v);
+}
+GANLSTM_INLINE void end_of_stream() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 GANLSTM_INLINE VecF multiply_add(VecF sum, VecF a, VecF b) { return sum + a * b; }

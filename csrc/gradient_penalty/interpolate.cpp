@@ -14,7 +14,6 @@ constexpr int64_t kBytesOfADraw = 64;
 template <typename T>
 void run(const Interpolation<T>& a, const Parallel& parallel) {
   using C = Compute<T>;
-  const ArrayKernels<T>& kernels = array_kernels<T>();
   // In a loop of their own: a number is a long chain of operations, many of them are not.
   Scratch<C> weights(a.batch);
   Blocks draws;
@@ -27,6 +26,7 @@ void run(const Interpolation<T>& a, const Parallel& parallel) {
 
   Samples samples(a.batch);
   samples.add(0, a.elements, sizeof(T));
+  const ArrayKernels<T>& kernels = array_kernels_for<T>(samples.bytes());
   samples.run(parallel, [&](const SamplePart& part) {
     const C weight = weights.get()[part.sample];
     const int64_t at = part.begin, n = part.end - part.begin;

@@ -11,10 +11,10 @@ template <typename T>
 void run(const PenaltyGradient<T>* arrays, int64_t count, int64_t batch,
          const PenaltyOptions& options, const Compute<T>* norms, Compute<T> s,
          const Parallel& parallel) {
-  const ArrayKernels<T>& kernels = array_kernels<T>();
   Samples samples(batch);
   for (int64_t index = 0; index < count; ++index)
     if (arrays[index].out != nullptr) samples.add(index, arrays[index].elements, sizeof(T));
+  const ArrayKernels<T>& kernels = array_kernels_for<T>(samples.bytes());
   const PenaltyCurve<double> curve{options.center, options.one_sided};
   const double share = 2 * double(s) / double(batch);
   samples.run(parallel, [&](const SamplePart& part) {

@@ -33,6 +33,7 @@ class DoubleBackward {
       if (a.v != nullptr) read_.add(index, a.elements, sizeof(T));
       if (a.out != nullptr) written_.add(index, a.elements, sizeof(T));
     }
+    kernels_ = &array_kernels_for<T>(written_.bytes());
     parts_.resize(batch * read_.slots());
   }
 
@@ -41,7 +42,7 @@ class DoubleBackward {
     read_.run(parallel_, [&](const SamplePart& part) {
       const PenaltyGradient<T>& a = arrays_[part.index];
       const double product =
-          kernels_.dot(a.v + part.begin, a.grad + part.begin, part.end - part.begin);
+          kernels_->dot(a.v + part.begin, a.grad + part.begin, part.end - part.begin);
       parts_.get()[part.sample * read_.slots() + part.slot] = product;
       if (in_one) write(part, product);
     });
@@ -68,9 +69,9 @@ class DoubleBackward {
     const C of_grad = finite(share_ * curve_.curvature(norm, product));
     const int64_t at = part.begin, n = part.end - part.begin;
     if (a.v == nullptr)
-      kernels_.scale(a.grad + at, n, of_grad, a.out + at);
+      kernels_->scale(a.grad + at, n, of_grad, a.out + at);
     else
-      kernels_.add(a.v + at, a.grad + at, n, of_v, of_grad, a.out + at);
+      kernels_->add(a.v + at, a.grad + at, n, of_v, of_grad, a.out + at);
   }
 
   // The factor of a tiny gradient may leave the range of C, where its zeros would become NaN.
@@ -79,7 +80,7 @@ class DoubleBackward {
     return C(factor != factor ? factor : std::clamp(factor, -most, most));
   }
 
-  const ArrayKernels<T>& kernels_ = array_kernels<T>();
+  const ArrayKernels<T>* kernels_;
   const PenaltyGradient<T>* arrays_;
   int64_t count_, batch_;
   const C* norms_;

@@ -32,6 +32,8 @@ class Samples {
   // The parts of a sample, over all arrays.
   int64_t slots() const { return slots_; }
 
+  int64_t bytes() const { return blocks_.bytes(); }
+
   // Calls f(part) for each unit; those of one block in order, on one thread.
   template <typename F>
   void run(const Parallel& parallel, F f) const {
