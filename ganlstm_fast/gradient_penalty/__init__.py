@@ -132,8 +132,7 @@ def interpolate(
         return _between(real, fake, _draw_seed(real.device, generator), impl)
     reals, fakes = _as_tuple("real", real), _as_tuple("fake", fake)
     _check_alike(reals, fakes)
-    seed = _draw_seed(reals[0].device, generator)
-    points = tuple(_between(r, f, seed, impl) for r, f in zip(reals, fakes, strict=True))
+    points = _all_between(reals, fakes, generator, impl)
     return points[0] if isinstance(real, Tensor) else points
 
 
@@ -151,6 +150,16 @@ def _is_pair(real: Tensor, fake: object) -> bool:
 
 def _draw_seed(device: torch.device, generator: torch.Generator | None) -> Tensor:
     return torch.empty(1, dtype=torch.int64, device=device).random_(generator=generator)
+
+
+def _all_between(
+    reals: tuple[Tensor, ...],
+    fakes: tuple[Tensor, ...],
+    generator: torch.Generator | None,
+    impl: str | None,
+) -> tuple[Tensor, ...]:
+    seed = _draw_seed(reals[0].device, generator)
+    return tuple(_between(r, f, seed, impl) for r, f in zip(reals, fakes, strict=True))
 
 
 def _between(real: Tensor, fake: Tensor, seed: Tensor, impl: str | None) -> Tensor:
@@ -187,14 +196,20 @@ def penalty(
     if grads[0].shape[0] == 0:
         raise ValueError(f"grad: expected at least one sample, got shape {tuple(grads[0].shape)}")
     _check_number("center", center)
-    dtype = functools.reduce(torch.promote_types, (grad.dtype for grad in grads))
-    if any(grad.dtype != dtype for grad in grads):
-        grads = tuple(grad.to(dtype) for grad in grads)
+    return _penalty_of(grads, float(center), bool(one_sided), impl)
+
+
+def _penalty_of(
+    grads: Sequence[Tensor], center: float, one_sided: bool, impl: str | None
+) -> Tensor:
+    dtype = grads[0].dtype
+    if len(grads) > 1:
+        dtype = functools.reduce(torch.promote_types, (grad.dtype for grad in grads))
+        grads = [grad.to(dtype) for grad in grads]
     chosen = resolve("gradient_penalty", impl, grads[0].device.type, dtype)
-    options = (float(center), bool(one_sided))
     if chosen == "reference":
-        return reference.penalty(grads, *options)
-    return autograd.penalty(grads, *options, chosen)
+        return reference.penalty(grads, center, one_sided)
+    return autograd.penalty(grads, center, one_sided, chosen)
 
 
 def _check_number(name: str, value: float) -> None:
@@ -257,14 +272,15 @@ def _points(
     batch = len(first[0])
     kept = math.ceil(fraction * batch)
     cut = [m if m is None else m[:kept] for m in masks(first)]
-    given = {name: tuple(x[:kept] for x in value) for name, value in given.items()}
+    if kept < batch:
+        given = {name: tuple(x[:kept] for x in value) for name, value in given.items()}
     if kind.points == "between":
-        points = interpolate(given["real"], given["fake"], generator=generator, impl=impl)
+        points = _all_between(given["real"], given["fake"], generator, impl)
     elif kind.points == "noisy":
         points = _noisy(given["real"], cut, noise, generator)
     else:
         points = given[kind.points]
-    return tuple(x.detach().requires_grad_() for x in points), cut, batch
+    return tuple(x.requires_grad_() for x in points), cut, batch
 
 
 def _masks(mask: Tensor | Sequence[Tensor | None] | None, inputs: Samples) -> list[Tensor | None]:
@@ -438,7 +454,7 @@ def gradient_penalty(
         if scale is not None:
             grads = [grad.to(torch.promote_types(grad.dtype, _WIDE)) / scale for grad in grads]
     with torch.set_grad_enabled(differentiable):
-        value = penalty(grads, center=this.center, one_sided=this.one_sided, impl=impl)
+        value = _penalty_of(grads, this.center, this.one_sided, impl)
     return this.factor * lambda_ * value
 
 
