@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,17 @@ SPECTRAL_NORM = {
     "full": SPECTRAL_NORM_LAYERS | SPECTRAL_NORM_NETWORKS,
 }
 
+# One size doubled at a time, from one shape.
+_FROM = LSTMShape(32, 64, 32, 64)
+GROWTH_LSTM = (
+    _FROM,
+    *(replace(_FROM, **{name: 2**k * getattr(_FROM, name)}) for name in "TBH" for k in (1, 2)),
+    *(replace(_FROM, layers=layers) for layers in (2, 4)),
+)
+GROWTH_LSTM_STEPS = tuple(replace(_FROM, T=T) for T in (64, 128, 256))
+GROWTH_LAYERS = tuple(((32, 32, 3, 3),) * count for count in (5, 10, 20))
+GROWTH_SAMPLES = tuple((B, 1000, 16) for B in (8, 16, 32))
+
 # Samples, batch first.
 PENALTY_SHAPES = {
     "quick": ((256, 24, 28),),
@@ -184,3 +195,10 @@ TRAIN_STEPS = {
     ),
 }
 TRAIN_STEPS["large"] = TRAIN_STEPS["full"] = TRAIN_STEPS["default"]
+
+TRAIN_STEP_MEMORY = {
+    "quick": (),
+    "default": (),
+    "large": ("DCGAN-128",),
+    "full": ("DCGAN-128",),
+}

@@ -27,6 +27,7 @@ for folder in (HERE, HERE.parent / "tests"):
         sys.path.insert(0, str(folder))
 
 import ceilings  # noqa: E402
+import growth  # noqa: E402
 import report  # noqa: E402
 from environment import device_folder, environment, file_name  # noqa: E402
 from harness import Effort, Race, Result, Wanted, Work, measure, row  # noqa: E402
@@ -282,6 +283,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         terminalreporter.write_line("\n".join(report.describe(where)))
         terminalreporter.write_line("")
         terminalreporter.write_line(report.text_table(where, rows))
+        slopes = growth.slopes(rows)
+        if slopes:
+            terminalreporter.write_line("\ntime grows as the size to this exponent")
+            terminalreporter.write_line(report.markdown_table(slopes))
         if name is not None:
             path = save(name, content)
             terminalreporter.write_line(f"\nsaved {path.relative_to(HERE.parent)}")

@@ -6,45 +6,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from devices import Device
+from growth import SIZES, series
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from plotting import WIDTH, arithmetic, drawn, legend, log_ticks, number, short_names, styles
 from rows import Case, Row, rate
 
-# The sizes that may grow, and how an axis calls them.
-SIZES = {"T": "time steps T", "B": "batch B", "H": "hidden size H", "layers": "layers"}
-
-
-def series(device: Device, size: str, figure_of: str) -> dict[str, dict[str, dict[int, float]]]:
-    """By piece of work (its other sizes fixed) and implementation, a figure against one size.
-
-    Args:
-        size: of ``SIZES``.
-        figure_of: "median_s", "median_mib" or "peak_mib".
-    """
-    found: dict[str, dict[str, dict[int, float]]] = {}
-    for (group, _, _), case in device.cases().items():
-        for row in case.rows:
-            sizes = row["shapes"]
-            if figure_of not in row or row[figure_of] is None or size not in sizes:
-                continue
-            others = {k: v for k, v in sizes.items() if k != size and isinstance(v, int)}
-            plain = {k: v for k, v in others.items() if k not in ("layers", "directions") or v > 1}
-            title = f"{group}\n{' '.join(f'{k}{v}' for k, v in plain.items())}"
-            line = found.setdefault(title, {}).setdefault(row["implementation"], {})
-            line[sizes[size]] = row[figure_of]
-    return {
-        title: kept
-        for title, lines in found.items()
-        if (kept := {name: dict(sorted(p.items())) for name, p in lines.items() if len(p) > 1})
-    }
-
 
 @drawn
 def growth(device: Device, size: str, figure_of: str) -> Figure | None:
     """A panel for each piece of work that was measured at several values of ``size``."""
-    panels = series(device, size, figure_of)
+    rows = [row for case in device.cases().values() for row in case.rows]
+    panels = series(rows, size, figure_of)
     if not panels:
         return None
     columns = min(2, len(panels))

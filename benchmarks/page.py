@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 
+import growth
 from devices import HARDWARE, Device, devices, label
 from matplotlib.figure import Figure
 from overview import lost, overview, summary
@@ -115,6 +116,10 @@ def _device(device: Device, anchor: str, pictures: Pictures) -> str:
     if missing:
         parts.append("<h3>No run on this device yet</h3>" + _list(missing))
     parts.append(f"<h3>Pictures</h3>\n{_pictures(device, pictures)}")
+    slopes = growth.of_device(device)
+    if slopes:
+        parts.append("<h3>Cost against growth</h3><p>Time grows as the size to this exponent.</p>")
+        parts.append(_table(slopes))
     parts.append("<h3>Ours beside the fastest rival</h3>")
     parts += [_table(lines) for lines in summary(device).values()]
     parts += _contenders(device)

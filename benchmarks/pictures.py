@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from curves import SIZES, growth, roofline
+from curves import growth, roofline
 from devices import Device
+from growth import SIZES
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from plotting import (

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import growth
 import pictures
 import plotting
+import scores
 from devices import HARDWARE, Device, devices, label
 from overview import lost, overview, summary
 from planned import hardware_without_a_run, without_a_run
@@ -67,6 +69,12 @@ def section(runs: Sequence[Run], folder: Path = ROOT) -> str:
     parts = [of_device(device, folder) for device in devices(runs)]
     for kind, names in hardware_without_a_run(runs).items():
         parts.append(f"**No {HARDWARE[kind]} has run these yet:** {'; '.join(names)}.")
+    trained = scores.read()
+    if trained:
+        parts += ["**Whole trainings**, each seed from nothing, a thread each:"]
+        parts.append(scores.table(trained))
+        links = (f"[{path.name}]({path.relative_to(folder).as_posix()})" for path in scores.files())
+        parts.append(f"From {', '.join(links)}, made by `benchmarks/scores.py`.")
     return "\n\n".join(parts)
 
 
@@ -82,6 +90,9 @@ def everything(runs: Sequence[Run]) -> str:
             about = "\n".join(f"  {line}" for line in describe(run.environment)[1:])
             parts.append(f"- {_link(run, RESULTS)}: {label(run.environment)};\n{about}")
         parts += map(markdown_table, summary(device).values())
+        slopes = growth.of_device(device)
+        if slopes:
+            parts += ["Time grows as the size to this exponent:", markdown_table(slopes)]
     return "\n\n".join(parts) + "\n"
 
 

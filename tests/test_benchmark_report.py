@@ -23,6 +23,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import compare  # noqa: E402
 import curves  # noqa: E402
+import growth  # noqa: E402
 import harness  # noqa: E402
 import planned  # noqa: E402
 import plotting  # noqa: E402
@@ -358,7 +359,8 @@ def test_the_page_has_every_row_once_with_what_it_is_sorted_by(made, results):
     runs = rows.collect([results])
     names = [row["implementation"] for run in runs for row in run.rows]
     rivals = [name for name in names if "rival" in name]
-    assert len([c for c in parsed.cells if c in ("rival", "slow rival")]) == len(rivals)
+    slopes = 2  # of each of them over T
+    assert len([c for c in parsed.cells if c in ("rival", "slow rival")]) == len(rivals) + slopes
     assert "<b>absent</b>" in parsed.cells
     assert not parsed.of("b")
     assert "the package absent is not installed" in parsed.cells
@@ -374,13 +376,26 @@ def test_the_page_has_every_row_once_with_what_it_is_sorted_by(made, results):
 
 def test_series_hold_all_other_sizes_fixed(results):
     gpu = next(d for d in devices(rows.collect([results])) if d.hardware == "cuda")
-    found = curves.series(gpu, "T", "median_s")
+    gpu_rows = [row for case in gpu.cases().values() for row in case.rows]
+    found = growth.series(gpu_rows, "T", "median_s")
     assert list(found) == ["CUDA LSTM forward, tf32\nB4 I3 H5"]
     (lines,) = found.values()
     assert lines["ours"] == pytest.approx({8: 8e-5, 16: 16e-5, 32: 32e-5})
-    assert curves.series(gpu, "B", "median_s") == {}
-    memory = curves.series(gpu, "T", "peak_mib")
+    assert growth.series(gpu_rows, "B", "median_s") == {}
+    memory = growth.series(gpu_rows, "T", "peak_mib")
     assert memory["CUDA LSTM forward, tf32\nB4 I3 H5"]["rival"] == {8: 24, 16: 48, 32: 96}
+    lines = growth.slopes(gpu_rows)[1:]
+    slopes = {line[2]: line[-1][1] for line in lines}
+    assert slopes["ours"] == pytest.approx(1)
+    assert lines[0][:2] == ("CUDA LSTM forward, tf32: B4 I3 H5", "T 8 16 32")
+
+
+def test_samples_are_a_batch_and_equal_weights_are_layers():
+    assert growth.sizes_of({"shapes": {"samples": [8, 1000, 16]}}) == {"B": 8, "sample": "1000x16"}
+    alike = {"shapes": {"weights": [[32, 32, 3, 3]] * 5}}
+    assert growth.sizes_of(alike) == {"layers": 5, "weight": "32x32x3x3"}
+    assert growth.sizes_of({"shapes": {"weights": [[3, 2], [2, 1]]}}) == {}
+    assert growth.slope({1: 3.0, 2: 12.0, 4: 48.0}) == pytest.approx(2)
 
 
 def test_least_bytes():

@@ -1,0 +1,194 @@
+"""Scores of a recipe over several seeds: each is trained and scored from nothing, by commands.
+
+    python benchmarks/scores.py sines -- lstm-gan --data sines
+    python benchmarks/scores.py weather-torch --impl lstm=torch,gradient_penalty=reference \\
+        --seeds 1 -- lstm-gan
+
+What follows the two dashes is what ``ganlstm-fast train`` is given, but for the seed and the
+folder. The result is benchmarks/results/scores/NAME.json: the command, the machine, and of each
+seed the seconds of training (start and first checkpoint included) and every score.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from report import RESULTS, ROOT, Cell, markdown_table
+
+FOLDER = RESULTS / "scores"
+SCHEMA = 1
+
+# What stands in the table: of the scores that a recipe has, those with a name here.
+FIGURES = {
+    "discriminative_score.generated.score": "discriminative score",
+    "discriminative_score.real.score": "of real against real",
+    "predictive_score.generated.score": "predictive score",
+    "predictive_score.real.score": "of real data",
+    "area_under_roc.total.all": "area under the ROC curve",
+    "skill.same as yesterday.mean": "skill against yesterday",
+    "skill.same day last year.mean": "skill against last year",
+    "accuracy": "accuracy",
+}
+
+
+class Failed(Exception):
+    """A command that ended with an error; the message is its own."""
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of nested dictionaries by their path."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield name, float(value)
+
+
+def _command(*arguments: str, impl: str | None = None) -> tuple[float, str]:
+    """Seconds and standard output of ``ganlstm-fast``, on one thread."""
+    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if impl is not None:
+        variables["GANLSTM_FAST_IMPL"] = impl
+    command = [sys.executable, "-m", "ganlstm_fast", *arguments]
+    start = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)
+    if done.returncode != 0:
+        raise Failed(f"{shlex.join(command[1:])}: {done.stderr.strip() or done.returncode}")
+    return time.monotonic() - start, done.stdout
+
+
+def run_seed(train: Sequence[str], seed: int, folder: Path, impl: str | None) -> dict[str, Any]:
+    """Train and score one seed."""
+    out = ("--seed", str(seed), "--out", str(folder), "--metrics", "none", "--quiet")
+    train_seconds, _ = _command("train", *train, *out, impl=impl)
+    score_seconds, text = _command("evaluate", str(folder), "--metrics", "full", "--json")
+    return {
+        "seed": seed,
+        "train_seconds": round(train_seconds, 1),
+        "score_seconds": round(score_seconds, 1),
+        "scores": json.loads(text),
+    }
+
+
+def measure(
+    train: Sequence[str], seeds: int, jobs: int, impl: str | None, keep: Path | None
+) -> list[dict[str, Any]]:
+    """All seeds, ``jobs`` of them at a time; folders of the runs stay in ``keep``."""
+    with tempfile.TemporaryDirectory() as temporary, ThreadPoolExecutor(jobs) as pool:
+        folder = keep or Path(temporary)
+
+        def one(seed: int) -> dict[str, Any]:
+            found = run_seed(train, seed, folder / f"seed-{seed}", impl)
+            print(f"seed {seed}: trained in {found['train_seconds']:.0f} s", file=sys.stderr)
+            return found
+
+        return list(pool.map(one, range(seeds)))
+
+
+def files(folder: Path = FOLDER) -> list[Path]:
+    return sorted(folder.glob("*.json"))
+
+
+def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """The results that are kept; one of another schema is named and left out."""
+    found = []
+    for path in files(folder):
+        result = json.loads(path.read_text())
+        if result.get("schema") == SCHEMA:
+            found.append(result | {"name": path.stem})
+        else:
+            print(f"{path}: schema {result.get('schema')}, expected {SCHEMA}", file=sys.stderr)
+    return found
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    mean = f"{statistics.fmean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({min(values):.{digits}f} .. {max(values):.{digits}f})"
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Markdown: a row for each figure of each result, the mean over the seeds with least and most.
+
+    A score that was not reported counts as missing, and how many are there is told.
+    """
+    lines: list[tuple[Cell, ...]] = [("trained by", "seconds", "figure", "mean (least .. most)")]
+    for result in results:
+        seeds = result["seeds"]
+        scores = [dict(flat(seed["scores"])) for seed in seeds]
+        seconds = _spread([seed["train_seconds"] for seed in seeds], 0)
+        first = (f"`{result['command']}`", f"{seconds}, {result['jobs']} at a time")
+        if result["impl"] is not None:
+            first = (f"{first[0]}, `{result['impl']}`", first[1])
+        for path, figure in FIGURES.items():
+            values = [s[path] for s in scores if path in s]
+            if values:
+                missing = "" if len(values) == len(seeds) else f", {len(values)} of {len(seeds)}"
+                spread = _spread(values, 3) + (
+                    f" of {len(values)} seeds" if len(values) > 1 else ""
+                )
+                lines.append((*first, figure, spread + missing))
+                first = ("", "")
+    return markdown_table(lines)
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="of the result")
+    parser.add_argument(
+        "train", nargs="+", help="MODEL and options of ganlstm-fast train, after --"
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="0, 1, ... (default: %(default)d)")
+    parser.add_argument("--jobs", type=int, default=2, help="at a time (default: %(default)d)")
+    parser.add_argument("--impl", help="GANLSTM_FAST_IMPL of the training")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the runs there")
+    return parser
+
+
+def main() -> int:
+    parser = _options()
+    options = parser.parse_args()
+    for name in ("seeds", "jobs"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name}: expected 1 or more, got {getattr(options, name)}")
+    from environment import environment
+    from rows import write_whole
+
+    result = {
+        "schema": SCHEMA,
+        "command": shlex.join(["ganlstm-fast", "train", *options.train]),
+        "impl": options.impl,
+        "jobs": options.jobs,
+        "environment": environment("scores"),
+    }
+    try:
+        result["seeds"] = measure(
+            options.train, options.seeds, options.jobs, options.impl, options.keep
+        )
+    except Failed as error:
+        print(error, file=sys.stderr)
+        return 1
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{options.name}.json"
+    write_whole(path, json.dumps(result, indent=1) + "\n")
+    print(f"{table([result])}\n\nsaved {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

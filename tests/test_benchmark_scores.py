@@ -1,0 +1,71 @@
+"""benchmarks/scores.py: the table of whole trainings, and the commands that make it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+if not BENCHMARKS.is_dir():
+    pytest.skip("no benchmarks beside the tests", allow_module_level=True)
+sys.path.insert(0, str(BENCHMARKS))
+
+import scores  # noqa: E402
+
+
+def _result(*values, impl=None):
+    """A result whose seeds have these scores; None: not reported."""
+    seeds = [
+        {
+            "seed": seed,
+            "train_seconds": 60.0 + seed,
+            "scores": {"discriminative_score": {"generated": {"score": value}}, "reported": True},
+        }
+        for seed, value in enumerate(values)
+    ]
+    return {
+        "schema": scores.SCHEMA,
+        "command": "ganlstm-fast train lstm-gan",
+        "impl": impl,
+        "jobs": 2,
+        "environment": {},
+        "seeds": seeds,
+    }
+
+
+def test_table_has_the_mean_and_the_spread():
+    text = scores.table([_result(0.02, 0.04), _result(0.1, impl="lstm=torch")])
+    assert text.splitlines()[2:] == [
+        "| `ganlstm-fast train lstm-gan` | 60 (60 .. 61), 2 at a time | discriminative score | "
+        "0.030 (0.020 .. 0.040) of 2 seeds |",
+        "| `ganlstm-fast train lstm-gan`, `lstm=torch` | 60, 2 at a time | discriminative score | "
+        "0.100 |",
+    ]
+
+
+def test_table_tells_of_a_missing_score():
+    assert "0.020, 1 of 2" in scores.table([_result(0.02, None)])
+
+
+def test_another_schema_is_named_and_left_out(tmp_path, capsys):
+    (tmp_path / "a.json").write_text(json.dumps(_result(0.02)))
+    (tmp_path / "b.json").write_text(json.dumps(_result(0.02) | {"schema": 99}))
+    assert [found["name"] for found in scores.read(tmp_path)] == ["a"]
+    assert "b.json: schema 99" in capsys.readouterr().err
+
+
+def test_seeds_are_trained_and_scored_by_commands(tmp_path):
+    pytest.importorskip("sklearn")
+    train = ["lstm-classifier", "--steps", "2", "--hidden", "4"]
+    found = scores.measure(train, seeds=2, jobs=2, impl=None, keep=tmp_path)
+    assert [seed["seed"] for seed in found] == [0, 1]
+    assert all(0 <= seed["scores"]["accuracy"] <= 1 for seed in found)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["seed-0", "seed-1"]
+
+
+def test_a_command_s_own_message_is_told(tmp_path):
+    with pytest.raises(scores.Failed, match="--batch-size: expected"):
+        scores.run_seed(["lstm-gan", "--batch-size", "0"], 0, tmp_path / "run", None)
