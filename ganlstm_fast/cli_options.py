@@ -63,12 +63,24 @@ def build_parser() -> argparse.ArgumentParser:
         commands,
         "generate",
         "write samples of a trained GAN",
-        ["generate runs/prices -n 1000 -o prices-like.csv", "generate runs/digits -o digits.png"],
+        [
+            "generate runs/prices -n 1000 -o prices-like.csv",
+            "generate runs/digits -o digits.png",
+            "generate runs/conditional --month 7 -o july.csv",
+        ],
     )
     _add_run(generate)
     generate.add_argument("-n", "--count", type=int, default=100, metavar="N", help="samples (100)")
     generate.add_argument("-o", "--output", metavar="OUT", help="the file (series, text: screen)")
     generate.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (0)")
+    generate.add_argument(
+        "--month", type=int, metavar="N", help="of conditional-lstm-gan: 1 to 12 (all in turn)"
+    )
+    generate.add_argument(
+        "--after",
+        metavar="FILE.csv",
+        help="of conditional-lstm-gan: rows that the samples follow (what was trained on)",
+    )
     evaluate = _add(
         commands,
         "evaluate",

@@ -111,7 +111,7 @@ def test_forecasts_are_those_of_the_latest_rows(tmp_path):
     weather[columns].tail(25).to_csv(file, index=False)
     assert torch.equal(made, forecast(folder, str(file))[0])
     weather[columns].tail(19).to_csv(file, index=False)
-    with pytest.raises(InputError, match="19 rows; a forecast needs 20"):
+    with pytest.raises(InputError, match="19 rows; 20 are needed"):
         forecast(folder, str(file))
 
 
@@ -122,6 +122,41 @@ def test_quantiles_of_a_forecast(tmp_path):
     assert "pinball_skill" not in run(mean, out=tmp_path / "mean").metrics
     with pytest.raises(InputError, match="--quantiles"):
         dataclasses.replace(config, quantiles=(0.1, 0.9))
+
+
+def test_series_under_a_condition(tmp_path):
+    folder = run(TINY["conditional-lstm-gan"], out=tmp_path / "r").folder
+    in_turn, columns = generate(folder, 12, seed=3)
+    july = generate(folder, 12, seed=3, month=7)[0]
+    assert torch.equal(july[6], in_turn[6])
+    assert not torch.equal(july[0], in_turn[0])
+    file = tmp_path / "rows.csv"
+    weather = pd.read_csv("ganlstm_fast/training/seattle_weather.csv")[columns]
+    weather.to_csv(file, index=False)
+    assert torch.equal(in_turn, generate(folder, 12, seed=3, after=str(file))[0])
+    weather.head(700).to_csv(file, index=False)
+    assert not torch.equal(in_turn, generate(folder, 12, seed=3, after=str(file))[0])
+    weather.head(4).to_csv(file, index=False)
+    with pytest.raises(InputError, match="4 rows; 5 are needed"):
+        generate(folder, 1, after=str(file))
+    with pytest.raises(InputError, match="--month: expected 1 to 12, got 13"):
+        generate(folder, 1, month=13)
+
+
+@pytest.mark.parametrize(
+    ("condition", "given"), [("history", {"month": 1}), ("month", {"after": "rows.csv"})]
+)
+def test_a_condition_that_was_not_trained_on(tmp_path, condition, given):
+    config = dataclasses.replace(TINY["conditional-lstm-gan"], condition=condition)
+    folder = run(config, out=tmp_path / "r").folder
+    with pytest.raises(InputError, match=f"trained with --condition {condition}"):
+        generate(folder, 1, **given)
+
+
+def test_other_models_are_given_no_condition(tmp_path):
+    folder = run(TINY["mlp-gan"], out=tmp_path / "r").folder
+    with pytest.raises(InputError, match="--month: a run of mlp-gan is given no month"):
+        generate(folder, 1, month=1)
 
 
 def test_scores_are_of_each_window(tmp_path):

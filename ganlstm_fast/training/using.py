@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlstm_fast.training.checkpoint import load_checkpoint
-from ganlstm_fast.training.config import Settings
+from ganlstm_fast.training.config import Settings, flag
 from ganlstm_fast.training.configs import MODELS, model_of
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.fabric import find_device
@@ -86,30 +86,40 @@ def load_trained(run: str | Path, device: str = "cpu") -> Trained:
 
 
 def generate(
-    run: str | Path, count: int, seed: int = 0, device: str = "cpu"
+    run: str | Path, count: int, seed: int = 0, device: str = "cpu", **given: Any
 ) -> tuple[Tensor, list[str]]:
     """Samples from the generator of a run.
 
     Args:
         run: the run's folder, or its checkpoint.
+        given: of ``conditional-lstm-gan``: ``month``, 1 to 12, and ``after``, a CSV file with the
+            columns of the run, whose last rows the samples follow. None is the same as left out.
 
     Returns:
         Of series: [count, steps, channels] float64 in the units of the run's data, and the
         channels' names.
 
     Raises:
-        InputError: a checkpoint that cannot be used, ``count`` below 1, or a device not there.
+        InputError: a checkpoint that cannot be used, ``count`` below 1, a device not there, or
+            what the run's model is not given.
     """
-    found, made = _generated(run, count, seed, device)
+    found, made = _generated(run, count, seed, device, given)
     return made, found.data.get("columns", [])
 
 
-def _generated(run: str | Path, count: int, seed: int, device: str) -> tuple[Trained, Tensor]:
+def _generated(
+    run: str | Path, count: int, seed: int, device: str, given: dict[str, Any]
+) -> tuple[Trained, Tensor]:
     if count < 1:
         raise InputError(f"-n: expected 1 or more, got {count}")
     found = load_trained(run, device)
+    make = found.able("generate")
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if name not in found.recipe.given:
+            raise InputError(f"{flag(name)}: a run of {found.name} is given no {name}")
     with torch.no_grad():
-        return found, found.able("generate")(found.model, found.config, found.data, count, seed)
+        return found, make(found.model, found.config, found.data, count, seed, **given)
 
 
 def generate_to(
@@ -118,8 +128,11 @@ def generate_to(
     output: str | Path | None = None,
     seed: int = 0,
     device: str = "cpu",
+    **given: Any,
 ) -> str | None:
     """Write samples from the generator of a run to a file, or to the standard output.
+
+    The arguments are those of :func:`generate`.
 
     Returns:
         What was written, in words; None for the standard output.
@@ -127,7 +140,7 @@ def generate_to(
     Raises:
         InputError: as :func:`generate`, or a file that cannot be written.
     """
-    found, made = _generated(run, count, seed, device)
+    found, made = _generated(run, count, seed, device, given)
     if output is None:
         found.able("write")(sys.stdout, made, found.data)
         return None

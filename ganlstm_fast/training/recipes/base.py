@@ -36,9 +36,11 @@ class Recipe(ABC):
             and what uses a trained model need to know of it.
         size: how many samples make an epoch.
         notes: what is to be told about the data.
+        given: what ``generate`` takes by keyword beside the count and the seed.
     """
 
     columns: ClassVar[tuple[str, ...]]
+    given: ClassVar[tuple[str, ...]] = ()
     name: str
     data: dict[str, Any]
     size: int

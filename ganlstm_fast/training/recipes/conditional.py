@@ -12,14 +12,16 @@ from ganlstm_fast.training.configs import ConditionalConfig
 from ganlstm_fast.training.data import split_by_time, windows
 from ganlstm_fast.training.datasets import load_months
 from ganlstm_fast.training.datasets.series import MONTHS
+from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.outputs import trained
-from ganlstm_fast.training.recipes.series import LSTMGANRecipe, scaler_of
+from ganlstm_fast.training.recipes.series import LSTMGANRecipe, rows_before, scaler_of
 from ganlstm_fast.training.state import Run
 
 
 class ConditionalRecipe(LSTMGANRecipe):
     """Windows of a table, each with the month of its middle row, the rows before it, or both."""
 
+    given = ("month", "after")
     config: ConditionalConfig
 
     def __init__(self, config: ConditionalConfig) -> None:
@@ -97,16 +99,34 @@ class ConditionalRecipe(LSTMGANRecipe):
 
     @staticmethod
     def generate(
-        model: nn.Module, config: ConditionalConfig, data: dict[str, Any], count: int, seed: int
+        model: nn.Module,
+        config: ConditionalConfig,
+        data: dict[str, Any],
+        count: int,
+        seed: int,
+        month: int | None = None,
+        after: str | None = None,
     ) -> Tensor:
-        """Series [count, seq_len, channels]: of January, February, ... in turn, or after the data's
-        last rows."""
+        """Series [count, seq_len, channels] under a condition.
+
+        Args:
+            month: 1 to 12, of all of them; None: January, February, ... in turn.
+            after: a file whose last rows they follow; None: what was trained on.
+        """
         where = next(model.parameters()).device
         given = {}
+        if month is not None and not 1 <= month <= len(MONTHS):
+            raise InputError(f"--month: expected 1 to {len(MONTHS)}, got {month}")
+        if month is not None and config.condition == "history":
+            raise InputError("--month: the run was trained with --condition history")
+        if after is not None and config.condition == "month":
+            raise InputError("--after: the run was trained with --condition month")
         if config.condition != "history":
-            given["labels"] = torch.arange(count, device=where) % len(MONTHS)
+            in_turn = torch.arange(count, device=where) % len(MONTHS)
+            given["labels"] = in_turn if month is None else torch.full_like(in_turn, month - 1)
         if config.condition != "month":
-            given["history"] = data["last"].to(where).expand(count, -1, -1).contiguous()
+            rows = data["last"] if after is None else rows_before(after, data, config.history)
+            given["history"] = rows.to(where).expand(count, -1, -1).contiguous()
         random = torch.Generator(where).manual_seed(seed)
         made = model.generator.sample(count, config.seq_len, random, **given).cpu()
         return scaler_of(data).unscale(made)

@@ -12,11 +12,10 @@ from ganlstm_fast.models import LSTMForecaster
 from ganlstm_fast.training.configs import ForecasterConfig
 from ganlstm_fast.training.data import load_series
 from ganlstm_fast.training.datasets import Pairs, forecast_pairs
-from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics.forecast import forecast_scores
 from ganlstm_fast.training.outputs import trained, write_table
 from ganlstm_fast.training.pictures import plot_forecasts
-from ganlstm_fast.training.recipes.series import scaled, scaler_of
+from ganlstm_fast.training.recipes.series import rows_before, scaled, scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
 
@@ -95,12 +94,7 @@ class ForecasterRecipe(SupervisedRecipe):
         """
         rows = data["last"]
         if file is not None:
-            values = load_series(file, data["columns"]).values
-            if len(values) < config.history:
-                raise InputError(
-                    f"{file} has {len(values)} rows; a forecast needs {config.history} before it"
-                )
-            rows = scaler_of(data).scale(values)[-config.history :]
+            rows = rows_before(file, data, config.history)
         made = predict(model, config, data, Pairs(rows[None], rows[None, :0], torch.zeros(1)))[0]
         if config.levels is not None:
             made = made[..., len(config.levels) // 2]

@@ -43,6 +43,14 @@ def scaler_of(data: dict[str, Any]) -> MinMaxScaler:
     return MinMaxScaler(data["minimum"], data["maximum"])
 
 
+def rows_before(file: str, data: dict[str, Any], count: int) -> Tensor:
+    """The last ``count`` rows of a file, scaled as what was trained on."""
+    values = load_series(file, data["columns"]).values
+    if len(values) < count:
+        raise InputError(f"{file} has {len(values)} rows; {count} are needed before what follows")
+    return scaler_of(data).scale(values)[-count:]
+
+
 class LSTMGANRecipe(GANRecipe):
     """Windows of a table, or series that are made.
 
