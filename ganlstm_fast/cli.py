@@ -191,6 +191,13 @@ def _forecast(options: dict[str, Any]) -> int:
     return _write_table(options, table, f"{len(made)} steps of {len(columns)} columns")
 
 
+def _classify(options: dict[str, Any]) -> int:
+    from ganlstm_fast.training import classify
+
+    table = classify(options["run"], options["data"], options["device"])
+    return _write_table(options, table, f"the classes of {len(table)} sequences")
+
+
 def _write_table(options: dict[str, Any], table: Any, what: str) -> int:
     from ganlstm_fast.training.outputs import write_table
 
@@ -228,6 +235,7 @@ def _bench(options: dict[str, Any]) -> int:
 
 COMMANDS = {
     "bench": _bench,
+    "classify": _classify,
     "evaluate": _evaluate,
     "explain": _explain,
     "forecast": _forecast,

@@ -111,6 +111,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_run(forecast)
     forecast.add_argument("--data", metavar="FILE.csv", help="the series (what was trained on)")
     forecast.add_argument("-o", "--output", metavar="OUT.csv", help="the file (the screen)")
+    classify = _add(
+        commands,
+        "classify",
+        "say which class sequences belong to",
+        ["classify runs/gestures --data new.csv -o classes.csv"],
+    )
+    _add_run(classify)
+    classify.add_argument("--data", metavar="FILE.csv", help="sequences (what was trained on)")
+    classify.add_argument("-o", "--output", metavar="OUT.csv", help="the file (the screen)")
     report = _add(commands, "report", "make one HTML page of a run", ["report runs/prices"])
     _add_run(report)
     report.add_argument("-o", "--output", metavar="OUT.html", help="the file (RUN/report.html)")

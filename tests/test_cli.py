@@ -221,7 +221,7 @@ def test_forecast(tmp_path, capsys):
         (["mlp-gan", "--data=nowhere"], "is not a folder"),
         (["text-gan", "--data=nowhere"], "cannot be read"),
         (["text-gan", "--augment=jitter"], "--augment: expected some of nothing"),
-        (["lstm-classifier", "--data=x"], "--data: expected none"),
+        (["lstm-classifier", "--data=nowhere"], "nowhere does not exist"),
         (["lstm-forecaster", "--held-out=1400"], "cannot be split"),
         (["conditional-lstm-gan", "--date-column=day"], "has no column day"),
         (["anomaly", "--planted=50"], "ask for fewer"),

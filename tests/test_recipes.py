@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from functools import partial
 
 import numpy as np
@@ -10,7 +11,16 @@ import pytest
 import torch
 from tqdm import tqdm
 
-from ganlstm_fast.training import MODELS, InputError, forecast, generate, load_trained, score, train
+from ganlstm_fast.training import (
+    MODELS,
+    InputError,
+    classify,
+    forecast,
+    generate,
+    load_trained,
+    score,
+    train,
+)
 from ganlstm_fast.training.checkpoint import load_checkpoint
 from ganlstm_fast.training.configs import (
     AnomalyConfig,
@@ -122,6 +132,62 @@ def test_quantiles_of_a_forecast(tmp_path):
     assert "pinball_skill" not in run(mean, out=tmp_path / "mean").metrics
     with pytest.raises(InputError, match="--quantiles"):
         dataclasses.replace(config, quantiles=(0.1, 0.9))
+
+
+def _sequences(file, count=20, **columns):
+    """Sequences that go up or down, with labels, in a file; those of other columns beside them."""
+    random, rows = np.random.default_rng(0), []
+    for k in range(count):
+        for step in range(int(random.integers(4, 9))):
+            sign = 1 if k % 2 else -1
+            rows.append((f"s{k}", ("down", "up")[k % 2], sign * step + 0.1 * random.normal()))
+    table = pd.DataFrame(rows, columns=["series", "label", "x"]).assign(**columns)
+    table.to_csv(file, index=False)
+    return table
+
+
+def test_classes_of_a_file(tmp_path):
+    file = tmp_path / "moves.csv"
+    table = _sequences(file)
+    config = ClassifierConfig(data=str(file), steps=60, hidden=8, batch_size=16)
+    result = run(config, out=tmp_path / "r")
+    assert result.metrics["accuracy"] == 1
+    assert result.metrics["count"] == 4
+    found = classify(result.folder)
+    assert list(found.columns) == ["series", "class", "p_down", "p_up"]
+    assert list(found["series"]) == [f"s{k}" for k in range(20)]
+    assert list(found["class"]) == ["down", "up"] * 10
+    new = tmp_path / "new.csv"
+    table.drop(columns="label").iloc[::-1].iloc[-20:].to_csv(new, index=False)
+    assert set(classify(result.folder, str(new))["series"]) <= set(found["series"])
+    table.drop(columns="x").to_csv(new, index=False)
+    with pytest.raises(InputError, match="has no column x"):
+        classify(result.folder, str(new))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t.assign(label="up"), "two classes or more, got up"),
+        (lambda t: t[t["series"].isin([f"s{k}" for k in range(8)])], "5 sequences or more"),
+        (lambda t: t.assign(label=["up", *t["label"][1:-1], "up"]), "s0 has several values of"),
+        (lambda t: t.drop(columns="series"), "has no column series"),
+        (lambda t: t.assign(series=[None, *t["series"][1:]]), "series is empty in line 2"),
+        (lambda t: t.assign(x=[*t["x"][:-1], math.nan]), "missing or infinite values in x, line"),
+    ],
+)
+def test_files_of_sequences_that_are_wrong(tmp_path, spoil, message):
+    file = tmp_path / "moves.csv"
+    spoil(_sequences(file)).to_csv(file, index=False)
+    with pytest.raises(InputError, match=message):
+        run(ClassifierConfig(data=str(file), steps=1), out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_digits_classify_no_file(tmp_path):
+    folder = run(TINY["lstm-classifier"], out=tmp_path / "r").folder
+    with pytest.raises(InputError, match="a run of the digits"):
+        classify(folder)
 
 
 def test_series_under_a_condition(tmp_path):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ganlstm_fast.training.api import TrainResult, train
     from ganlstm_fast.training.outputs import write_series
     from ganlstm_fast.training.using import (
+        classify,
         evaluate_run,
         forecast,
         generate,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "TrainResult": "api",
+    "classify": "using",
     "evaluate_run": "using",
     "forecast": "using",
     "generate": "using",
@@ -48,6 +50,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "TrainingError",
+    "classify",
     "evaluate_run",
     "forecast",
     "generate",

@@ -151,6 +151,18 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
 class ClassifierConfig(LSTMOptions, SupervisedSettings):
     """Settings of an ``lstm-classifier``."""
 
+    data: str | None = data_option(
+        None,
+        "a row a step, with a column for the sequence it belongs to and one for its class (digits "
+        "of scikit-learn)",
+        resumable=True,
+        metavar="FILE.csv",
+    )
+    columns: tuple[str, ...] | None = data_option(
+        None, "columns to read (all other columns of numbers)", metavar="A,B"
+    )
+    series_column: str = data_option("series", "column that names the sequence of a row")
+    label_column: str = data_option("label", "column of its class")
     sequences: str = data_option(
         "rows",
         "of digits: rows of pixels, or columns without the empty ones at the sides, whose number "
@@ -162,9 +174,6 @@ class ClassifierConfig(LSTMOptions, SupervisedSettings):
     attention: str | None = model_option(None, "over the steps (none)", choices=("additive", "dot"))
     batch_size: int = option(64, "samples a step, over all processes together", COUNT)
     steps: int = run_option(1500, "steps to train for", COUNT)
-
-    def check(self) -> None:
-        self._require("data", self.data is None, "none: this model has its own data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,7 +304,7 @@ MODELS: dict[str, Model] = {
         "LSTMClassifier",
         ClassifierConfig,
         "classifier:ClassifierRecipe",
-        "classifies sequences (digits, row by row)",
+        "classifies sequences (digits, any CSV)",
     ),
     "anomaly": Model(
         "AnomalyLSTMGAN",

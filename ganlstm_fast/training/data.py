@@ -57,20 +57,12 @@ def load_series(path: str | Path | None = None, columns: Sequence[str] | None = 
             lines).
     """
     file = BUNDLED if path is None else Path(path)
-    table = _read(file)
-    chosen = _choose(table, columns, file)
-    values = table[chosen].to_numpy(dtype=np.float64)
-    finite = np.isfinite(values)
-    bad_rows = np.flatnonzero(~finite.all(axis=1))
-    if len(bad_rows):
-        bad_columns = [c for c, ok in zip(chosen, finite.all(axis=0), strict=True) if not ok]
-        raise InputError(
-            f"{file}: missing or infinite values in {_names(bad_columns)}, "
-            f"{_lines(bad_rows)}; fill or cut them, or choose other columns with --columns"
-        )
+    table = read_table(file)
+    chosen = choose(table, columns, file)
+    values = finite_values(table, chosen, file)
     units = BUNDLED_UNITS if path is None else {}
     return Series(
-        torch.from_numpy(values.copy()),
+        torch.from_numpy(values),
         tuple(chosen),
         file.stem,
         {c: units[c] for c in chosen if c in units},
@@ -89,21 +81,21 @@ def load_dates(path: str | Path | None = None, column: str = "date") -> pd.Datet
             or no date (the message says in which lines).
     """
     file = BUNDLED if path is None else Path(path)
-    table = _read(file)
+    table = read_table(file)
     if column not in table.columns:
-        raise InputError(f"{file} has no column {column}; it has {_names(table.columns)}")
+        raise InputError(f"{file} has no column {column}; it has {names(table.columns)}")
     text = table[column].astype(str)
     dates = pd.to_datetime(text, errors="coerce", format="ISO8601")
     wrong = np.flatnonzero(dates.isna().to_numpy())
     if len(wrong):
         raise InputError(
             f"{file}: column {column} holds something other than dates such as 2012-01-31: "
-            f"{text.iloc[wrong[0]]!r} ({_lines(wrong)})"
+            f"{text.iloc[wrong[0]]!r} ({lines(wrong)})"
         )
     return pd.DatetimeIndex(dates)
 
 
-def _read(file: Path) -> pd.DataFrame:
+def read_table(file: Path) -> pd.DataFrame:
     """The table in ``file`` without the empty lines at its end, which are no gap."""
     table = _parse(file)
     table.columns = [str(c) for c in table.columns]
@@ -133,7 +125,22 @@ def _parse(file: Path) -> pd.DataFrame:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _choose(table: pd.DataFrame, columns: Sequence[str] | None, file: Path) -> list[str]:
+def finite_values(table: pd.DataFrame, chosen: list[str], file: Path) -> np.ndarray:
+    """[rows, channels] float64; raises InputError, with the lines, where one is not finite."""
+    values = table[chosen].to_numpy(dtype=np.float64)
+    finite = np.isfinite(values)
+    bad_rows = np.flatnonzero(~finite.all(axis=1))
+    if len(bad_rows):
+        bad_columns = [c for c, ok in zip(chosen, finite.all(axis=0), strict=True) if not ok]
+        raise InputError(
+            f"{file}: missing or infinite values in {names(bad_columns)}, "
+            f"{lines(bad_rows)}; fill or cut them, or choose other columns with --columns"
+        )
+    return values.copy()
+
+
+def choose(table: pd.DataFrame, columns: Sequence[str] | None, file: Path) -> list[str]:
+    """``columns``, or all of numbers; raises InputError for those that are not."""
     numeric = [
         c
         for c in table.columns
@@ -146,7 +153,7 @@ def _choose(table: pd.DataFrame, columns: Sequence[str] | None, file: Path) -> l
         numeric = [c for c in numeric if table[c].notna().any()]
         if not numeric:
             raise InputError(
-                f"{file} has no column of numbers (columns: {_names(table.columns)}); "
+                f"{file} has no column of numbers (columns: {names(table.columns)}); "
                 "expected values separated by commas, with a decimal point"
             )
         return numeric
@@ -156,7 +163,7 @@ def _choose(table: pd.DataFrame, columns: Sequence[str] | None, file: Path) -> l
         raise InputError(f"columns: a name stands twice in {', '.join(columns)}")
     unknown = [c for c in columns if c not in table.columns]
     if unknown:
-        raise InputError(f"{file} has no column {_names(unknown)}; it has {_names(table.columns)}")
+        raise InputError(f"{file} has no column {names(unknown)}; it has {names(table.columns)}")
     for column in columns:
         if column not in numeric:
             number = pd.to_numeric(table[column], errors="coerce")
@@ -164,7 +171,7 @@ def _choose(table: pd.DataFrame, columns: Sequence[str] | None, file: Path) -> l
             example = f", such as {table[column].iloc[wrong[0]]!r}" if len(wrong) else ""
             raise InputError(
                 f"{file}: column {column} holds something other than numbers{example}"
-                + (f" ({_lines(wrong)})" if len(wrong) else "")
+                + (f" ({lines(wrong)})" if len(wrong) else "")
             )
     return list(columns)
 
@@ -177,17 +184,18 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _names(names: Sequence[str], most: int = 8) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(list(names)[:most]) + more
+def names(of: Sequence[str], most: int = 8) -> str:
+    """The first ``most`` of some names, and how many more there are."""
+    more = f" and {len(of) - most} more" if len(of) > most else ""
+    return ", ".join(list(of)[:most]) + more
 
 
-def _lines(rows: np.ndarray, most: int = 5) -> str:
+def lines(rows: np.ndarray, most: int = 5) -> str:
     """``rows`` (0 is the first below the names) as lines of the file, runs of them as one."""
-    lines = rows + 2
-    runs = np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1)
+    at = rows + 2
+    runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)
     words = [str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs]
-    return f"line{'s' if len(lines) > 1 else ''} {_names(words, most)}"
+    return f"line{'s' if len(at) > 1 else ''} {names(words, most)}"
 
 
 @dataclass(frozen=True)

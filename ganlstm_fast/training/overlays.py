@@ -44,7 +44,7 @@ def plot_overlays(real: Tensor, generated: Tensor, seed: int = 0) -> Figure:
                 ax.scatter(*part.T, s=8, alpha=0.5, lw=0, color=colour, label=label)
             ax.set_title(title, fontweight="bold")
             ax.tick_params(labelleft=False, labelbottom=False)
-        ax.legend(frameon=False, loc="best")
+        ax.legend(loc="best", framealpha=0.8, edgecolor="none")
     return figure
 
 

@@ -95,7 +95,7 @@ def plot_samples(
             for ax in row[1:]:
                 ax.tick_params(labelleft=False)
         axes[0][2].set_title("All values", fontweight="bold")
-        axes[0][2].legend(frameon=False, loc="upper right")
+        axes[0][2].legend(loc="best", framealpha=0.8, edgecolor="none")
         axes[-1][2].set_xlabel("share")
         figure.align_ylabels(axes[:, 0])
         save_figure(figure, path)

@@ -185,6 +185,24 @@ def forecast(
     return found.able("forecast")(found.model, found.config, found.data, data)
 
 
+def classify(run: str | Path, data: str | None = None, device: str = "cpu") -> pd.DataFrame:
+    """The classes of sequences, by a run of ``lstm-classifier`` that was trained on a file.
+
+    Args:
+        data: a CSV file with the columns of the run, the label's not needed; None is what the run
+            was trained on.
+
+    Returns:
+        A line a sequence: its name, its most likely ``class``, and ``p_NAME``, the probability of
+        each class.
+
+    Raises:
+        InputError: as :func:`score`.
+    """
+    found = load_trained(run, device)
+    return found.able("classify")(found.model, found.config, found.data, data)
+
+
 def evaluate_run(
     run: str | Path, metrics: str = "quick", device: str = "cpu", progress: type[tqdm] = tqdm
 ) -> dict[str, Any]:

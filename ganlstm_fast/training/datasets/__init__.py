@@ -3,7 +3,8 @@
 from ganlstm_fast.training.datasets.anomalies import Event, Planted, plant_anomalies
 from ganlstm_fast.training.datasets.digits import digit_columns, digit_images, digit_rows
 from ganlstm_fast.training.datasets.image_folder import ImageFolder, load_image, load_image_folder
-from ganlstm_fast.training.datasets.labelled import Labelled
+from ganlstm_fast.training.datasets.labelled import Labelled, split_by_class
+from ganlstm_fast.training.datasets.sequences import Sequences, load_sequences
 from ganlstm_fast.training.datasets.series import (
     Pairs,
     forecast_pairs,
@@ -19,6 +20,7 @@ __all__ = [
     "Labelled",
     "Pairs",
     "Planted",
+    "Sequences",
     "Vocabulary",
     "digit_columns",
     "digit_images",
@@ -28,8 +30,10 @@ __all__ = [
     "load_image",
     "load_image_folder",
     "load_months",
+    "load_sequences",
     "load_text",
     "plant_anomalies",
     "sines",
+    "split_by_class",
     "text_windows",
 ]

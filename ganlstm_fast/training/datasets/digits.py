@@ -12,10 +12,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from ganlstm_fast.training.datasets.labelled import Labelled
+from ganlstm_fast.training.datasets.labelled import Labelled, split_by_class
 
 SIDE = 8
-HELD_OUT = 5
 
 
 def digit_images(size: int = 28) -> tuple[Labelled, Labelled]:
@@ -30,12 +29,12 @@ def digit_images(size: int = 28) -> tuple[Labelled, Labelled]:
         raise ValueError(f"size: expected {SIDE} or more, got {size}")
     digits = _digits()
     images = F.interpolate(digits.inputs[:, None], size=(size, size), mode="bilinear")
-    return _split(Labelled(2 * images - 1, digits.labels, digits.classes))
+    return split_by_class(Labelled(2 * images - 1, digits.labels, digits.classes))
 
 
 def digit_rows() -> tuple[Labelled, Labelled]:
     """Digits as sequences to train on and to test: [n, 8, 8] in [0, 1], a step a row of pixels."""
-    return _split(_digits())
+    return split_by_class(_digits())
 
 
 def digit_columns() -> tuple[Labelled, Labelled]:
@@ -54,7 +53,7 @@ def digit_columns() -> tuple[Labelled, Labelled]:
     source = (first[:, None] + step).clamp(max=SIDE - 1)
     moved = torch.take_along_dim(columns, source[..., None], 1)
     moved = moved * (step < lengths[:, None])[..., None]
-    return _split(Labelled(moved, digits.labels, digits.classes, lengths))
+    return split_by_class(Labelled(moved, digits.labels, digits.classes, lengths))
 
 
 def _digits() -> Labelled:
@@ -64,10 +63,3 @@ def _digits() -> Labelled:
     found = load_digits()
     images = torch.from_numpy(found.images).float() / 16
     return Labelled(images, torch.from_numpy(found.target).long(), tuple("0123456789"))
-
-
-def _split(digits: Labelled) -> tuple[Labelled, Labelled]:
-    held = torch.zeros(len(digits), dtype=torch.bool)
-    for digit in range(len(digits.classes)):
-        held[(digits.labels == digit).nonzero()[HELD_OUT - 1 :: HELD_OUT, 0]] = True
-    return digits.take(~held), digits.take(held)

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlstm_fast.models import LSTMClassifier
+from ganlstm_fast.nn.masks import zero_padding
 from ganlstm_fast.training.configs import ClassifierConfig
-from ganlstm_fast.training.datasets import Labelled, digit_columns, digit_rows
+from ganlstm_fast.training.data import MinMaxScaler
+from ganlstm_fast.training.datasets import (
+    Labelled,
+    digit_columns,
+    digit_rows,
+    load_sequences,
+    split_by_class,
+)
+from ganlstm_fast.training.datasets.labelled import HELD_OUT
+from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.pictures import plot_confusion
+from ganlstm_fast.training.recipes.series import scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
 
@@ -30,15 +43,20 @@ def digest(*tensors: Tensor) -> str:
 
 
 class ClassifierRecipe(SupervisedRecipe):
-    """Digits as sequences of their rows or columns of pixels."""
+    """Sequences of a file, or digits as sequences of their rows or columns of pixels."""
 
     config: ClassifierConfig
     name = "digits"
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__(config)
-        train, self.test = digit_rows() if config.sequences == "rows" else digit_columns()
-        self.data = {
+        if config.data is None:
+            train, self.test = digit_rows() if config.sequences == "rows" else digit_columns()
+            self.data = {}
+        else:
+            train, self.test, self.data = _from_file(config)
+            self.name = Path(config.data).stem
+        self.data |= {
             "fingerprint": digest(train.inputs, train.labels),
             "channels": train.inputs.shape[2],
             "classes": list(train.classes),
@@ -60,7 +78,11 @@ class ClassifierRecipe(SupervisedRecipe):
         )
 
     def describe(self) -> str:
-        return f"digits as sequences of {self.config.sequences}: {self.size}, 10 classes"
+        classes = f"{self.size}, {len(self.data['classes'])} classes"
+        if self.config.data is None:
+            return f"digits as sequences of {self.config.sequences}: {classes}"
+        columns = ", ".join(self.data["columns"])
+        return f"{self.name}: sequences of {columns}: {classes}; every fifth is held out"
 
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         logits = network(batch["inputs"], lengths=batch.get("lengths"))
@@ -84,6 +106,53 @@ class ClassifierRecipe(SupervisedRecipe):
             "cross_entropy": -right.clamp_min(1e-12).log().mean().item(),
             "confusion": confusion.tolist(),
         }
+
+    @staticmethod
+    def classify(
+        model: LSTMClassifier, config: ClassifierConfig, data: dict[str, Any], file: str | None
+    ) -> pd.DataFrame:
+        """A line a sequence: its name, its class, and the probability of each class.
+
+        Args:
+            file: of the sequences; None: what was trained on.
+        """
+        file = file or config.data
+        if config.data is None or file is None:
+            raise InputError("a run of the digits has no columns to find in a file")
+        found = load_sequences(file, config.series_column, None, data["columns"])
+        scaled = zero_padding(scaler_of(data).scale(found.values), found.lengths)
+        inputs = scaled.to(next(model.parameters()).device)
+        pairs = zip(inputs.split(1024), found.lengths.split(1024), strict=True)
+        chances = torch.cat([model.predict_proba(x, lengths=n).cpu() for x, n in pairs])
+        classes = data["classes"]
+        table = pd.DataFrame(chances.numpy(), columns=[f"p_{name}" for name in classes])
+        table.insert(0, config.series_column, found.names)
+        table.insert(1, "class", [classes[k] for k in chances.argmax(1).tolist()])
+        return table
+
+
+def _from_file(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, Any]]:
+    """To train on, held out, and what a checkpoint tells of the columns and their ranges."""
+    columns = config.series_column, config.label_column, config.columns
+    found = load_sequences(config.data, *columns)
+    classes = tuple(sorted(set(found.labels)))
+    if len(classes) < 2:
+        raise InputError(f"{config.data}: expected two classes or more, got {', '.join(classes)}")
+    labels = torch.tensor([classes.index(label) for label in found.labels])
+    train, test = split_by_class(Labelled(found.values, labels, classes, found.lengths))
+    if not len(test):
+        raise InputError(
+            f"{config.data}: expected {HELD_OUT} sequences or more of a class, since every "
+            f"{HELD_OUT}th is held out"
+        )
+    valid = torch.arange(train.inputs.shape[1]) < train.lengths[:, None]
+    scaler = MinMaxScaler.fit(train.inputs[valid])
+    parts = (
+        Labelled(zero_padding(scaler.scale(p.inputs), p.lengths), p.labels, classes, p.lengths)
+        for p in (train, test)
+    )
+    ranges = {"minimum": scaler.minimum, "maximum": scaler.maximum}
+    return *parts, {"columns": list(found.columns), **ranges}
 
 
 def _tensors(part: Labelled) -> dict[str, Tensor]:
