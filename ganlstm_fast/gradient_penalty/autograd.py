@@ -7,57 +7,20 @@ orders, the last of which raises; they are laid out like those of the LSTM
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ganlstm_fast import backends
 from ganlstm_fast.functions import Function, records, wanted_inputs
 from ganlstm_fast.gradient_penalty import triton_ops  # noqa: F401  (defines operators)
-from ganlstm_fast.triton_ops import PREFIX
-
-_ops = torch.ops.ganlstm_fast
+from ganlstm_fast.operators import Operators, register
 
 THIRD_ORDER = (
     "ganlstm_fast: the fused penalty is differentiable twice, and a third derivative was asked "
     'for; use impl="reference", which is differentiable to any order'
 )
-
-
-class Kernels:
-    """The operators of an implementation, each below autograd.
-
-    Those with C++ kernels share theirs, of which the tensors' device chooses; the names of others
-    have a ``prefix``. As plain objects they pass through a Function.
-    """
-
-    def __init__(self, prefix: str = "") -> None:
-        self.prefix = prefix
-        self.traced_interpolate = getattr(_ops, f"{prefix}interpolate")
-        self.traced_forward = getattr(_ops, f"{prefix}penalty_forward")
-        self._interpolate = self.traced_interpolate.default
-        self._forward = self.traced_forward.default
-        self._backward = getattr(_ops, f"{prefix}penalty_backward").default
-        self._double_backward = getattr(_ops, f"{prefix}penalty_double_backward").default
-
-    def interpolate(self, real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
-            return self._interpolate(real, fake, seed)
-
-    def forward(self, *arguments: Any) -> tuple[Tensor, Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return self._forward(*arguments)
-
-    def backward(self, *arguments: Any) -> list[Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return self._backward(*arguments)
-
-    def double_backward(self, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return self._double_backward(*arguments)
 
 
 def dense(tensor: Tensor) -> Tensor:
@@ -89,7 +52,9 @@ class InterpolateFunction(Function):
     """(kernels, real, fake, seed) -> points; real or fake may be None, which counts as zero."""
 
     @staticmethod
-    def forward(kernels: Kernels, real: Tensor | None, fake: Tensor | None, seed: Tensor) -> Tensor:
+    def forward(
+        kernels: Operators, real: Tensor | None, fake: Tensor | None, seed: Tensor
+    ) -> Tensor:
         return kernels.interpolate(real, fake, seed)
 
     @staticmethod
@@ -109,7 +74,7 @@ class InterpolateFunction(Function):
 
 
 def _interpolate(
-    kernels: Kernels, real: Tensor | None, fake: Tensor | None, seed: Tensor
+    kernels: Operators, real: Tensor | None, fake: Tensor | None, seed: Tensor
 ) -> Tensor:
     if records(real, fake):
         return InterpolateFunction.apply(kernels, real, fake, seed)
@@ -131,9 +96,9 @@ class PenaltyFunction(Function):
 
     @staticmethod
     def forward(
-        kernels: Kernels, center: float, one_sided: bool, *grads: Tensor
+        kernels: Operators, center: float, one_sided: bool, *grads: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return kernels.forward(grads, center, one_sided)
+        return kernels.penalty_forward(grads, center, one_sided)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -153,7 +118,7 @@ class PenaltyFunction(Function):
                 ctx.kernels, *options, norms, grad_value, *grads
             )
         else:
-            results = ctx.kernels.backward(grad_value, grads, norms, *options)
+            results = ctx.kernels.penalty_backward(grad_value, grads, norms, *options)
         needs = ctx.needs_input_grad[3:]
         return None, None, None, *(r if n else None for r, n in zip(results, needs, strict=True))
 
@@ -163,14 +128,14 @@ class PenaltyBackwardFunction(Function):
 
     @staticmethod
     def forward(
-        kernels: Kernels,
+        kernels: Operators,
         center: float,
         one_sided: bool,
         norms: Tensor,
         grad_value: Tensor,
         *grads: Tensor,
     ) -> tuple[Tensor, ...]:
-        return tuple(kernels.backward(grad_value, grads, norms, center, one_sided))
+        return tuple(kernels.penalty_backward(grad_value, grads, norms, center, one_sided))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -203,7 +168,7 @@ class PenaltyDoubleBackwardFunction(Function):
 
     @staticmethod
     def forward(
-        kernels: Kernels,
+        kernels: Operators,
         center: float,
         one_sided: bool,
         wanted: list[bool],
@@ -213,7 +178,7 @@ class PenaltyDoubleBackwardFunction(Function):
     ) -> tuple[Tensor, ...]:
         count = len(tensors) // 2
         options = (norms, center, one_sided, wanted)
-        g_grad_value, g_grads = kernels.double_backward(
+        g_grad_value, g_grads = kernels.penalty_double_backward(
             tensors[:count], grad_value, tensors[count:], *options
         )
         return g_grad_value, *g_grads
@@ -228,18 +193,18 @@ class PenaltyDoubleBackwardFunction(Function):
 
 
 def _penalty(
-    kernels: Kernels, grads: Sequence[Tensor], center: float, one_sided: bool
+    kernels: Operators, grads: Sequence[Tensor], center: float, one_sided: bool
 ) -> tuple[Tensor, Tensor]:
     if records(*grads):
         return PenaltyFunction.apply(kernels, center, one_sided, *grads)
-    return kernels.forward(grads, center, one_sided)
+    return kernels.penalty_forward(grads, center, one_sided)
 
 
 def penalty(grads: Sequence[Tensor], center: float, one_sided: bool, impl: str) -> Tensor:
     """The operator's value by an implementation, for tensors of any layout."""
     grads = [dense(grad) for grad in grads]
     if torch.compiler.is_compiling():
-        return KERNELS[impl].traced_forward(grads, center, one_sided)[0]
+        return KERNELS[impl].traced_penalty_forward(grads, center, one_sided)[0]
     return _penalty(KERNELS[impl], grads, center, one_sided)[0]
 
 
@@ -252,21 +217,11 @@ def _penalty_fake(grads: list[Tensor], center: float, one_sided: bool) -> tuple[
     return grads[0].new_empty((), dtype=wide), grads[0].new_empty(len(grads[0]), dtype=wide)
 
 
-def _register() -> tuple[torch.library.Library, dict[str, Kernels]]:
-    """The operators' registrations, and the operators of each implementation that has any."""
-    library = torch.library.Library("ganlstm_fast", "IMPL")
-    kernels = {"triton": Kernels(PREFIX)}
-    if backends.is_loaded("cpu"):
-        kernels["cpu"] = kernels["cuda"] = Kernels()
-    for these in set(kernels.values()):
-        for name, autograd, fake in (
-            (f"{these.prefix}interpolate", _interpolate, _interpolate_fake),
-            (f"{these.prefix}penalty_forward", _penalty, _penalty_fake),
-        ):
-            library.impl(name, functools.partial(autograd, these), "Autograd")
-            torch.library.register_fake(f"ganlstm_fast::{name}", fake, lib=library)
-    return library, kernels
-
-
-# The library is kept for the life of the process: the registrations end with the object.
-_library, KERNELS = _register()
+# The first is kept for the life of the process.
+_library, KERNELS = register(
+    ("interpolate", "penalty_forward", "penalty_backward", "penalty_double_backward"),
+    {
+        "interpolate": (_interpolate, _interpolate_fake),
+        "penalty_forward": (_penalty, _penalty_fake),
+    },
+)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast.backends import resolve
+from ganlstm_fast.operators import Operators
 from ganlstm_fast.spectral_norm import autograd, reference
 from ganlstm_fast.validation import check_tensor, describe
 
@@ -135,7 +136,7 @@ def spectral_normalize_group(
                 f"{name}: expected {len(weights)} as there are weights, got {len(values)}"
             )
     options = (n_power_iterations, eps, training)
-    together: dict[tuple[autograd.Kernels, torch.device, torch.dtype], list[int]] = {}
+    together: dict[tuple[Operators, torch.device, torch.dtype], list[int]] = {}
     results: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
     for k, weight in enumerate(weights):
         dims[k] = _check(weight, u[k], v[k], n_power_iterations, eps, dims[k])
@@ -192,7 +193,7 @@ def normalize_and_update(
     return normalized
 
 
-def _kernels(impl: str | None, weight: Tensor) -> autograd.Kernels | None:
+def _kernels(impl: str | None, weight: Tensor) -> Operators | None:
     """Of the implementation that serves the weight; None for the reference."""
     name = resolve("spectral_norm", impl, weight.device.type, weight.dtype)
     return autograd.KERNELS.get(name)
@@ -242,7 +243,7 @@ def _reference(
 
 
 def _fused(
-    kernels: autograd.Kernels,
+    kernels: Operators,
     weights: Sequence[Tensor],
     u: Sequence[Tensor],
     v: Sequence[Tensor],
@@ -266,7 +267,7 @@ def _fused(
 
 
 def _readable(
-    kernels: autograd.Kernels, weight: Tensor, *vectors: Sequence[Tensor]
+    kernels: Operators, weight: Tensor, *vectors: Sequence[Tensor]
 ) -> Sequence[Sequence[Tensor]]:
     """A GPU's kernels take them contiguous, in the dtype of the weight or in that of the sums."""
     if not (weight.is_cuda or kernels is autograd.KERNELS["triton"]):

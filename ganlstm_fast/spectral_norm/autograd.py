@@ -12,18 +12,15 @@ which autograd does not look into.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ganlstm_fast import backends
 from ganlstm_fast.functions import Function, contiguous, records, wanted_inputs
+from ganlstm_fast.operators import Operators, register
 from ganlstm_fast.spectral_norm import triton_ops  # noqa: F401  (defines operators)
-from ganlstm_fast.triton_ops import PREFIX
-
-_ops = torch.ops.ganlstm_fast
 
 THIRD_ORDER = (
     "ganlstm_fast: the fused spectral norm is differentiable twice, and a third derivative was "
@@ -31,47 +28,22 @@ THIRD_ORDER = (
 )
 
 
-class Kernels:
-    """The operators of an implementation, each below autograd.
-
-    Those with C++ kernels share theirs, of which the tensors' device chooses; the names of others
-    have a ``prefix``. As plain objects they pass through a Function.
-    """
-
-    def __init__(self, prefix: str = "") -> None:
-        self.prefix = prefix
-        name = f"{prefix}spectral_norm"
-        self.traced = getattr(_ops, f"{name}_forward")
-        self._forward = self.traced.default
-        self._overwriting_forward = getattr(_ops, f"{name}_forward_").default
-        self._backward = getattr(_ops, f"{name}_backward").default
-        self._double_backward = getattr(_ops, f"{name}_double_backward").default
-
-    def forward(
-        self,
-        weights: Sequence[Tensor],
-        u: Sequence[Tensor],
-        v: Sequence[Tensor],
-        dims: Sequence[int],
-        n_power_iterations: int,
-        eps: float,
-        training: bool,
-        update: bool = False,
-    ) -> tuple[list[Tensor], Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            if not update:
-                return self._forward(weights, u, v, dims, n_power_iterations, eps, training)
-            results = self._overwriting_forward(weights, u, v, dims, n_power_iterations, eps)
-        torch.autograd.graph.increment_version((*u, *v))
-        return results
-
-    def backward(self, *arguments: Any) -> tuple[list[Tensor], Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return self._backward(*arguments)
-
-    def double_backward(self, *arguments: Any) -> tuple[list[Tensor], list[Tensor]]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return self._double_backward(*arguments)
+def _forward(
+    kernels: Operators,
+    weights: Sequence[Tensor],
+    u: Sequence[Tensor],
+    v: Sequence[Tensor],
+    dims: Sequence[int],
+    n_power_iterations: int,
+    eps: float,
+    training: bool,
+    update: bool = False,
+) -> tuple[list[Tensor], Tensor]:
+    if not update:
+        return kernels.spectral_norm_forward(weights, u, v, dims, n_power_iterations, eps, training)
+    results = kernels.spectral_norm_forward_(weights, u, v, dims, n_power_iterations, eps)
+    torch.autograd.graph.increment_version((*u, *v))
+    return results
 
 
 def _present(values: Sequence[Tensor]) -> list[Tensor | None]:
@@ -109,7 +81,7 @@ class SpectralNormFunction(Function):
 
     @staticmethod
     def forward(
-        kernels: Kernels,
+        kernels: Operators,
         dims: Sequence[int],
         n_power_iterations: int,
         eps: float,
@@ -121,7 +93,7 @@ class SpectralNormFunction(Function):
         *weights: Tensor,
     ) -> tuple[Tensor, ...]:
         options = (dims, n_power_iterations, eps, training, update)
-        normalized, vectors = kernels.forward(weights, u, v, *options)
+        normalized, vectors = _forward(kernels, weights, u, v, *options)
         return *normalized, vectors
 
     @staticmethod
@@ -149,7 +121,9 @@ class SpectralNormFunction(Function):
                 ctx.kernels, ctx.dims, ctx.eps, saved, *wanted, *ctx.weights
             )[:-1]
         else:
-            outputs = ctx.kernels.backward(wanted, normalized, vectors, ctx.dims, ctx.eps)[0]
+            outputs = ctx.kernels.spectral_norm_backward(
+                wanted, normalized, vectors, ctx.dims, ctx.eps
+            )[0]
         return (None,) * 9 + tuple(_present(outputs))
 
 
@@ -158,7 +132,7 @@ class SpectralNormBackwardFunction(Function):
 
     @staticmethod
     def forward(
-        kernels: Kernels,
+        kernels: Operators,
         dims: Sequence[int],
         eps: float,
         saved: list[Tensor],
@@ -166,7 +140,7 @@ class SpectralNormBackwardFunction(Function):
     ) -> tuple[Tensor, ...]:
         *normalized, vectors = saved
         grads = tensors[: len(normalized)]
-        grad_weights, inner = kernels.backward(grads, normalized, vectors, dims, eps)
+        grad_weights, inner = kernels.spectral_norm_backward(grads, normalized, vectors, dims, eps)
         return *grad_weights, inner
 
     @staticmethod
@@ -207,7 +181,7 @@ class SpectralNormDoubleBackwardFunction(Function):
 
     @staticmethod
     def forward(
-        kernels: Kernels,
+        kernels: Operators,
         dims: Sequence[int],
         eps: float,
         wanted: list[bool],
@@ -217,7 +191,7 @@ class SpectralNormDoubleBackwardFunction(Function):
         *normalized, vectors, inner = saved
         count = len(normalized)
         v_weights, grads = tensors[:count], tensors[count : 2 * count]
-        g_grads, g_weights = kernels.double_backward(
+        g_grads, g_weights = kernels.spectral_norm_double_backward(
             v_weights, grads, normalized, vectors, inner, dims, eps, wanted
         )
         return *g_grads, *g_weights
@@ -232,7 +206,7 @@ class SpectralNormDoubleBackwardFunction(Function):
 
 
 def spectral_norm_forward(
-    kernels: Kernels,
+    kernels: Operators,
     weights: Sequence[Tensor],
     u: Sequence[Tensor],
     v: Sequence[Tensor],
@@ -251,34 +225,31 @@ def spectral_norm_forward(
     """
     options = (dims, n_power_iterations, eps, training)
     if torch.compiler.is_compiling():
-        return kernels.traced(weights, u, v, *options)
+        return kernels.traced_spectral_norm_forward(weights, u, v, *options)
     if records(*weights):
         outputs = SpectralNormFunction.apply(kernels, *options, update, keep, u, v, *weights)
         return outputs[:-1], outputs[-1]
-    return kernels.forward(weights, u, v, *options, update)
+    return _forward(kernels, weights, u, v, *options, update)
 
 
-def _forward_autograd(kernels: Kernels) -> Callable[..., tuple[list[Tensor], Tensor]]:
+def _forward_autograd(
+    kernels: Operators,
+    weights: list[Tensor],
+    u: list[Tensor],
+    v: list[Tensor],
+    dims: list[int],
+    n_power_iterations: int,
+    eps: float,
+    training: bool,
+) -> tuple[list[Tensor], Tensor]:
     """What the forward's operator does for autograd."""
-
-    def forward(
-        weights: list[Tensor],
-        u: list[Tensor],
-        v: list[Tensor],
-        dims: list[int],
-        n_power_iterations: int,
-        eps: float,
-        training: bool,
-    ) -> tuple[list[Tensor], Tensor]:
-        options = (dims, n_power_iterations, eps, training)
-        if records(*weights):
-            *normalized, vectors = SpectralNormFunction.apply(
-                kernels, *options, False, False, u, v, *weights
-            )
-            return normalized, vectors
-        return kernels.forward(weights, u, v, *options)
-
-    return forward
+    options = (dims, n_power_iterations, eps, training)
+    if records(*weights):
+        *normalized, vectors = SpectralNormFunction.apply(
+            kernels, *options, False, False, u, v, *weights
+        )
+        return normalized, vectors
+    return _forward(kernels, weights, u, v, *options)
 
 
 def outputs_like(
@@ -290,18 +261,10 @@ def outputs_like(
     return [w.new_empty(w.shape) for w in weights], weights[0].new_empty(size, dtype=wide)
 
 
-def _register() -> tuple[torch.library.Library, dict[str, Kernels]]:
-    """The operators' registrations, and the operators of each implementation that has any."""
-    library = torch.library.Library("ganlstm_fast", "IMPL")
-    kernels = {"triton": Kernels(PREFIX)}
-    if backends.is_loaded("cpu"):
-        kernels["cpu"] = kernels["cuda"] = Kernels()
-    for these in set(kernels.values()):
-        name = f"{these.prefix}spectral_norm_forward"
-        library.impl(name, _forward_autograd(these), "Autograd")
-        torch.library.register_fake(f"ganlstm_fast::{name}", outputs_like, lib=library)
-    return library, kernels
-
-
-# The library is kept for the life of the process: the registrations end with the object.
-_library, KERNELS = _register()
+# The first is kept for the life of the process.
+_library, KERNELS = register(
+    tuple(
+        f"spectral_norm_{name}" for name in ("forward", "forward_", "backward", "double_backward")
+    ),
+    {"spectral_norm_forward": (_forward_autograd, outputs_like)},
+)
