@@ -123,7 +123,9 @@ def environment(preset: str, device: str = "cpu") -> dict[str, Any]:
     if "LD_PRELOAD" in os.environ:
         preloaded = os.environ["LD_PRELOAD"].replace(":", " ").split()
         allocator["LD_PRELOAD"] = " ".join(Path(p).name for p in preloaded)
-    changed = _command("git", "status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results")
+    changed = _command(
+        "git", "status", "--porcelain", "-uno", "--", ":/", ":(top,exclude)benchmarks/results"
+    )
     where = {
         "device": name,
         "isa": isa,

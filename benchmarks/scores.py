@@ -98,7 +98,7 @@ def measure(
 
 
 def files(folder: Path = FOLDER) -> list[Path]:
-    return sorted(folder.glob("*.json"))
+    return sorted(folder.glob("*.json"), key=lambda path: path.stem)
 
 
 def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
@@ -130,9 +130,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         seeds = result["seeds"]
         scores = [dict(flat(seed["scores"])) for seed in seeds]
         seconds = _spread([seed["train_seconds"] for seed in seeds], 0)
-        first = (f"`{result['command']}`", f"{seconds}, {result['jobs']} at a time")
-        if result["impl"] is not None:
-            first = (f"{first[0]}, `{result['impl']}`", first[1])
+        impl = "" if result["impl"] is None else f"GANLSTM_FAST_IMPL={result['impl']} "
+        first = (f"`{impl}{result['command']}`", f"{seconds}, {result['jobs']} at a time")
         for path, figure in FIGURES.items():
             values = [s[path] for s in scores if path in s]
             if values:

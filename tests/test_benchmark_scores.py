@@ -41,8 +41,8 @@ def test_table_has_the_mean_and_the_spread():
     assert text.splitlines()[2:] == [
         "| `ganlstm-fast train lstm-gan` | 60 (60 .. 61), 2 at a time | discriminative score | "
         "0.030 (0.020 .. 0.040) of 2 seeds |",
-        "| `ganlstm-fast train lstm-gan`, `lstm=torch` | 60, 2 at a time | discriminative score | "
-        "0.100 |",
+        "| `GANLSTM_FAST_IMPL=lstm=torch ganlstm-fast train lstm-gan` | 60, 2 at a time | "
+        "discriminative score | 0.100 |",
     ]
 
 
