@@ -69,11 +69,14 @@ def section(runs: Sequence[Run], folder: Path = ROOT) -> str:
     parts = [of_device(device, folder) for device in devices(runs)]
     for kind, names in hardware_without_a_run(runs).items():
         parts.append(f"**No {HARDWARE[kind]} has run these yet:** {'; '.join(names)}.")
-    trained = scores.read()
+    kept = RESULTS / "scores"
+    trained = scores.read(kept)
     if trained:
         parts += ["**Whole trainings**, each seed from nothing, a thread each:"]
         parts.append(scores.table(trained))
-        links = (f"[{path.name}]({path.relative_to(folder).as_posix()})" for path in scores.files())
+        links = (
+            f"[{path.name}]({path.relative_to(folder).as_posix()})" for path in scores.files(kept)
+        )
         parts.append(f"From {', '.join(links)}, made by `benchmarks/scores.py`.")
     return "\n\n".join(parts)
 

@@ -97,11 +97,11 @@ def measure(
         return list(pool.map(one, range(seeds)))
 
 
-def files(folder: Path = FOLDER) -> list[Path]:
+def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"), key=lambda path: path.stem)
 
 
-def read(folder: Path = FOLDER) -> list[dict[str, Any]]:
+def read(folder: Path) -> list[dict[str, Any]]:
     """The results that are kept; one of another schema is named and left out."""
     found = []
     for path in files(folder):
