@@ -60,7 +60,7 @@ LSTM_STREAMING = (LSTMShape(1, 100, 32, 128),)
 
 _CRITIC_STEP = ("LSTM WGAN-GP step", LSTMShape(32, 128, 64, 128))
 _MEMORY = (
-    ("LSTM forward+backward", LSTMShape(256, 1000, 64, 128)),
+    *(("LSTM forward+backward", LSTMShape(256, T, 64, 128)) for T in (250, 500, 1000)),
     _CRITIC_STEP,
     ("LSTM WGAN-GP step", LSTMShape(16, 1000, 32, 128)),
 )

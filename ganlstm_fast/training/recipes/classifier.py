@@ -126,8 +126,9 @@ class ClassifierRecipe(SupervisedRecipe):
         chances = torch.cat([model.predict_proba(x, lengths=n).cpu() for x, n in pairs])
         classes = data["classes"]
         table = pd.DataFrame(chances.numpy(), columns=[f"p_{name}" for name in classes])
-        table.insert(0, config.series_column, found.names)
-        table.insert(1, "class", [classes[k] for k in chances.argmax(1).tolist()])
+        table.insert(0, config.series_column, found.names, allow_duplicates=True)
+        most = [classes[k] for k in chances.argmax(1).tolist()]
+        table.insert(1, "class", most, allow_duplicates=True)
         return table
 
 
