@@ -37,7 +37,7 @@ demo: $(VENV)/.train
 	$(BIN)/ganlstm-fast train $(if $(wildcard runs/demo/checkpoint.pt),--resume,--out) runs/demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest tests -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest tests -n auto --dist loadfile
 
 bench: $(VENV)/.test
 	$(BENCH)
