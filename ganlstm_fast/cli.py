@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_parser().print_help(sys.stderr)
         return 2
     try:
+        if "run" in options:  # What uses a trained run computes.
+            options["device"] = _device(options["device"])
         return COMMANDS[command](options)
     except (InputError, ModuleNotFoundError) as error:
         return _fail(str(error))
@@ -58,10 +60,21 @@ def _warn(message: str) -> None:
     print(f"ganlstm-fast: warning: {' '.join(message.split())}", file=sys.stderr)
 
 
-def _explain(options: dict[str, Any]) -> int:
-    from ganlstm_fast import explain
+def _device(name: str) -> str:
+    """The device that a command uses, by its name; ``auto`` is looked for here, to warn here."""
+    from ganlstm_fast.training.devices import find_device
 
-    print(explain())
+    return str(find_device(name, _warn))
+
+
+def _explain(options: dict[str, Any]) -> int:
+    import torch
+
+    from ganlstm_fast.training.devices import explain_devices
+
+    name = options["device"]
+    chosen = None if name is None else _device(name)
+    print(explain_devices(chosen, getattr(torch, options["dtype"])))
     return 0
 
 
@@ -76,11 +89,11 @@ def _list(options: dict[str, Any]) -> int:
 
 
 def _bar(quiet: bool) -> Any:
-    from tqdm import tqdm
+    from ganlstm_fast.training.progress import Bar
 
     # In a log file a line now and then, not ten a second.
     slow = {} if sys.stderr.isatty() else {"mininterval": 15.0}
-    return partial(tqdm, disable=quiet, dynamic_ncols=True, **slow)
+    return partial(Bar, disable=quiet, dynamic_ncols=True, **slow)
 
 
 def _train(options: dict[str, Any]) -> int:

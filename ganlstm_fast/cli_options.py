@@ -11,6 +11,7 @@ from ganlstm_fast.training.config import Settings, flag
 from ganlstm_fast.training.configs import MODELS
 
 DEFAULT_MODEL = "lstm-gan"
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 RAW = argparse.RawDescriptionHelpFormatter
 
 EXAMPLES = """examples:
@@ -125,7 +126,16 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--output", metavar="OUT.html", help="the file (RUN/report.html)")
     bench = _add(commands, "bench", "run the benchmarks of a checkout", ["bench -k train_step"])
     bench.add_argument("-k", dest="select", metavar="WORDS", help="which, as for pytest")
-    _add(commands, "explain", "say which implementation of each operator runs here, and why", [])
+    explain = _add(
+        commands,
+        "explain",
+        "say what devices are here, which implementation of each operator runs on them, and why",
+        ["explain", "explain --device cuda --dtype bfloat16"],
+    )
+    explain.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, ... (all)")
+    explain.add_argument(
+        "--dtype", choices=DTYPES, default=DTYPES[0], help=f"of the operators' input ({DTYPES[0]})"
+    )
     return parser
 
 
@@ -146,7 +156,12 @@ def _add(commands: Any, name: str, help: str, examples: Sequence[str], json: boo
 
 def _add_run(parser: Any) -> None:
     parser.add_argument("run", metavar="RUN", help="folder of a run")
-    parser.add_argument("--device", default="cpu", metavar="NAME", help="cpu, cuda, ... (cpu)")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (auto)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
 
 

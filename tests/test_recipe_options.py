@@ -18,12 +18,9 @@ from ganlstm_fast.training.recipes import series as series_module
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import start_run
 
-TINY = TrainConfig(
-    steps=4, hidden=8, noise=4, batch_size=8, seq_len=6, checkpoint_every=2, metrics="none"
-)
-DIGITS = DCGANConfig(
-    steps=4, width=4, noise=8, batch_size=8, checkpoint_every=2, metrics="none", penalty=1.0
-)
+RUN = {"steps": 4, "batch_size": 8, "checkpoint_every": 2, "metrics": "none", "device": "cpu"}
+TINY = TrainConfig(**RUN, hidden=8, noise=4, seq_len=6)
+DIGITS = DCGANConfig(**RUN, width=4, noise=8, penalty=1.0)
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,14 @@ from ganlstm_fast.training.recipes import series as series_module
 from ganlstm_fast.training.recipes.series import LSTMGANRecipe
 
 TINY = TrainConfig(
-    steps=6, hidden=8, noise=4, batch_size=8, seq_len=6, checkpoint_every=2, metrics="none"
+    steps=6,
+    hidden=8,
+    noise=4,
+    batch_size=8,
+    seq_len=6,
+    checkpoint_every=2,
+    metrics="none",
+    device="cpu",
 )
 quiet = partial(tqdm, disable=True)
 

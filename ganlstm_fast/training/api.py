@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.configs import TrainConfig
+from ganlstm_fast.training.devices import named
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.outputs import finish
+from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import resume_run, start_run
-from ganlstm_fast.training.trainer import cpu_threads, fit, stop_on_signals
+from ganlstm_fast.training.trainer import cpu_threads, fit, own_random, stop_on_signals
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def train(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     changes: dict[str, Any] | None = None,
-    progress: Callable[..., tqdm] = tqdm,
+    progress: Callable[..., tqdm] = Bar,
     announce: Callable[[str], object] = lambda line: None,
     warn: Callable[[str], object] = _warn,
 ) -> TrainResult:
@@ -66,7 +67,8 @@ def train(
         changes: settings to change when resuming, such as ``{"steps": 20000}``.
         progress: makes the progress bars; called as ``tqdm``.
         announce: called with a line for the user when something begins.
-        warn: called with a line when training goes wrong, once for each way of it.
+        warn: called with a line when training goes wrong, once for each way of it, or when
+            ``device="auto"`` cannot use the GPU that is there.
 
     Raises:
         InputError: data, settings or a folder that cannot be used; nothing is left behind.
@@ -75,19 +77,22 @@ def train(
     if resume is not None and (config is not None or out is not None):
         raise InputError("resume goes with neither config nor out: the run has its own")
     if resume is not None:
-        run = resume_run(Path(resume), dict(changes or {}))
-        line = f"going on with {run.folder} at step {run.state.step}"
+        run = resume_run(Path(resume), dict(changes or {}), warn)
     else:
-        run = start_run(config or TrainConfig(), None if out is None else Path(out))
-        line = f"training on {run.state.recipe.describe()}; writing to {run.folder}"
+        run = start_run(config or TrainConfig(), None if out is None else Path(out), warn)
     state, first = run.state, run.state.fabric.is_global_zero
+    where = named(state.device, state.share.count)
+    if resume is not None:
+        line = f"going on with {run.folder} at step {state.step}, {where}"
+    else:
+        line = f"training on {state.recipe.describe()}; {where}; writing to {run.folder}"
     if first:
         for note in run.state.recipe.notes:
             warn(note)
         announce(line)
     else:
         progress, warn = _no_bar, lambda line: None
-    with stop_on_signals() as stop, cpu_threads(state.config.threads), torch.random.fork_rng():
+    with stop_on_signals() as stop, cpu_threads(state.config.threads), own_random(state.device):
         fit(run, stop, progress, warn)
         if stop.signal is None:
             stop.deferred = False
@@ -103,4 +108,4 @@ def train(
 
 
 def _no_bar(*arguments: Any, **options: Any) -> tqdm:
-    return tqdm(*arguments, **{**options, "disable": True})
+    return Bar(*arguments, **{**options, "disable": True})

@@ -15,10 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from ganlstm_fast.losses import LOSSES
 from ganlstm_fast.training.errors import InputError
 
 ConfigT = TypeVar("ConfigT", bound="Settings")
+
+# The names of ganlstm_fast.losses.LOSSES, and of those with a label of real samples: written here
+# again, and compared by a test, because the command's help would load torch to look them up.
+LOSS_NAMES = (
+    "wgan-gp",
+    "hinge",
+    "lsgan",
+    "minimax",
+    "non-saturating",
+    "relativistic",
+    "relativistic-average",
+    "relativistic-average-hinge",
+    "relativistic-average-lsgan",
+)
+LABELLED_LOSSES = ("lsgan", "minimax", "non-saturating")
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,9 @@ class Settings:
     steps: int = run_option(2000, "steps to train for", COUNT)
     epochs: int | None = run_option(None, "passes over the data, instead of steps", COUNT)
     seed: int = run_option(0, "of weights, noise and data order", SEED, resumable=False)
-    device: str = run_option("cpu", "cpu, cuda, cuda:1, ...", metavar="NAME")
+    device: str = run_option(
+        "auto", "cpu, cuda, cuda:1, ..., or auto: a GPU if there is one", metavar="NAME"
+    )
     devices: int = run_option(1, "how many of them, a process each", COUNT)
     nodes: int = run_option(1, "machines, with as many devices each", COUNT)
     strategy: str = run_option(
@@ -180,11 +196,11 @@ class GANSettings(Settings):
 
     augmentations: ClassVar[tuple[str, ...]] = ("jitter", "scale", "shift")
 
-    loss: str = option("wgan-gp", "of critic and generator", choices=tuple(LOSSES))
+    loss: str = option("wgan-gp", "of critic and generator", choices=LOSS_NAMES)
     label_smoothing: float = option(
         0.0,
-        "the critic's label of real samples is less than 1 by this; for "
-        + ", ".join(name for name, loss in LOSSES.items() if loss.has_real_label),
+        f"the critic's label of real samples is less than 1 by this; for "
+        f"{', '.join(LABELLED_LOSSES)}",
         DECAY,
     )
     penalty: float | None = option(
@@ -221,7 +237,7 @@ class GANSettings(Settings):
     steps: int = run_option(12000, "steps of the generator", COUNT)
 
     def check(self) -> None:
-        ok = self.label_smoothing == 0 or LOSSES[self.loss].has_real_label
+        ok = self.label_smoothing == 0 or self.loss in LABELLED_LOSSES
         self._require("label_smoothing", ok, f"0 with --loss {self.loss}")
         ok = set(self.augment or ()) <= set(self.augmentations)
         self._require("augment", ok, f"some of {', '.join(self.augmentations) or 'nothing'}")

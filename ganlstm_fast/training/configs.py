@@ -6,10 +6,10 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ganlstm_fast.losses import LOSSES
 from ganlstm_fast.training.config import (
     COUNT,
     DECAY,
+    LOSS_NAMES,
     NATURAL,
     RATE,
     TWO,
@@ -24,7 +24,6 @@ from ganlstm_fast.training.config import (
 )
 from ganlstm_fast.training.errors import InputError
 
-LOSS_NAMES = tuple(LOSSES)
 # Made data, not a file.
 SINES = "sines"
 CRITICS = ("lstm", "bilstm", "attention", "conv")

@@ -6,13 +6,16 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from ganlstm_fast.training.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BUNDLED = Path(__file__).with_name("seattle_weather.csv")
 BUNDLED_UNITS = {"precipitation": "mm", "temp_max": "°C", "temp_min": "°C", "wind": "m/s"}
@@ -80,6 +83,8 @@ def load_dates(path: str | Path | None = None, column: str = "date") -> pd.Datet
         InputError: no such file, no table in it, no such column, or a value in it that is missing
             or no date (the message says in which lines).
     """
+    import pandas as pd
+
     file = BUNDLED if path is None else Path(path)
     table = read_table(file)
     if column not in table.columns:
@@ -107,6 +112,8 @@ def read_table(file: Path) -> pd.DataFrame:
 
 
 def _parse(file: Path) -> pd.DataFrame:
+    import pandas as pd
+
     if not file.exists():
         raise InputError(f"{file} does not exist; give a CSV file with --data")
     if file.is_dir():
@@ -141,6 +148,8 @@ def finite_values(table: pd.DataFrame, chosen: list[str], file: Path) -> np.ndar
 
 def choose(table: pd.DataFrame, columns: Sequence[str] | None, file: Path) -> list[str]:
     """``columns``, or all of numbers; raises InputError for those that are not."""
+    import pandas as pd
+
     numeric = [
         c
         for c in table.columns

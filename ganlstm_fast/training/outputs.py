@@ -7,16 +7,19 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.plots import plot_losses
+from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def write_series(path: Path | TextIO, series: Tensor, columns: Sequence[str]) -> None:
@@ -34,6 +37,8 @@ def write_series(path: Path | TextIO, series: Tensor, columns: Sequence[str]) ->
 
 def series_table(series: Tensor, columns: Sequence[str]) -> pd.DataFrame:
     """The table that :func:`write_series` writes."""
+    import pandas as pd
+
     count, steps, channels = series.shape
     table = pd.DataFrame(series.reshape(-1, channels).numpy(), columns=list(columns))
     table.insert(0, "sample", torch.arange(1, count + 1).repeat_interleave(steps).numpy())
@@ -66,7 +71,7 @@ def trained(run: Run) -> nn.Module:
     return part
 
 
-def finish(run: Run, progress: type[tqdm] = tqdm) -> dict[str, Any]:
+def finish(run: Run, progress: type[tqdm] = Bar) -> dict[str, Any]:
     """Write pictures, tables, losses.png and metrics.json into the run's folder.
 
     Samples are drawn with a generator of their own, so that finishing twice gives the same files

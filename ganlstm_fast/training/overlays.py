@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
 from ganlstm_fast.training.metrics.series import autocorrelation
-from ganlstm_fast.training.plots import FAKE, REAL, STYLE
+from ganlstm_fast.training.plots import FAKE, REAL, drawing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot_overlays(real: Tensor, generated: Tensor, seed: int = 0) -> Figure:
@@ -34,8 +36,7 @@ def plot_overlays(real: Tensor, generated: Tensor, seed: int = 0) -> Figure:
         (f"Principal components ({shares[0]:.0%} and {shares[1]:.0%})", components.transform(both)),
         ("t-SNE", near),
     )
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 4.2))
+    with drawing(9, 4.2) as figure:
         for ax, (title, points) in zip(figure.subplots(1, 2), panels, strict=True):
             for part, colour, label in (
                 (points[: len(real)], REAL, "real"),
@@ -52,8 +53,7 @@ def plot_autocorrelation(real: Tensor, generated: Tensor, columns: Sequence[str]
     """The autocorrelation of each channel [n, steps, channels] at all lags but the longest."""
     most = max(1, real.shape[1] * 2 // 3)
     lags = np.arange(1, most + 1)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 2.6 * -(-len(columns) // 3)))
+    with drawing(9, 2.6 * -(-len(columns) // 3)) as figure:
         axes = figure.subplots(-(-len(columns) // 3), 3, squeeze=False).flatten()
         for series, colour, label in ((real, REAL, "real"), (generated, FAKE, "generated")):
             found = autocorrelation(series, most).numpy()

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.datasets.anomalies import KINDS
-from ganlstm_fast.training.plots import FAKE, REAL, STYLE, save_figure
+from ganlstm_fast.training.plots import FAKE, REAL, drawing, save_figure
 
 
 def grid(images: Tensor, columns: int, gap: int = 1) -> np.ndarray:
@@ -30,17 +28,18 @@ def grid(images: Tensor, columns: int, gap: int = 1) -> np.ndarray:
 
 def write_image(path: Path, images: Tensor) -> None:
     """Write images as one PNG, pixel by pixel."""
+    from matplotlib.image import imsave
+
     sheet = grid(images, max(1, round(len(images) ** 0.5)))
     with atomic_write(path) as temporary:
-        matplotlib.image.imsave(temporary, sheet, format="png")
+        imsave(temporary, sheet, format="png")
 
 
 def plot_images(path: Path, real: Tensor, generated: Tensor, side: int = 8) -> None:
     """Real images beside generated ones."""
     shown = min(side * side, len(real), len(generated))
     some = torch.linspace(0, len(real) - 1, shown).long()
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 4.8))
+    with drawing(9, 4.8) as figure:
         parts = (("Real", real[some]), ("Generated", generated[:shown]))
         for ax, (title, images) in zip(figure.subplots(1, 2), parts, strict=True):
             ax.imshow(grid(images, side), interpolation="nearest")
@@ -64,8 +63,7 @@ def plot_forecasts(
     """
     first = made[:, 0].unsqueeze(-1) if made.dim() == 3 else made[:, 0]
     steps, middle = starts.numpy(), first.shape[-1] // 2
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 1.9 * len(columns) + 0.6))
+    with drawing(10.5, 1.9 * len(columns) + 0.6) as figure:
         axes = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
         for c, (ax, name) in enumerate(zip(axes, columns, strict=True)):
             ax.plot(steps + 1, rows[starts, c], color=REAL, lw=1, label="real")
@@ -84,8 +82,7 @@ def plot_forecasts(
 
 def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> None:
     """How often each class [rows] was taken for each [columns]."""
-    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(5.2, 4.8))
+    with drawing(5.2, 4.8, **{"axes.grid": False}) as figure:
         ax = figure.subplots()
         share = (confusion / confusion.sum(1, keepdim=True).clamp(min=1)).numpy()
         ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
@@ -104,8 +101,7 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
 def plot_scores(path: Path, scores: Tensor, planted: Any) -> None:
     """The score of each window over the anomalies that were planted."""
     colours = dict(zip(KINDS, ("#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 3))
+    with drawing(10.5, 3) as figure:
         ax = figure.subplots()
         for event in planted.events:
             seen = event.kind not in ax.get_legend_handles_labels()[1]

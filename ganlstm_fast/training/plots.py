@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 from ganlstm_fast.training.checkpoint import atomic_write
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # Okabe and Ito's palette, which colour-blind readers tell apart.
 REAL, FAKE = "#0072B2", "#D55E00"
-PERCENT = FuncFormatter(lambda share, _: f"{100 * share:g}%")
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -26,6 +26,16 @@ STYLE = {
     "grid.linewidth": 0.6,
     "figure.constrained_layout.use": True,
 }
+
+
+@contextmanager
+def drawing(width: float, height: float, **style: Any) -> Iterator[Figure]:
+    """Yield an empty figure, of so many inches, for which the project's style is in force."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({**STYLE, **style}):
+        yield Figure(figsize=(width, height))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -49,11 +59,12 @@ def plot_samples(
         shown: windows drawn of each kind, at evenly spaced ranks of their level; one colour is one
             window in all rows of a column.
     """
+    import matplotlib
+
     real, generated = real.numpy(), generated.numpy()
     shown = min(shown, len(real), len(generated))
     colours = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.9, shown))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 1.9 * len(columns) + 0.6))
+    with drawing(10.5, 1.9 * len(columns) + 0.6) as figure:
         axes = figure.subplots(
             len(columns), 3, squeeze=False, gridspec_kw={"width_ratios": (3, 3, 1.6)}
         )
@@ -87,7 +98,7 @@ def plot_samples(
                 # One value is most of them, such as no rain: the rest would be invisible.
                 row[2].set_xscale("log")
                 row[2].set_xlim(left=1e-4)
-            row[2].xaxis.set_major_formatter(PERCENT)
+            row[2].xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
             unit = (units or {}).get(name)
             row[0].set_ylabel(f"{name}\n({unit})" if unit else name)
             for ax in row:
@@ -134,8 +145,7 @@ def _plot_curves(
     path: Path, curves: dict[str, np.ndarray], panels: Sequence[Any], step: str
 ) -> None:
     width = max(1, len(next(iter(curves.values()))) // 100)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9, 7))
+    with drawing(9, 7) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True)
         for ax, (title, lines, scale) in zip(axes, panels, strict=True):
             for name, label, colour in lines:

@@ -8,15 +8,18 @@ import io
 import json
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 
 from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.configs import MODELS
+from ganlstm_fast.training.devices import AUTO
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.using import Trained, load_trained
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAMPLES = 400
 CAPTIONS = {
@@ -41,7 +44,7 @@ pre { background: #f5f5f5; padding: 1rem; overflow-x: auto }
 """
 
 
-def write_report(run: str | Path, output: str | Path | None = None, device: str = "cpu") -> Path:
+def write_report(run: str | Path, output: str | Path | None = None, device: str = AUTO) -> Path:
     """Write one page of a run: scores, pictures, settings; nothing else is needed to show it.
 
     Args:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from ganlstm_fast.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from ganlstm_fast.training.config import Settings, flag
 from ganlstm_fast.training.configs import model_of
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.fabric import Share, make_fabric
+from ganlstm_fast.training.fabric import OneProcess, Share, make_fabric, scaler_of
 from ganlstm_fast.training.recipes.base import Recipe
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class State:
@@ -38,7 +41,7 @@ class State:
         signs: of each sign of trouble, at how many checkpoints in a row it was there.
     """
 
-    def __init__(self, recipe: Recipe, fabric: Fabric) -> None:
+    def __init__(self, recipe: Recipe, fabric: Fabric | OneProcess) -> None:
         config = recipe.config
         if config.epochs is not None:
             per_epoch = math.ceil(recipe.size / config.batch_size)
@@ -55,28 +58,41 @@ class State:
 
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds."""
+        scaler = scaler_of(self.fabric)
         return {
             "config": self.config.to_dict(),
             "data": self.recipe.data,
             "step": self.step,
             "history": self.history[: self.step].clone(),
             "random": self.generator.get_state(),
-            "precision": self.fabric.strategy.precision.state_dict(),
+            "precision": {} if scaler is None else scaler.state_dict(),
             "best": self.best,
             "signs": self.signs,
             **{name: part.state_dict() for name, part in self.recipe.parts().items()},
         }
 
-    def restore(self, content: dict[str, Any]) -> None:
-        """Take up where ``content`` of :func:`load_checkpoint` was saved."""
+    def restore(self, content: dict[str, Any]) -> bool:
+        """Take up where ``content`` of :func:`load_checkpoint` was saved.
+
+        Returns:
+            Whether the run goes on exactly. It does not after steps on another kind of device,
+            whose random numbers are others: they begin anew then, from the seed and the step.
+        """
         self.step = content["step"]
         self.history[: self.step] = content["history"].to(self.device)
-        self.generator.set_state(content["random"])
-        self.fabric.strategy.precision.load_state_dict(content.get("precision", {}))
+        same = len(content["random"]) == len(self.generator.get_state())
+        if same:
+            self.generator.set_state(content["random"])
+        else:
+            self.generator.manual_seed((self.config.seed + (self.step << 32)) % 2**63)
+        scaler = scaler_of(self.fabric)
+        if scaler is not None:
+            scaler.load_state_dict(content.get("precision", {}))
         self.best = content.get("best", {})
         self.signs = content.get("signs", {})
         for name, part in self.recipe.parts().items():
             part.load_state_dict(content[name])
+        return same or self.step == 0
 
     def own_generator(self) -> torch.Generator:
         """A generator of which this process draws for itself, at the state that the run is in."""
@@ -110,7 +126,7 @@ def save(path: Path, state: State) -> None:
     save_checkpoint(path, model_of(state.config).kind, state.content())
 
 
-def on_first(fabric: Fabric, action: Any) -> Any:
+def on_first(fabric: Fabric | OneProcess, action: Any) -> Any:
     """What ``action()`` returns in the first process, in all of them.
 
     Raises:
@@ -130,11 +146,18 @@ def on_first(fabric: Fabric, action: Any) -> Any:
     return value
 
 
-def start_run(config: Settings, out: Path | None = None) -> Run:
+def _silent(line: str) -> None:
+    pass
+
+
+def start_run(
+    config: Settings, out: Path | None = None, warn: Callable[[str], object] = _silent
+) -> Run:
     """Check everything, then make the folder of a new run with its first checkpoint.
 
     Args:
         out: the folder; None is the first free one of ``runs/NAME``, ``runs/NAME-2``, ...
+        warn: called with a line that the user has to know.
 
     Raises:
         InputError: data or settings that cannot be used, or a folder that cannot be written or
@@ -145,7 +168,7 @@ def start_run(config: Settings, out: Path | None = None) -> Run:
         raise InputError(
             f"{out} holds a run already; go on with it with --resume {out}, or choose another --out"
         )
-    fabric = make_fabric(config)
+    fabric = make_fabric(config, warn)
     recipe = model_of(config).load()(config)
     fabric.launch()
     state = State(recipe, fabric)
@@ -176,11 +199,19 @@ def _make_folder(out: Path | None, state: State) -> Path:
     return out
 
 
-def resume_run(folder: Path, changes: dict[str, Any] | None = None) -> Run:
+def resume_run(
+    folder: Path,
+    changes: dict[str, Any] | None = None,
+    warn: Callable[[str], object] = _silent,
+) -> Run:
     """A run from its checkpoint.
+
+    It has the settings that it had, ``device`` too: one of ``auto`` looks for a GPU again, and one
+    of ``cpu`` stays there.
 
     Args:
         changes: settings to change; only those that are ``resumable`` may.
+        warn: called with a line that the user has to know.
 
     Raises:
         InputError: no checkpoint that can be read, data that is not what the run was trained on, or
@@ -189,7 +220,7 @@ def resume_run(folder: Path, changes: dict[str, Any] | None = None) -> Run:
     content = load_checkpoint(folder)
     model = model_of(content["kind"])
     config = changed(model.config.from_dict(content["config"]), changes or {})
-    fabric = make_fabric(config)
+    fabric = make_fabric(config, warn)
     recipe = model.load()(config)
     if recipe.data["fingerprint"] != content["data"]["fingerprint"]:
         raise InputError(
@@ -203,10 +234,15 @@ def resume_run(folder: Path, changes: dict[str, Any] | None = None) -> Run:
             f"--steps: the run has done {content['step']} already; expected as many or more"
         )
     try:
-        state.restore(content)
+        exact = state.restore(content)
     except (RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder}: the checkpoint does not fit its settings: {reason}") from None
+    if not exact and fabric.is_global_zero:
+        warn(
+            "the last steps of the run were on another kind of device: its random numbers begin "
+            "anew, and it goes on other than it would have there"
+        )
     return Run(folder if folder.is_dir() else folder.parent, state)
 
 

@@ -6,7 +6,7 @@ import copy
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ganlstm_fast.training.curves import curve_writer
 from ganlstm_fast.training.errors import TrainingError
+from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import Run, on_first
 
 # At so many checkpoints in a row a sign of trouble has to be there to be told.
@@ -68,10 +69,16 @@ def cpu_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def own_random(device: torch.device) -> AbstractContextManager[None]:
+    """Leave torch's own generators as they were, of the CPU and of a GPU that is used."""
+    # Not of all GPUs, as is the default: one that is not used may not even work.
+    return torch.random.fork_rng(devices=[device.index] if device.type == "cuda" else [])
+
+
 def fit(
     run: Run,
     stop: Stop,
-    progress: Callable[..., tqdm] = tqdm,
+    progress: Callable[..., tqdm] = Bar,
     warn: Callable[[str], object] = lambda line: None,
 ) -> None:
     """Train until the last step or until ``stop.signal`` is set; the checkpoint is then up to date.

@@ -1,13 +1,16 @@
-"""What a trained run makes: the generator, and whatever else its model can do."""
+"""What a trained run makes: the generator, and whatever else its model can do.
+
+Each function computes on ``device``: "cpu", "cuda", "cuda:1", ..., or "auto", a GPU if there is
+one. The same seed gives other random numbers on another kind of device.
+"""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -15,12 +18,16 @@ from tqdm import tqdm
 from ganlstm_fast.training.checkpoint import load_checkpoint
 from ganlstm_fast.training.config import Settings, flag
 from ganlstm_fast.training.configs import MODELS, model_of
+from ganlstm_fast.training.devices import AUTO, find_device
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.fabric import find_device
 from ganlstm_fast.training.outputs import finish
+from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.recipes.base import Recipe, build
 from ganlstm_fast.training.state import resume_run
-from ganlstm_fast.training.trainer import cpu_threads
+from ganlstm_fast.training.trainer import cpu_threads, own_random
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ def load_trained(run: str | Path, device: str = "cpu") -> Trained:
 
     Args:
         run: the run's folder, or its checkpoint.
+        device: where the model is to be; the caller has to bring its inputs there.
 
     Raises:
         InputError: a checkpoint that cannot be used, or a device that is not there.
@@ -86,7 +94,7 @@ def load_trained(run: str | Path, device: str = "cpu") -> Trained:
 
 
 def generate(
-    run: str | Path, count: int, seed: int = 0, device: str = "cpu", **given: Any
+    run: str | Path, count: int, seed: int = 0, device: str = AUTO, **given: Any
 ) -> tuple[Tensor, list[str]]:
     """Samples from the generator of a run.
 
@@ -127,7 +135,7 @@ def generate_to(
     count: int = 100,
     output: str | Path | None = None,
     seed: int = 0,
-    device: str = "cpu",
+    device: str = AUTO,
     **given: Any,
 ) -> str | None:
     """Write samples from the generator of a run to a file, or to the standard output.
@@ -148,7 +156,7 @@ def generate_to(
 
 
 def score(
-    run: str | Path, data: str | None = None, seed: int = 0, device: str = "cpu"
+    run: str | Path, data: str | None = None, seed: int = 0, device: str = AUTO
 ) -> pd.DataFrame:
     """How unusual each window of a series is, by a run of ``anomaly``.
 
@@ -168,7 +176,7 @@ def score(
 
 
 def forecast(
-    run: str | Path, data: str | None = None, device: str = "cpu"
+    run: str | Path, data: str | None = None, device: str = AUTO
 ) -> tuple[Tensor, list[str]]:
     """What follows a series, by a run of ``lstm-forecaster``.
 
@@ -185,7 +193,7 @@ def forecast(
     return found.able("forecast")(found.model, found.config, found.data, data)
 
 
-def classify(run: str | Path, data: str | None = None, device: str = "cpu") -> pd.DataFrame:
+def classify(run: str | Path, data: str | None = None, device: str = AUTO) -> pd.DataFrame:
     """The classes of sequences, by a run of ``lstm-classifier`` that was trained on a file.
 
     Args:
@@ -204,7 +212,7 @@ def classify(run: str | Path, data: str | None = None, device: str = "cpu") -> p
 
 
 def evaluate_run(
-    run: str | Path, metrics: str = "quick", device: str = "cpu", progress: type[tqdm] = tqdm
+    run: str | Path, metrics: str = "quick", device: str = AUTO, progress: type[tqdm] = Bar
 ) -> dict[str, Any]:
     """Score a run's model on the data that it was trained on, and write its files anew.
 
@@ -215,6 +223,7 @@ def evaluate_run(
         InputError: as when a run is resumed.
     """
     changes = {"metrics": metrics, "device": device, "devices": 1, "nodes": 1, "strategy": "auto"}
-    state = resume_run(Path(run), changes)
-    with cpu_threads(state.state.config.threads), torch.random.fork_rng():
-        return finish(state, progress)
+    found = resume_run(Path(run), changes)
+    state = found.state
+    with cpu_threads(state.config.threads), own_random(state.device):
+        return finish(found, progress)

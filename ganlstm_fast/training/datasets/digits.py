@@ -9,6 +9,10 @@ library or the seed: 1,442 to train on and 355 to test. Both have digits of all 
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -57,9 +61,20 @@ def digit_columns() -> tuple[Labelled, Labelled]:
 
 
 def _digits() -> Labelled:
-    # Not at the top: importing it takes longer than anything else here.
+    table = _table()
+    images = torch.from_numpy(table[:, :-1].reshape(-1, SIDE, SIDE)).float() / 16
+    return Labelled(images, torch.from_numpy(table[:, -1]).long(), tuple("0123456789"))
+
+
+def _table() -> np.ndarray:
+    """[1797, 65] float64: a row a digit, its pixels and what it is."""
+    found = importlib.util.find_spec("sklearn")
+    if found is not None and found.submodule_search_locations:
+        # Read here, since to load scikit-learn for it takes a second.
+        file = Path(found.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+        if file.exists():
+            return np.loadtxt(file, delimiter=",")
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    images = torch.from_numpy(found.images).float() / 16
-    return Labelled(images, torch.from_numpy(found.target).long(), tuple("0123456789"))
+    digits = load_digits()
+    return np.column_stack((digits.data, digits.target))

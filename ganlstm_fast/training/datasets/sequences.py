@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -51,6 +50,8 @@ def load_sequences(
         InputError: no such file, no table in it, a column that is not there or holds no numbers, a
             missing value, or a sequence with several labels.
     """
+    import pandas as pd
+
     file = Path(path)
     table = read_table(file)
     told = [series_column, *([] if label_column is None else [label_column])]

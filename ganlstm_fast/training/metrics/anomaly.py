@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from ganlstm_fast.training.datasets.anomalies import Planted
@@ -23,6 +22,8 @@ def area_under_roc(scores: Tensor, planted: Planted) -> dict[str, float]:
     Raises:
         ValueError: no score for each window, or no window without an anomaly.
     """
+    from sklearn.metrics import roc_auc_score
+
     seq_len = len(planted.rows) - len(scores) + 1
     if scores.ndim != 1 or not 1 <= seq_len <= len(planted.rows):
         raise ValueError(

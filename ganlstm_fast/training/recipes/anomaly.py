@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +17,9 @@ from ganlstm_fast.training.outputs import write_table
 from ganlstm_fast.training.pictures import plot_scores
 from ganlstm_fast.training.recipes.series import LSTMGANRecipe, scaler_of
 from ganlstm_fast.training.state import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Windows of what was trained on, with which others are compared.
 USUAL = 512
@@ -105,6 +107,8 @@ def scored(
 
 def table(scores: AnomalyScores, seq_len: int) -> pd.DataFrame:
     """A line a window: its first and last row, from 1, and its scores."""
+    import pandas as pd
+
     first = torch.arange(1, len(scores.total) + 1).numpy()
     parts = {name: part.numpy() for name, part in scores._asdict().items()}
     return pd.DataFrame({"first_row": first, "last_row": first + seq_len - 1, **parts})

@@ -8,15 +8,17 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganlstm_fast.nn import spectral_norm_step
 from ganlstm_fast.nn.spectral_norm import SpectralNorm
 from ganlstm_fast.training.config import Settings
+from ganlstm_fast.training.fabric import OneProcess, scaler_of
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from ganlstm_fast.training.state import Run, State
 
 
@@ -64,7 +66,7 @@ class Recipe(ABC):
         """What is trained on, in some words."""
 
     @abstractmethod
-    def setup(self, fabric: Fabric) -> None:
+    def setup(self, fabric: Fabric | OneProcess) -> None:
         """Make networks and optimisers, and move them and the data to the device."""
 
     @abstractmethod
@@ -109,14 +111,12 @@ def shared_norm(module: nn.Module) -> AbstractContextManager[None]:
     return spectral_norm_step(module) if has else nullcontext()
 
 
-def adam(module: nn.Module, config: Settings, lr: float, betas: tuple[float, float]) -> Optimizer:
-    # Fabric cannot clip gradients that a fused optimiser would scale itself.
-    fused = config.precision != "16-mixed"
-    return torch.optim.Adam(module.parameters(), lr, betas, fused=fused)
-
-
 def update(
-    fabric: Fabric, network: nn.Module, loss: Tensor, optimiser: Optimizer, clip: float
+    fabric: Fabric | OneProcess,
+    network: nn.Module,
+    loss: Tensor,
+    optimiser: Optimizer,
+    clip: float,
 ) -> Tensor:
     """Step ``network`` down ``loss``; returns the norm of the gradient before clipping."""
     optimiser.zero_grad(set_to_none=True)
@@ -124,7 +124,7 @@ def update(
     largest = clip if clip > 0 else math.inf
     norm = fabric.clip_gradients(network, optimiser, max_norm=largest, error_if_nonfinite=False)
     optimiser.step()
-    if getattr(fabric.strategy.precision, "scaler", None) is not None:
+    if scaler_of(fabric) is not None:
         # The scaler has left out the step where the gradient is not finite, which is no trouble.
         norm = norm.where(norm.isfinite(), 0)
     return norm

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +28,9 @@ from ganlstm_fast.training.pictures import plot_confusion
 from ganlstm_fast.training.recipes.series import scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Every so manieth sequence is watched and not trained on, if something is watched.
 WATCHED = 6
@@ -116,6 +118,8 @@ class ClassifierRecipe(SupervisedRecipe):
         Args:
             file: of the sequences; None: what was trained on.
         """
+        import pandas as pd
+
         file = file or config.data
         if config.data is None or file is None:
             raise InputError("a run of the digits has no columns to find in a file")

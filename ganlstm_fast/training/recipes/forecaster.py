@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -18,6 +17,9 @@ from ganlstm_fast.training.pictures import plot_forecasts
 from ganlstm_fast.training.recipes.series import rows_before, scaled, scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class ForecasterRecipe(SupervisedRecipe):
@@ -115,6 +117,8 @@ def predict(
 
 
 def _table(pairs: Pairs, made: Tensor, columns: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
     count, horizon, channels = made.shape
     table = pd.DataFrame(made.reshape(-1, channels).numpy(), columns=columns)
     rows = pairs.starts[:, None] + torch.arange(horizon)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate
 from ganlstm_fast.losses import gan_loss
@@ -19,9 +17,14 @@ from ganlstm_fast.nn import spectral_norm_step
 from ganlstm_fast.nn.spectral_norm import SpectralNorm
 from ganlstm_fast.training.augment import Augment
 from ganlstm_fast.training.config import GANSettings
-from ganlstm_fast.training.fabric import synchronised
-from ganlstm_fast.training.recipes.base import Recipe, adam, update
+from ganlstm_fast.training.fabric import OneProcess, scaler_of, synchronised
+from ganlstm_fast.training.recipes.adam import adam
+from ganlstm_fast.training.recipes.average import WeightAverage
+from ganlstm_fast.training.recipes.base import Recipe, update
 from ganlstm_fast.training.state import State
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 # Samples of each kind that are looked at for trouble, and what is one.
 WATCHED = 256
@@ -71,22 +74,18 @@ class GANRecipe(Recipe):
         """What the generator makes; ``random`` is for what it draws itself."""
         return generator(noise, **inputs)
 
-    def setup(self, fabric: Fabric) -> None:
+    def setup(self, fabric: Fabric | OneProcess) -> None:
         config = self.config
         self.fabric = fabric
         self.samples = self.samples.to(fabric.device)
         self.inputs = {name: value.to(fabric.device) for name, value in self.inputs.items()}
         self.raw = synchronised(self.untrained().to(fabric.device), fabric)
-        self.average = AveragedModel(
-            self.raw.generator, multi_avg_fn=get_ema_multi_avg_fn(config.ema)
-        )
+        self.average = WeightAverage(self.raw.generator, config.ema)
         betas = (config.beta1, config.beta2)
-        self.generator, self.optimiser_g = fabric.setup(
-            self.raw.generator, adam(self.raw.generator, config, config.lr_g, betas)
-        )
-        self.critic, self.optimiser_d = fabric.setup(
-            self.raw.critic, adam(self.raw.critic, config, config.lr_d, betas)
-        )
+        self.adam_g = adam(self.raw.generator, config, config.lr_g, betas=betas)
+        self.adam_d = adam(self.raw.critic, config, config.lr_d, betas=betas)
+        self.generator, self.optimiser_g = fabric.setup(self.raw.generator, self.adam_g)
+        self.critic, self.optimiser_d = fabric.setup(self.raw.critic, self.adam_d)
         self.loss = gan_loss(config.loss, label_smoothing=config.label_smoothing)
         self.weight = config.penalty
         if self.weight is None:
@@ -98,8 +97,8 @@ class GANRecipe(Recipe):
         return {
             "model": self.raw,
             "average": self.average,
-            "optimiser_g": self.optimiser_g.optimizer,
-            "optimiser_d": self.optimiser_d.optimizer,
+            "optimiser_g": self.adam_g,
+            "optimiser_d": self.adam_d,
         }
 
     def best_part(self) -> nn.Module:
@@ -144,7 +143,7 @@ class GANRecipe(Recipe):
                 norm_g = update(self.fabric, self.generator, loss_g, self.optimiser_g, config.clip)
         self.raw.critic.requires_grad_(True)
         if train_g:
-            self.average.update_parameters(self.raw.generator)
+            self.average.update(self.raw.generator)
         numbers = torch.stack((loss_d, loss_g, gap, penalty, norm_d, norm_g)).detach().float()
         return self.fabric.all_reduce(numbers, reduce_op="mean")
 
@@ -208,7 +207,7 @@ class GANRecipe(Recipe):
             generator=state.generator if state.share.count == 1 else None,
             critic_kwargs=batch.inputs,
             batch_fraction=self.config.penalty_fraction,
-            scaler=getattr(self.fabric.strategy.precision, "scaler", None),
+            scaler=scaler_of(self.fabric),
         )
 
     def _shared(self) -> AbstractContextManager[None]:

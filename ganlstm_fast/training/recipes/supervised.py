@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from ganlstm_fast.models.base import eval_mode
 from ganlstm_fast.training.config import SupervisedSettings
+from ganlstm_fast.training.fabric import OneProcess
+from ganlstm_fast.training.recipes.adam import adam
 from ganlstm_fast.training.recipes.base import Recipe, update
 from ganlstm_fast.training.state import State
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class SupervisedRecipe(Recipe):
@@ -36,7 +40,7 @@ class SupervisedRecipe(Recipe):
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """The mean loss over some rows of ``train`` or ``held``."""
 
-    def setup(self, fabric: Fabric) -> None:
+    def setup(self, fabric: Fabric | OneProcess) -> None:
         config = self.config
         self.fabric = fabric
         self.train, self.held = (
@@ -44,18 +48,12 @@ class SupervisedRecipe(Recipe):
             for part in (self.train, self.held)
         )
         self.raw = self.untrained().to(fabric.device)
-        self.network, self.optimiser = fabric.setup(
-            self.raw,
-            torch.optim.AdamW(
-                self.raw.parameters(),
-                config.lr,
-                weight_decay=config.weight_decay,
-                fused=config.precision != "16-mixed",
-            ),
-        )
+        decay = {"weight_decay": config.weight_decay, "decoupled_weight_decay": True}
+        self.adam = adam(self.raw, config, config.lr, **decay)
+        self.network, self.optimiser = fabric.setup(self.raw, self.adam)
 
     def parts(self) -> dict[str, Any]:
-        return {"model": self.raw, "optimiser": self.optimiser.optimizer}
+        return {"model": self.raw, "optimiser": self.adam}
 
     def best_part(self) -> nn.Module:
         return self.raw
