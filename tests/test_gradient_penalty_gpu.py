@@ -35,10 +35,10 @@ class Kernels:
 
 
 @pytest.fixture(scope="module", params=["emulated", pytest.param("cuda", marks=GPU)])
-def ops(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+def ops(request: pytest.FixtureRequest) -> Kernels:
     if request.param == "cuda":
         return Kernels(torch.ops.ganlstm_fast, "cuda")
-    emulation.load("binding_gradient_penalty", tmp_path_factory.mktemp("gradient_penalty"))
+    emulation.load("binding_gradient_penalty")
     return Kernels(torch.ops.ganlstm_fast_emulated_penalty, "cpu")
 
 

@@ -42,34 +42,37 @@ class Kernels:
         return [None if t is None else t.to(self.device) for t in tensors]
 
 
+def triton_kernels(device: str, **options: bool) -> Kernels:
+    names = ("forward", "forward_", "backward", "double_backward")
+    names = [f"spectral_norm_{name}" for name in names]
+    found = {name: getattr(torch.ops.ganlstm_fast, PREFIX + name) for name in names}
+    return Kernels(SimpleNamespace(**found), device, **options)
+
+
 GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
 
-@pytest.fixture(scope="module", params=["emulated", pytest.param("cuda", marks=GPU), "triton"])
-def ops(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Kernels]:
+# Interpreted where there is no GPU.
+TRITON = pytest.param("triton", marks=GPU if torch.cuda.is_available() else ())
+
+
+@pytest.fixture(scope="module", params=["emulated", pytest.param("cuda", marks=GPU), TRITON])
+def ops(request: pytest.FixtureRequest) -> Iterator[Kernels]:
     if request.param == "cuda":
         yield Kernels(torch.ops.ganlstm_fast, "cuda")
     elif request.param == "triton":
         pytest.importorskip("triton")
-        names = ("forward", "forward_", "backward", "double_backward")
-        names = [f"spectral_norm_{name}" for name in names]
-        prefix = PREFIX
-        found = SimpleNamespace(
-            **{name: getattr(torch.ops.ganlstm_fast, prefix + name) for name in names}
-        )
         if torch.cuda.is_available():
-            yield Kernels(found, "cuda")
+            yield triton_kernels("cuda")
             return
         interpreted = triton_ops.register("CPU")
-        yield Kernels(found, "cpu", is_interpreted=True)
+        yield triton_kernels("cpu", is_interpreted=True)
         interpreted._destroy()
     else:
-        emulation.load("binding_spectral_norm", tmp_path_factory.mktemp("spectral_norm"))
+        emulation.load("binding_spectral_norm")
         yield Kernels(torch.ops.ganlstm_fast_emulated, "cpu")
 
 
@@ -171,6 +174,18 @@ def test_zero_tiny_and_huge_weights(ops, scale: float, training: bool) -> None:
     for got, true in zip(by_kernels(ops, a, 1, training), truth, strict=True):
         for out, expected in zip(got[:4], true[:4], strict=True):
             assert_close_to_reference(out, expected.detach(), expected.float().detach())
+
+
+@pytest.mark.parametrize("shape", [(100_000, 2), (4, 300_000)], ids=["tall", "wide"])
+def test_long_sums(ops, shape: tuple[int, ...]) -> None:
+    """Of thousands of parts, by the floor of the rule alone: PyTorch's own are no better."""
+    if ops.is_interpreted:
+        pytest.skip("Triton's sums are trees, and its interpreter takes minutes")
+    a = draw([(shape, 0)], torch.float32)
+    (truth,) = by_reference(a, 1, True, torch.float64)
+    (got,) = by_kernels(ops, a, 1, True)
+    for name, out, true in zip(("normalized", "u", "v"), got, truth, strict=False):
+        assert_close_to_reference(out, true.detach(), what=name)
 
 
 def test_a_weight_without_a_cotangent_is_left_out(ops) -> None:

@@ -19,6 +19,7 @@ struct Plan {
   bool grid;      // a cooperative grid; else clusters
   int blocks;     // of a team
   int units;      // of a block, a multiple of 16
+  int active;     // blocks of a team that have a unit; the others only stand by
   int columns;    // rows of a tile by 8: 1, 2 or 4
   int groups;     // of 64 bytes along k
   int stride;     // bytes of a row of the exchanged array
@@ -43,6 +44,7 @@ inline Plan sized(int64_t batch, int64_t hidden, int64_t directions, int element
   p.blocks = blocks;
   p.columns = columns;
   p.units = int((hidden + 16 * blocks - 1) / (16 * blocks)) * 16;
+  p.active = int((hidden + p.units - 1) / p.units);
   p.groups = int((hidden * element + 63) / 64);
   // Eight rows' loads then fall into different banks.
   p.stride = p.groups * 64 + (p.groups % 2 == 0 ? 64 : 0);
@@ -83,11 +85,25 @@ inline Plan plan(int64_t batch, int64_t hidden, int64_t directions, int element,
   return with(grid, blocks, columns);
 }
 
-// The end of a sentence, or nothing.
-inline std::string why_not(const Plan& plan, int64_t hidden, const Limits& limits) {
-  if (limits.capability < 9) return "needs thread-block clusters, of compute capability 9.0";
-  if (plan.fits) return "";
-  return "has no room on chip for weight_hh of " + std::to_string(hidden) + " hidden units";
+// What says whether a layer fits: against time more is exchanged than along it, and a batch of any
+// size fits where one row does.
+inline bool fits(int64_t hidden, int element, const Limits& limits) {
+  return plan(1, hidden, 1, element, 4, limits).fits;
+}
+
+// Why a layer cannot run, as the end of a sentence, or nothing.
+inline std::string why_not(int64_t hidden, int element, const Limits& limits) {
+  if (limits.capability < 9)
+    return "needs thread-block clusters, of compute capability 9.0; use impl='cell'";
+  if (fits(hidden, element, limits)) return "";
+  int64_t most = 0, too_many = hidden;
+  while (too_many - most > 1) {
+    const int64_t middle = (most + too_many) / 2;
+    (fits(middle, element, limits) ? most : too_many) = middle;
+  }
+  return "keeps weight_hh on chip, which on this GPU has room for H up to " +
+         std::to_string(most) + " in " + std::to_string(8 * element) + " bits, got " +
+         std::to_string(hidden) + "; use impl='cell'";
 }
 
 }  // namespace ganlstm::cuda::persistent

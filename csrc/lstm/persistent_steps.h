@@ -50,10 +50,18 @@ GANLSTM_DEVICE void multiply_group(float (&sum)[2][4], const Words4& low, const 
     const Words4 l_{rest(low.x, l.x), rest(low.y, l.y), rest(low.z, l.z), rest(low.w, l.w)};
     const Words4 h_{rest(high.x, h.x), rest(high.y, h.y), rest(high.z, h.z), rest(high.w, h.w)};
     const Words4 c_{rest(b.x, c.x), rest(b.y, c.y), rest(b.z, c.z), rest(b.w, c.w)};
-    // The small ones first.
-    multiply_group<T, Precision::native>(sum, l_, h_, c);
-    multiply_group<T, Precision::native>(sum, l, h, c_);
-    multiply_group<T, Precision::native>(sum, l, h, c);
+    // A tensor core cuts off what a sum has no room for, always towards 0, and the error of a long
+    // sum grows with its length. Its own sums are therefore short, the small products first, and
+    // are added up by instructions that round.
+    float part[2][4] = {};
+    multiply_group<T, Precision::native>(part, l_, h_, c);
+    multiply_group<T, Precision::native>(part, l, h, c_);
+    multiply_group<T, Precision::native>(part, l, h, c);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      sum[0][k] += part[0][k];
+      sum[1][k] += part[1][k];
+    }
   } else {
     device::mma<T>(sum[0], low.x, high.x, low.y, high.y, b.x, b.y);
     device::mma<T>(sum[1], low.z, high.z, low.w, high.w, b.z, b.w);
@@ -212,6 +220,17 @@ struct Block {
     }
   }
 
+  // A block without a unit has nothing to send, so nobody would wait for it: it could fall behind,
+  // be sent the next step's values while it waits for this step's, and then wait for ever. It takes
+  // no part in the walk, and in a cluster passes the barriers of begin() and end().
+  GANLSTM_DEVICE bool is_active() const { return rank < plan.active; }
+  GANLSTM_DEVICE void stand_by() const {
+    if constexpr (!kGrid) {
+      device::cluster_barrier();
+      device::cluster_barrier();
+    }
+  }
+
   // Before the walk: all blocks of the team are ready for what the others will send.
   GANLSTM_DEVICE void begin() {
     if constexpr (kGrid) {
@@ -238,8 +257,8 @@ struct Block {
       if (device::thread() == 0) device::expect_bytes(inbox, bytes_of_others());
       char* from = exchanged_row(buffer, 0, 0);
       const int warps = device::threads() / 32;
-      for (int other = device::thread() / 32; other < plan.blocks - 1; other += warps) {
-        const int next = rank + 1 + other, to = next < plan.blocks ? next : next - plan.blocks;
+      for (int other = device::thread() / 32; other < plan.active - 1; other += warps) {
+        const int next = rank + 1 + other, to = next < plan.active ? next : next - plan.active;
         for_own_chunks(device::thread() % 32, 32, [&](int offset) {
           device::send16(from + offset, device::load16(from + offset), inbox, to);
         });
@@ -250,7 +269,7 @@ struct Block {
     const int units = plan.units * int(sizeof(T)), row = plan.groups * 64;
     const auto up_to = [&](int block) { return block * units < row ? block * units : row; };
     const int own = up_to(rank + 1) - up_to(rank);
-    return P::kExchanged * kRows * (up_to(plan.blocks) - own);
+    return P::kExchanged * kRows * (up_to(plan.active) - own);
   }
 
   // What all have sent after step `walked` is there.
@@ -273,7 +292,7 @@ struct Block {
     if (device::thread() == 0) device::grid_arrive(arrivals);
   }
   GANLSTM_DEVICE void wait() {
-    passages += plan.blocks;
+    passages += plan.active;
     if (device::thread() == 0) device::grid_wait(arrivals, passages);
     device::block_barrier();
   }
@@ -286,6 +305,7 @@ struct Block {
   }
 
   GANLSTM_DEVICE void run(const T* weight_hh) {
+    if (!is_active()) return stand_by();
     const int items = plan.tiles * int(args.shape.directions);
     for (int item = team; item < items; item += plan.teams) {
       direction = item / plan.tiles;

@@ -102,7 +102,7 @@ struct ForwardPass {
     const double norm = norm_of_p(w);
     const C scale = inverse(norm, eps);
     const int64_t j = part * kColumnsOfPart + device::thread();
-    C q = 0;
+    double q = 0;  // a tall weight has thousands of parts
     if (j < s.columns() && norm > 1e-15 && norm < 1e15) {
       for (int64_t k = 0; k < s.row_parts(); ++k) q += fresh(w.q_parts + k * s.columns() + j);
       q *= scale;
@@ -111,8 +111,8 @@ struct ForwardPass {
       for (int64_t i = 0; i < s.rows; ++i)
         q += load(w.weight + at(s, i, j)) * (norm > 0 ? fresh(w.p + i) * scale : fresh(w.u + i));
     }
-    if (j < s.columns()) w.q[j] = q;
-    const double square = block_sum(double(q) * q);
+    if (j < s.columns()) w.q[j] = C(q);
+    const double square = block_sum(q * q);
     if (device::thread() == 0) w.squares[part] = square;
   }
   static GANLSTM_DEVICE void update_u(const Weight& w, C eps) {

@@ -29,9 +29,10 @@ Tensor widened(const Tensor& t) {
 
 constexpr persistent::Limits kH100{9, 227 << 10, 132};
 
-std::string why_not_cuda(int64_t, int64_t hidden, int64_t element) {
-  const auto plan = persistent::plan(1, hidden, 1, int(element), 4, kH100);
-  return persistent::why_not(plan, hidden, kH100);
+std::string why_not_cuda(int64_t capability, int64_t hidden, int64_t element) {
+  persistent::Limits limits = kH100;
+  limits.capability = int(capability);
+  return persistent::why_not(hidden, int(element), limits);
 }
 
 struct PlainSteps {
@@ -65,7 +66,7 @@ struct PlainSteps {
     } else {
       using persistent::Precision;
       const persistent::Plan plan = planned(args);
-      check(plan.fits, persistent::why_not(plan, args.shape.hidden, kH100));
+      check(plan.fits, "the plan does not fit");
       const auto* weights = static_cast<const typename Args::T*>(weight_hh.const_data_ptr());
       Tensor room = room_of(plan, weight_hh);
       char* bytes = static_cast<char*>(room.mutable_data_ptr());
@@ -129,6 +130,11 @@ STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
   GANLSTM_REGISTER_STEPS(m, ganlstm::cuda::PlainSteps);
 }
 
-STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
-  m.impl("lstm_why_not_cuda", TORCH_BOX(&ganlstm::cuda::why_not_cuda));
+// Under a name of its own: beside a GPU that one has its own answer.
+STABLE_TORCH_LIBRARY(ganlstm_fast_emulated_steps, m) {
+  m.def("why_not_cuda(int capability, int hidden, int element) -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated_steps, CompositeExplicitAutograd, m) {
+  m.impl("why_not_cuda", TORCH_BOX(&ganlstm::cuda::why_not_cuda));
 }

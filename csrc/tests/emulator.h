@@ -1,17 +1,21 @@
 // The GPU of common/device.h on a CPU, for tests: one thread-block cluster at a time, every thread
 // of it a fiber. A fiber runs until it waits for others, and who runs next is drawn by chance; a
-// warp or a block may fall behind. What this cannot show is what a GPU's memory does without a
-// fence.
+// warp or a block may fall behind. Where every thread waits for another, the launch throws. What
+// this cannot show is what a GPU's memory does without a fence.
+//
+// GANLSTM_TEST_HELD_BACK: the rank of a block that runs only when no other can.
 #pragma once
 
 #include <ucontext.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <random>
+#include <stdexcept>
 #include <vector>
 
 #include "../common/numbers.h"
@@ -41,6 +45,7 @@ struct Barrier {
 
 struct Warp {
   uint32_t a[32][4], b[32][2];
+  float* sums[32];
   double values[32];
   Barrier barrier;
 };
@@ -87,6 +92,12 @@ inline void wait_while(const Condition& condition) {
 inline void wait_for(const Barrier& barrier, int64_t passage) {
   wait_while([&] { return barrier.passed == passage; });
 }
+// What a warp does together: the lane that comes last does it for all.
+template <typename Work>
+inline void together(Warp& warp, const Work& work) {
+  if (warp.barrier.arrived == 31) work();
+  wait_for(warp.barrier, warp.barrier.arrive(32));
+}
 
 inline int thread() { return fiber().thread; }
 inline int threads() { return running->threads; }
@@ -126,13 +137,15 @@ template <typename C>
 inline C warp_sum(C value) {
   const int lane = thread() % 32;
   Warp& warp = own_block().warps[size_t(thread() / 32)];
-  for (int apart = 16; apart > 0; apart /= 2) {
-    warp.values[lane] = value;
-    wait_for(warp.barrier, warp.barrier.arrive(32));
-    value += C(warp.values[lane ^ apart]);
-    wait_for(warp.barrier, warp.barrier.arrive(32));
-  }
-  return value;
+  warp.values[lane] = value;
+  together(warp, [&] {
+    for (int apart = 16; apart > 0; apart /= 2) {
+      double before[32];
+      std::copy(warp.values, warp.values + 32, before);
+      for (int k = 0; k < 32; ++k) warp.values[k] = C(before[k]) + C(before[k ^ apart]);
+    }
+  });
+  return C(warp.values[lane]);
 }
 
 inline Words4 load16_of_others(const char* from) { return load16(from); }
@@ -199,28 +212,43 @@ inline float element(uint32_t word, int k) {
   return load(&value);
 }
 
+// What a tensor core leaves of a sum: it cuts off what a float has no room for.
+inline float cut_off(double value) {
+  const float nearest = float(value);
+  return std::abs(double(nearest)) > std::abs(value) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+
 // The fragments as the PTX manual has them for mma.m16n8k8 and mma.m16n8k16.
 template <typename T>
 inline void mma(float (&sum)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
                 uint32_t b1) {
   const int lane = thread() % 32;
   Warp& warp = own_block().warps[size_t(thread() / 32)];
-  const uint32_t a[4] = {a0, a1, a2, a3}, b[2] = {b0, b1};
-  std::memcpy(warp.a[lane], a, sizeof(a));
-  std::memcpy(warp.b[lane], b, sizeof(b));
-  wait_for(warp.barrier, warp.barrier.arrive(32));
-  constexpr int kPair = 4 / int(sizeof(T)) == 2 ? 2 : 1;
-  for (int c = 0; c < 4; ++c) {
-    const int row = lane / 4 + c / 2 * 8, column = lane % 4 * 2 + c % 2;
-    double total = 0;
-    for (int half = 0; half < 2; ++half)
-      for (int q = 0; q < 4; ++q)
-        for (int k = 0; k < kPair; ++k)
-          total += double(element<T>(warp.a[row % 8 * 4 + q][row / 8 + 2 * half], k)) *
-                   element<T>(warp.b[column * 4 + q][half], k);
-    sum[c] = float(sum[c] + total);
-  }
-  wait_for(warp.barrier, warp.barrier.arrive(32));
+  const uint32_t words_of_a[4] = {a0, a1, a2, a3}, words_of_b[2] = {b0, b1};
+  std::memcpy(warp.a[lane], words_of_a, sizeof(words_of_a));
+  std::memcpy(warp.b[lane], words_of_b, sizeof(words_of_b));
+  warp.sums[lane] = sum;
+  together(warp, [&] {
+    constexpr int kPair = 4 / int(sizeof(T)) == 2 ? 2 : 1, kDepth = 8 * kPair;
+    double a[16][kDepth], b[8][kDepth];
+    for (int of = 0; of < 32; ++of)
+      for (int k = 0; k < kDepth; ++k) {
+        // The four lanes of a row have a pair of each half of k.
+        const int half = k / (kDepth / 2), pair = k % kPair;
+        if (k % (kDepth / 2) / kPair != of % 4) continue;
+        b[of / 4][k] = element<T>(warp.b[of][half], pair);
+        for (int eighth = 0; eighth < 2; ++eighth)
+          a[of / 4 + 8 * eighth][k] = element<T>(warp.a[of][eighth + 2 * half], pair);
+      }
+    for (int of = 0; of < 32; ++of)
+      for (int c = 0; c < 4; ++c) {
+        const double* row = a[of / 4 + c / 2 * 8];
+        const double* column = b[of % 4 * 2 + c % 2];
+        double total = 0;
+        for (int k = 0; k < kDepth; ++k) total += row[k] * column[k];
+        warp.sums[of][c] = cut_off(warp.sums[of][c] + total);
+      }
+  });
 }
 
 inline void start_fiber() {
@@ -261,6 +289,8 @@ inline void launch(int all, int blocks, int threads, size_t shared,
     // get on without it, so that a missing barrier shows.
     std::vector<Fiber*> order;
     for (Fiber& fiber : c.fibers) order.push_back(&fiber);
+    const char* named = std::getenv("GANLSTM_TEST_HELD_BACK");
+    const int held_back = named == nullptr ? -1 : std::atoi(named);
     size_t first_asleep = 0, asleep = 0, rounds_asleep = 0;
     for (std::mt19937 random(1); !order.empty();) {
       if (rounds_asleep-- == 0) {
@@ -270,12 +300,23 @@ inline void launch(int all, int blocks, int threads, size_t shared,
       }
       bool somebody_ran = false;
       std::shuffle(order.begin(), order.end(), random);
-      for (Fiber* fiber : order) {
-        const bool is_asleep = size_t(fiber - c.fibers.data()) - first_asleep < asleep;
-        if (is_asleep || (fiber->waits != nullptr && fiber->waits(fiber->condition))) continue;
-        somebody_ran = true;
-        c.current = fiber;
-        swapcontext(&c.scheduler, &fiber->context);
+      const auto run = [&](bool those_held_back) {
+        for (Fiber* fiber : order) {
+          const bool is_asleep = size_t(fiber - c.fibers.data()) - first_asleep < asleep;
+          if (is_asleep || (fiber->block == held_back) != those_held_back ||
+              (fiber->waits != nullptr && fiber->waits(fiber->condition)))
+            continue;
+          somebody_ran = true;
+          c.current = fiber;
+          swapcontext(&c.scheduler, &fiber->context);
+        }
+      };
+      run(false);
+      const bool nothing_comes = asleep == 0 && c.mail.empty();
+      if (!somebody_ran && nothing_comes) run(true);
+      if (!somebody_ran && nothing_comes) {
+        running = nullptr;
+        throw std::runtime_error("emulator: every thread waits for another");
       }
       if (!somebody_ran) asleep = 0;
       std::shuffle(c.mail.begin(), c.mail.end(), random);
