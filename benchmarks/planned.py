@@ -13,6 +13,8 @@ import torch
 from devices import HARDWARE, Device, devices
 from rows import Run
 
+from ganlstm_fast import backends
+
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "tests"))  # for harness.py
 
@@ -22,7 +24,10 @@ def groups() -> dict[str, list[str]]:
     """The groups of ``--full`` for "cpu" and "cuda"."""
     found: dict[str, dict[str, None]] = {kind: {} for kind in HARDWARE}
     # The same on a machine with a GPU and on one without; nothing of it runs here.
-    with mock.patch.object(torch.cuda, "is_available", return_value=True):
+    with (
+        mock.patch.object(torch.cuda, "is_available", return_value=True),
+        mock.patch.object(backends, "why_not_gpu", return_value=None),
+    ):
         for path in sorted(HERE.glob("bench_*.py")):
             for work in importlib.import_module(path.stem).works("full"):
                 found[work.device].setdefault(work.group)

@@ -10,6 +10,10 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
   // "avx512bf16".
   m.def("cpu_isa() -> str");
 
+  // Whether the CUDA kernels run on a GPU, as common/probe.h has it: versions of CUDA, and what went
+  // wrong, empty where nothing did.
+  m.def("probe_gpu(int device) -> (int driver, int runtime, str error)");
+
   // Frees the memory that is held for the next call (common/pool.h).
   m.def("empty_cache() -> ()");
 
@@ -64,7 +68,8 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
       " Tensor c_all_, Tensor(a!) n_, Tensor(b!) e, Tensor(c!) e_, Tensor(d!) dz_, bool tf32,"
       " str impl) -> ()");
 
-  // Why "cuda" cannot run H hidden units of an element's size on a device; empty where it can.
+  // Why "cuda" cannot run H hidden units of an element's size on a device, the largest H that it
+  // can, and what to use instead; empty where it can.
   m.def("lstm_why_not_cuda(int device, int hidden, int element) -> str");
 
   // Spectral normalisation of a list of weights of one dtype, as spectral_norm/spectral_norm.h has

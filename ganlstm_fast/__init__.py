@@ -1,8 +1,9 @@
 """Fused LSTM, spectral-norm and gradient-penalty operators for PyTorch, to second order."""
 
 from ganlstm_fast import without_gradient  # noqa: F401  (registers operators)
-from ganlstm_fast.backends import empty_cache, explain, use_impl
+from ganlstm_fast.backends import empty_cache, use_impl
 from ganlstm_fast.convert import accelerate, to_torch
+from ganlstm_fast.explanation import explain
 from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate, penalty
 from ganlstm_fast.lstm import lstm, lstm_cell
 from ganlstm_fast.nn import (

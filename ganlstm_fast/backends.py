@@ -1,10 +1,14 @@
 """Which implementation of an operator runs, and why.
 
 Every operator takes ``impl=``. ``"auto"``, the default, picks the first implementation of its
-family in ``_FAMILIES`` that serves the call; a named one either runs or raises.
+family in ``FAMILIES`` that serves the call; a named one either runs or raises. Which of a GPU's
+implementations of the LSTM is the fastest depends on its size: :mod:`ganlstm_fast.lstm.fit`.
+
 The default itself can be changed for a block of code with :func:`use_impl` and for a process with
 the environment variable ``GANLSTM_FAST_IMPL`` (``reference``, or by family:
-``lstm=cpu,spectral_norm=reference``).
+``lstm=cpu,spectral_norm=reference``). Such a default is a preference: it applies where that
+implementation runs on the tensors' device, and ``"auto"`` decides elsewhere. A model is made on the
+CPU, after all, before it is moved.
 """
 
 from __future__ import annotations
@@ -38,8 +42,9 @@ class _Library:
 class _Implementation:
     """What one implementation of a family serves.
 
-    ``proven``: it has passed the test suite on the hardware that it is for. An implementation that
-    has not is never chosen by ``auto``.
+    ``proven``: what shows that it is right on the hardware that it is for. An implementation of
+    which nothing shows it is never chosen by ``auto``. ``by_size``: whether it is the fastest
+    depends on the size of a call, so that ``resolve`` does not choose it.
     """
 
     name: str
@@ -48,43 +53,48 @@ class _Implementation:
     dtypes: tuple[torch.dtype, ...] | None = None
     library: str | None = None
     package: str | None = None
-    proven: bool = True
+    proven: str | None = "make test"
+    by_size: bool = False
 
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
+_HALVES_TOO = (*_FLOATS, torch.float16)
+_NOT_FLOAT64 = (torch.float32, torch.float16, torch.bfloat16)
+_ON_AN_H100 = "benchmarks/results/nvidia-h100-80gb-hbm3-sm-90/tests.md"
 
 # In the order in which ``auto`` tries them.
-_FAMILIES: dict[str, tuple[_Implementation, ...]] = {
+FAMILIES: dict[str, tuple[_Implementation, ...]] = {
     "lstm": (
         _Implementation("cpu", "compiled CPU kernels", ("cpu",), _FLOATS, library="cpu"),
         _Implementation(
-            "triton",
-            "one Triton launch for all steps of a pass",
-            ("cuda",),
-            (torch.float32, torch.float16, torch.bfloat16),
-            library="cpu",  # has the operators' schemas
-            package="triton",
-            proven=False,
-        ),
-        _Implementation(
             "cuda",
-            "one launch for all steps of a pass, over thread-block clusters",
+            "one launch for all steps of a pass",
             ("cuda",),
-            (torch.float32, torch.float16, torch.bfloat16),
+            _NOT_FLOAT64,
             library="cuda",
-            proven=False,
+            proven=_ON_AN_H100,
+            by_size=True,
         ),
         _Implementation(
             "cell",
             "a product and one kernel for each step of a pass",
             ("cuda",),
-            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            _HALVES_TOO,
             library="cuda",
-            proven=False,
+            proven=_ON_AN_H100,
+            by_size=True,
         ),
         _Implementation(
-            "torch", "torch's LSTM at first order, the reference where a gradient is recorded"
+            "triton",
+            "one Triton launch for all steps of a pass",
+            ("cuda",),
+            _NOT_FLOAT64,
+            library="cpu",  # has the operators' schemas
+            package="triton",
+            proven=None,
+            by_size=True,
         ),
+        _Implementation("torch", "torch's LSTM at first order"),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
     "spectral_norm": (
@@ -93,17 +103,17 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             "cuda",
             "one launch for all weights of a pass",
             ("cuda",),
-            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            _HALVES_TOO,
             library="cuda",
-            proven=False,
+            proven=_ON_AN_H100,
         ),
         _Implementation(
             "triton",
             "a few Triton launches for all weights of a pass",
             ("cuda",),
-            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            _HALVES_TOO,
             package="triton",
-            proven=False,
+            proven=None,
         ),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
@@ -113,17 +123,17 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             "cuda",
             "one launch a pass",
             ("cuda",),
-            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            _HALVES_TOO,
             library="cuda",
-            proven=False,
+            proven=_ON_AN_H100,
         ),
         _Implementation(
             "triton",
             "one Triton launch or two a pass",
             ("cuda",),
-            (torch.float32, torch.float64, torch.float16, torch.bfloat16),
+            _HALVES_TOO,
             package="triton",
-            proven=False,
+            proven=None,
         ),
         _Implementation("reference", "plain PyTorch, differentiable to any order"),
     ),
@@ -132,10 +142,28 @@ _FAMILIES: dict[str, tuple[_Implementation, ...]] = {
 # Looked for once, and not by a cached function, of which Dynamo warns where it traces a call.
 _INSTALLED = {
     this.package
-    for known in _FAMILIES.values()
+    for known in FAMILIES.values()
     for this in known
     if this.package is not None and importlib.util.find_spec(this.package) is not None
 }
+
+
+def _check_first_import() -> None:
+    """Operators are registered for the life of a process, and a second time is an error.
+
+    From Python torch raises, and says nothing of the cause. From a shared object it crashes.
+
+    Raises:
+        ImportError: modules of another copy of the package, or of an import that was undone, have
+            registered them.
+    """
+    if any(hasattr(torch.ops.ganlstm_fast, name) for name in ("triton_interpolate", "cpu_isa")):
+        objects = [Path(p).parent for p in torch.ops.loaded_libraries if "_C_cpu" in Path(p).name]
+        raise ImportError(
+            "ganlstm_fast: its operators are in this process already"
+            f"{''.join(f', from {folder}' for folder in objects)}, and this import from "
+            f"{Path(__file__).parent} would register them a second time; start Python again"
+        )
 
 
 def _load(name: str) -> _Library:
@@ -171,6 +199,8 @@ def _check_environment() -> None:
 
 
 _check_environment()
+if "_LIBRARIES" not in globals():  # else this module is being reloaded
+    _check_first_import()
 _LIBRARIES = {name: _load(name) for name in ("cpu", "cuda")}
 
 
@@ -199,7 +229,7 @@ def empty_cache() -> None:
 
 def _parse_default(text: str) -> dict[str, str]:
     """``"cpu"`` or ``"lstm=cpu,spectral_norm=reference"`` as a choice for each family."""
-    choice = dict.fromkeys(_FAMILIES, "auto")
+    choice = dict.fromkeys(FAMILIES, "auto")
     for part in filter(None, (p.strip() for p in text.split(","))):
         family, _, impl = part.rpartition("=")
         choice.update(_checked_choice(impl, family or None, ENV_IMPL))
@@ -209,9 +239,9 @@ def _parse_default(text: str) -> dict[str, str]:
 def _checked_choice(impl: str, family: str | None, argument: str) -> dict[str, str]:
     if impl not in IMPLS:
         raise ValueError(f"{argument}: expected one of {', '.join(IMPLS)}, got {impl!r}")
-    if family is not None and family not in _FAMILIES:
-        raise ValueError(f"{argument}: expected a family of {', '.join(_FAMILIES)}, got {family!r}")
-    return dict.fromkeys([family] if family else _FAMILIES, impl)
+    if family is not None and family not in FAMILIES:
+        raise ValueError(f"{argument}: expected a family of {', '.join(FAMILIES)}, got {family!r}")
+    return dict.fromkeys([family] if family else FAMILIES, impl)
 
 
 _choice = _parse_default(os.environ.get(ENV_IMPL, ""))
@@ -226,9 +256,11 @@ def use_impl(impl: str, family: str | None = None) -> Iterator[None]:
             ``"triton"``.
         family: only this family (``"lstm"``, ``"spectral_norm"``, ``"gradient_penalty"``).
 
-    An operator that cannot be served by ``impl`` raises ``RuntimeError`` when it is called. The
-    choice is made when the forward runs; a backward uses what its forward chose. It holds for the
-    whole process, not for one thread.
+    It is a preference: an operator that has no such implementation, or not on the device of its
+    tensors, chooses as by ``"auto"``. On a device where ``impl`` does run, a call that it cannot
+    serve (another dtype, kernels that were not built) raises ``RuntimeError``. The choice is made
+    when the forward runs; a backward uses what its forward chose. It holds for the whole process,
+    not for one thread.
     """
     global _choice
     before = _choice
@@ -243,18 +275,67 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _why_not(this: _Implementation, device: str, dtype: torch.dtype) -> str | None:
+def _why_not(this: _Implementation, device: torch.device, dtype: torch.dtype) -> str | None:
     """The reason why ``this`` cannot serve a call, or None."""
-    if this.devices is not None and device not in this.devices:
-        return f"runs on {_listed(this.devices)}, not on {device}"
+    kind = device.type
+    if this.devices is not None and kind not in this.devices:
+        return f"runs on {_listed(this.devices)}, not on {kind}"
     if this.library is not None and not _LIBRARIES[this.library].loaded:
         return _LIBRARIES[this.library].reason
     if this.package is not None and this.package not in _INSTALLED:
         return f"needs the package {this.package}"
+    if this.devices is not None and kind == "cuda":
+        reason = why_not_gpu(device.index)
+        if reason is not None:
+            return reason
     if this.dtypes is not None and dtype not in this.dtypes:
         *names, last = (str(d).removeprefix("torch.") for d in (*this.dtypes, dtype))
         return f"takes {_listed(names)}, not {last}"
     return None
+
+
+# By the number of a GPU. A dict, since Dynamo warns of a cached function where it traces a call.
+_WHY_NOT_GPU: dict[int, str | None] = {}
+# The driver that a major version of CUDA came with: what is linked into our object needs as much.
+_DRIVERS = {12: "525", 13: "580"}
+
+
+def why_not_gpu(index: int | None) -> str | None:
+    """The reason why no kernel of ours runs on a GPU, or None. The current GPU has no ``index``."""
+    if index not in _WHY_NOT_GPU:
+        if not torch.cuda.is_available():
+            return "torch sees no CUDA device"
+        if index is None:
+            return why_not_gpu(torch.cuda.current_device())
+        _WHY_NOT_GPU[index] = _look_at_gpu(index)
+    return _WHY_NOT_GPU[index]
+
+
+def _look_at_gpu(index: int) -> str | None:
+    major, minor = torch.cuda.get_device_capability(index)
+    if major < 8:
+        return f"needs a GPU of compute capability 8.0 or newer, this one has {major}.{minor}"
+    if not is_loaded("cuda"):
+        return None  # Triton has no such library.
+    driver, runtime, error = _probe_gpu(index)
+    if not error:
+        return None
+    if driver // 1000 < runtime // 1000:
+        needed = _DRIVERS.get(runtime // 1000)
+        version = f" ({needed} or newer)" if needed else ""
+        return (
+            f"needs a driver for CUDA {_cuda_version(runtime)}{version}, this one is for CUDA "
+            f"{_cuda_version(driver)}; update it, or build ganlstm_fast with an older nvcc"
+        )
+    return f"does not run on this GPU: {error}"
+
+
+def _probe_gpu(index: int) -> tuple[int, int, str]:
+    return torch.ops.ganlstm_fast.probe_gpu(index)
+
+
+def _cuda_version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 _warned: set[str] = set()
@@ -267,12 +348,21 @@ def warn_once(message: str) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
-def is_auto(family: str, impl: str | None) -> bool:
-    """Whether nobody has named an implementation for this call."""
-    return (impl or _choice[family]) == "auto"
+def is_auto(family: str, impl: str | None, device: torch.device) -> bool:
+    """Whether ``resolve`` is left the choice for a call on ``device``."""
+    return (_preferred(family, device) if impl is None else impl) == "auto"
 
 
-def resolve(family: str, impl: str | None, device: str, dtype: torch.dtype) -> str:
+def _preferred(family: str, device: torch.device) -> str:
+    """The default in force, where it applies on ``device``; else "auto"."""
+    impl = _choice[family]
+    for this in FAMILIES[family] if impl != "auto" else ():
+        if this.name == impl and (this.devices is None or device.type in this.devices):
+            return impl
+    return "auto"
+
+
+def resolve(family: str, impl: str | None, device: torch.device | str, dtype: torch.dtype) -> str:
     """The name of the implementation that serves a call of ``family``.
 
     Args:
@@ -282,11 +372,13 @@ def resolve(family: str, impl: str | None, device: str, dtype: torch.dtype) -> s
         ValueError: ``impl`` is not a known name.
         RuntimeError: the named implementation does not serve this call.
     """
+    if isinstance(device, str):
+        device = torch.device(device)
     if impl is None:
-        impl = _choice[family]
+        impl = _preferred(family, device)
     elif impl not in IMPLS:
         raise ValueError(f"impl: expected one of {', '.join(IMPLS)}, got {impl!r}")
-    known = _FAMILIES[family]
+    known = FAMILIES[family]
     if impl != "auto":
         found = [this for this in known if this.name == impl]
         reason = (
@@ -297,60 +389,57 @@ def resolve(family: str, impl: str | None, device: str, dtype: torch.dtype) -> s
         if reason is not None:
             raise RuntimeError(f"impl={impl!r} cannot run {family}: {reason}")
         return impl
-    for this in known:
-        reason = _why_not(this, device, dtype)
-        if reason is None and this.proven:
-            return this.name
-        if this.proven and this.library == device and not _LIBRARIES[device].loaded:
+    name = chosen_by_auto(family, device, dtype)
+    if name in ("torch", "reference"):
+        # A dtype without a kernel is no fault of the installation.
+        reason = _why_not_installed(device)
+        if reason is not None:
             warn_once(f"ganlstm_fast runs {family} without its own kernels: {reason}")
+    return name
+
+
+def chosen_by_auto(family: str, device: torch.device, dtype: torch.dtype) -> str:
+    """What ``resolve`` returns for "auto"."""
+    for this in FAMILIES[family]:
+        if this.proven and not this.by_size and _why_not(this, device, dtype) is None:
+            return this.name
     raise RuntimeError(f"no implementation of {family} serves {dtype} on {device}")
 
 
+def _why_not_installed(device: torch.device) -> str | None:
+    """The reason why none of the compiled kernels runs on a device that they are for, or None."""
+    if device.type in _LIBRARIES and not is_loaded(device.type):
+        return _LIBRARIES[device.type].reason
+    return why_not_gpu(device.index) if device.type == "cuda" else None
+
+
 def serving(
-    family: str, device: str, dtype: torch.dtype, *, proven_only: bool = False
+    family: str, device: torch.device | str, dtype: torch.dtype, *, proven_only: bool = False
 ) -> list[str]:
     """The implementations that serve a call, or those of them that ``auto`` may choose."""
+    device = torch.device(device)
     return [
         this.name
-        for this in _FAMILIES[family]
+        for this in FAMILIES[family]
         if _why_not(this, device, dtype) is None and (this.proven or not proven_only)
     ]
 
 
-def explain(
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
-    *,
-    proj_size: int = 0,
-) -> str:
-    """What would run for tensors of this device and dtype, and why the others would not.
+def names(family: str, device: torch.device) -> list[str]:
+    """The implementations for a device, in the order in which ``auto`` tries them."""
+    known = FAMILIES[family]
+    return [this.name for this in known if this.devices is None or device.type in this.devices]
 
-    Args:
-        device: as for ``torch.device``.
-        dtype: dtype of the operator's input.
-        proj_size: as for ``torch.nn.LSTM``.
 
-    Returns:
-        One line a family.
-    """
-    kind = torch.device(device).type
-    lines = []
-    for family, known in _FAMILIES.items():
-        if family == "lstm" and proj_size > 0:
-            lines.append("lstm: torch.nn.LSTM itself; proj_size has no kernel here")
-            continue
-        try:
-            name = resolve(family, None, kind, dtype)
-        except RuntimeError as error:
-            lines.append(f"{family}: raises ({error})")
-            continue
-        chosen = next(this for this in known if this.name == name)
-        others = [
-            f"{this.name}: {reason or 'not yet run on hardware'}"
-            for this in known
-            if (reason := _why_not(this, kind, dtype)) or not this.proven
-        ]
-        what = chosen.what + (f" for {cpu_isa()}" if chosen.name == "cpu" else "")
-        by_choice = "" if _choice[family] == "auto" else " (chosen by you)"
-        lines.append(f"{family}: {name}{by_choice}, {what}" + "".join(f"; {o}" for o in others))
-    return "\n".join(lines)
+def what(family: str, name: str) -> str:
+    """What an implementation is, in a few words."""
+    return next(this.what for this in FAMILIES[family] if this.name == name)
+
+
+def why_not_chosen(family: str, name: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The reason why ``auto`` leaves an implementation of a family alone."""
+    this = next(this for this in FAMILIES[family] if this.name == name)
+    reason = _why_not(this, device, dtype)
+    if reason is None and not this.proven:
+        return f"{this.what}; nothing shows yet that it is right on hardware"
+    return reason or f"{this.what}; by name only"

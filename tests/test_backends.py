@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ from conftest import needs_cpu_kernels
 import ganlstm_fast
 from ganlstm_fast import backends, explain, use_impl
 from ganlstm_fast.backends import resolve
+from ganlstm_fast.models import DCGAN
 
 
 @needs_cpu_kernels
@@ -22,10 +24,8 @@ def test_auto_takes_the_kernels_for_what_they_serve() -> None:
     assert resolve("lstm", "auto", "cpu", torch.float64) == "cpu"
     assert resolve("lstm", None, "cpu", torch.bfloat16) == "cpu"
     assert resolve("lstm", None, "cpu", torch.float16) == "torch"
-    assert resolve("lstm", None, "cuda", torch.float32) == "torch"
     assert resolve("spectral_norm", None, "cpu", torch.bfloat16) == "cpu"
     assert resolve("spectral_norm", None, "cpu", torch.float16) == "reference"
-    assert resolve("spectral_norm", None, "cuda", torch.float32) == "reference"
 
 
 def test_use_impl_nests_and_is_undone() -> None:
@@ -76,13 +76,49 @@ def test_missing_kernels_warn_once_with_the_cure(monkeypatch: pytest.MonkeyPatch
         assert resolve("lstm", None, "cpu", torch.float32) == "torch"
 
 
-def test_explain_has_a_line_for_each_family() -> None:
-    lines = explain().splitlines()
-    assert [line.split(":")[0] for line in lines] == ["lstm", "spectral_norm", "gradient_penalty"]
+def test_a_default_that_does_not_run_on_a_device_is_none_there() -> None:
+    """Models are made on the CPU, whatever they are to run on."""
+    before = resolve("lstm", None, "cpu", torch.float32)
+    for impl in ("cuda", "cell", "triton"):
+        with use_impl(impl):
+            assert resolve("lstm", None, "cpu", torch.float32) == before
+    with use_impl("torch"):
+        assert resolve("lstm", None, "cpu", torch.float32) == "torch"
+        assert resolve("spectral_norm", None, "cpu", torch.float16) == "reference"
+
+
+def test_a_model_is_made_under_a_default_for_a_gpu() -> None:
+    """The layers normalise once when they are made."""
+    with use_impl("cuda"):
+        gan = DCGAN(size=28, channels=1, noise=4, width=4)
+        gan.critic(gan(gan.generator.noise(2)))
+
+
+@needs_cpu_kernels
+def test_explain_has_the_choice_and_the_others_below_it() -> None:
+    assert explain().splitlines() == [
+        f"lstm: cpu, compiled CPU kernels for {backends.cpu_isa()}",
+        "  torch: torch's LSTM at first order; by name only",
+        "  reference: plain PyTorch, differentiable to any order; by name only",
+        f"spectral_norm: cpu, compiled CPU kernels for {backends.cpu_isa()}",
+        "  reference: plain PyTorch, differentiable to any order; by name only",
+        f"gradient_penalty: cpu, compiled CPU kernels for {backends.cpu_isa()}",
+        "  reference: plain PyTorch, differentiable to any order; by name only",
+    ]
     with use_impl("torch", "lstm"):
         assert explain().startswith("lstm: torch (chosen by you)")
     with use_impl("cpu", "lstm"):
-        assert "raises" in explain("cuda").splitlines()[0]
+        assert "raises" in explain(dtype=torch.float16).splitlines()[0]
+
+
+def test_explain_without_a_gpu_says_so_and_warns_of_nothing() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lines = explain("cuda").splitlines()
+    assert lines[0] == "lstm: torch, torch's LSTM at first order"
+    assert lines[1].startswith("  cuda: ")
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -125,6 +161,19 @@ def test_environment_variable_with_a_wrong_value(name: str, message: str) -> Non
     done = run_python("import ganlstm_fast", **{name: "quick"})
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_a_second_import_says_what_to_do() -> None:
+    code = (
+        "import sys, importlib, ganlstm_fast as first;"
+        "importlib.reload(first); importlib.reload(first.backends);"
+        "[sys.modules.pop(m) for m in list(sys.modules) if m.startswith('ganlstm_fast')];"
+        "import ganlstm_fast"
+    )
+    done = run_python(code)
+    assert done.returncode == 1, done
+    message = "ganlstm_fast: its operators are in this process already.*; start Python again"
+    assert re.search(f"ImportError: {message}", done.stderr)
 
 
 @needs_cpu_kernels

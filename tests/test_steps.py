@@ -3,6 +3,9 @@ step, the same walks and the same Python around them."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+
 import emulation
 import pytest
 import torch
@@ -11,7 +14,7 @@ from numerics import assert_close_to_reference, relative_error
 from torch import Tensor
 
 from ganlstm_fast import lstm
-from ganlstm_fast.lstm import autograd, fit, gpu, torch_impl
+from ganlstm_fast.lstm import autograd, fit, gpu
 
 EMULATED = [
     *("one of everything", "one step", "one row", "odd sizes", "no bias"),
@@ -21,8 +24,16 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
 
 @pytest.fixture(scope="module")
-def steps_on_cpu(tmp_path_factory: pytest.TempPathFactory) -> None:
-    emulation.load("binding_steps", tmp_path_factory.mktemp("steps"))
+def steps_on_cpu() -> Iterator[None]:
+    emulation.load("binding_steps")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit, "why_not_cuda", emulated_why_not)
+        yield
+
+
+def emulated_why_not(device: int, hidden: int, element: int, capability: int = 9) -> str:
+    """Of the emulated GPU, which has the limits of an H100."""
+    return torch.ops.ganlstm_fast_emulated_steps.why_not_cuda(capability, hidden, element)
 
 
 def assert_equals_reference(
@@ -78,14 +89,48 @@ def test_any_plan(plan: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
     assert_equals_reference(case, "cuda", dtype, monkeypatch)
 
 
+@pytest.mark.usefixtures("steps_on_cpu", "poison")
+def test_sums_do_not_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tensor core cuts off where a float would be rounded, which adds up over H."""
+    assert_equals_reference(Case(T=2, B=5, I=3, H=200), "cuda", torch.float32, monkeypatch)
+
+
+@pytest.mark.usefixtures("steps_on_cpu", "poison")
+@pytest.mark.parametrize("held_back", range(4))
+@pytest.mark.parametrize("plan", ["0 4 1 132", "1 4 1 132"], ids=["cluster", "grid"])
+def test_a_block_may_fall_behind(
+    plan: str, held_back: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that has no unit to work on, as the last of four blocks at H = 40."""
+    monkeypatch.setenv("GANLSTM_TEST_PLAN", plan)
+    monkeypatch.setenv("GANLSTM_TEST_HELD_BACK", str(held_back))
+    assert_equals_reference(Case(T=5, B=3, I=3, H=40), "cuda", torch.float32, monkeypatch)
+
+
 @pytest.mark.usefixtures("steps_on_cpu")
-def test_says_what_does_not_fit_on_chip() -> None:
-    why_not = torch.ops.ganlstm_fast.lstm_why_not_cuda
-    assert [why_not(0, hidden, 2) for hidden in (1, 24, 256, 512, 1024)] == [""] * 5
-    assert [why_not(0, hidden, 4) for hidden in (1, 24, 256, 512)] == [""] * 4
-    assert why_not(0, 2048, 2) == "has no room on chip for weight_hh of 2048 hidden units"
-    with pytest.raises(RuntimeError, match="impl='cuda' cannot run lstm: it has no room on chip"):
-        fit.check("cuda", torch.zeros(1, 1, 1), 1024)
+@pytest.mark.parametrize(
+    ("dtype", "most"), [(torch.float16, 1184), (torch.bfloat16, 1184), (torch.float32, 592)]
+)
+def test_says_what_fits_on_chip(dtype: torch.dtype, most: int) -> None:
+    for hidden in range(1, 1300):
+        assert (emulated_why_not(0, hidden, dtype.itemsize) == "") == (hidden <= most), hidden
+    message = (
+        f"impl='cuda' cannot run lstm: it keeps weight_hh on chip, which on this GPU has room for "
+        f"H up to {most} in {8 * dtype.itemsize} bits, got 1300; use impl='cell'"
+    )
+    with pytest.raises(RuntimeError, match=re.escape(message) + "$"):
+        fit.check("cuda", torch.zeros(1, 1, 1, dtype=dtype), 1300)
+
+
+@pytest.mark.usefixtures("steps_on_cpu")
+def test_needs_clusters() -> None:
+    why_not = emulated_why_not(0, 24, 4, capability=8)
+    assert why_not == "needs thread-block clusters, of compute capability 9.0; use impl='cell'"
+
+
+def test_an_emulated_library_is_loaded_once() -> None:
+    for _ in range(2):
+        emulation.load("binding_steps")
 
 
 @pytest.mark.usefixtures("steps_on_cpu", "poison")
@@ -204,7 +249,7 @@ def test_torch_at_first_order_and_kernels_at_second(
     """As on a GPU whose kernels are proven, where cuDNN runs what is not recorded."""
     case = CASES[name]
     on_cpu_tensors(monkeypatch, "torch")
-    monkeypatch.setattr(torch_impl, "proven_kernels", lambda *_: "cell")
+    monkeypatch.setattr(fit, "second_order", lambda *_: "cell")
     assert_runs_equal(case.run("torch", torch.float32), case)
     inputs = [t.float().requires_grad_() for t in case.inputs]
     outputs = case.call("torch", *inputs)

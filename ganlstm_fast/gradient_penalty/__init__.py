@@ -163,7 +163,7 @@ def _all_between(
 
 
 def _between(real: Tensor, fake: Tensor, seed: Tensor, impl: str | None) -> Tensor:
-    chosen = resolve("gradient_penalty", impl, real.device.type, real.dtype)
+    chosen = resolve("gradient_penalty", impl, real.device, real.dtype)
     if chosen == "reference":
         return reference.interpolate(real, fake, seed)
     return autograd.interpolate(real, fake, seed, chosen)
@@ -206,7 +206,7 @@ def _penalty_of(
     if len(grads) > 1:
         dtype = functools.reduce(torch.promote_types, (grad.dtype for grad in grads))
         grads = [grad.to(dtype) for grad in grads]
-    chosen = resolve("gradient_penalty", impl, grads[0].device.type, dtype)
+    chosen = resolve("gradient_penalty", impl, grads[0].device, dtype)
     if chosen == "reference":
         return reference.penalty(grads, center, one_sided)
     return autograd.penalty(grads, center, one_sided, chosen)

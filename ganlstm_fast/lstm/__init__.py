@@ -11,7 +11,7 @@ from ganlstm_fast import backends
 from ganlstm_fast.lstm import autograd, fit, reference, torch_impl
 from ganlstm_fast.validation import check_lengths, check_tensor, describe
 
-__all__ = ["lstm", "lstm_cell"]
+__all__ = ["lstm", "lstm_cell", "work_of"]
 
 
 def lstm(
@@ -93,8 +93,9 @@ def lstm_cell(
     state = (x.size(0), weights[1].size(1))
     check_tensor("h", h, state, like=x)
     check_tensor("c", c, state, like=x)
-    name = backends.resolve("lstm", impl, x.device.type, x.dtype)
-    if name == "torch" or (backends.is_auto("lstm", impl) and autograd.records(x, h, c, *flat)):
+    name = backends.resolve("lstm", impl, x.device, x.dtype)
+    is_auto = backends.is_auto("lstm", impl, x.device)
+    if name == "torch" or (is_auto and autograd.records(x, h, c, *flat)):
         return torch.lstm_cell(x, (h, c), *flat)
     _, h_next, c_next = _run(
         step, [weights], flat, h.unsqueeze(0), c.unsqueeze(0), None, False, name
@@ -112,9 +113,10 @@ def _run(
     recompute: bool,
     impl: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    name = backends.resolve("lstm", impl, x.device.type, x.dtype)
+    recorded = autograd.records(x, h0, c0, *flat)
+    name = fit.choose(impl, x, h0.size(2), work_of(recorded, recompute, lengths))
     is_torch = name in ("reference", "torch")
-    if recompute and is_torch and autograd.records(x, h0, c0, *flat):
+    if recompute and is_torch and recorded:
         backends.warn_once(
             f"ganlstm_fast: recompute=True saves no memory with lstm's {name!r} implementation, "
             f"which runs for {x.dtype} on {x.device.type}; torch.utils.checkpoint does"
@@ -123,7 +125,6 @@ def _run(
         return reference.lstm(x, weights, h0, c0, lengths)
     if name == "torch":
         return torch_impl.lstm_forward(x, flat, h0, c0, lengths)
-    fit.check(name, x, h0.size(2))
     if lengths is not None:
         lengths = lengths.to(x.device, non_blocking=x.is_cuda)  # to a CPU it has to arrive
     contiguous = [w.contiguous() for w in flat]
@@ -132,6 +133,17 @@ def _run(
         recompute,
         name,
     )
+
+
+def work_of(recorded: bool, recompute: bool, lengths: Tensor | None) -> str:
+    """What ``fit.choose`` is to choose for.
+
+    torch's LSTM cannot compute its gates again, and reads lengths on the host, which waits for the
+    device.
+    """
+    if (recompute and recorded) or (lengths is not None and lengths.is_cuda):
+        return fit.SECOND_ORDER
+    return fit.TRAINING if recorded else fit.FORWARD
 
 
 def _state(name: str, value: Tensor | None, shape: tuple[int, ...], x: Tensor) -> Tensor:

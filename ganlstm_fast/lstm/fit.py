@@ -1,28 +1,56 @@
-"""Which of a GPU's kernels take a layer: it depends on H besides device and dtype."""
+"""Which implementation runs a layer: on a GPU it depends on H besides device and dtype.
+
+``auto`` goes by what was measured (:mod:`ganlstm_fast.lstm.measured`). At first order it takes
+torch's LSTM (cuDNN) unless one of ours was faster at that H, or at the next H below and above.
+Where a backward is itself recorded, it takes ours, in the order of their speed at the nearest H. On
+a GPU that nobody has measured that is torch's LSTM, then ours.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from ganlstm_fast import backends
+from ganlstm_fast.lstm.measured import FASTEST, Measured
+from ganlstm_fast.lstm.projections import tf32_is_allowed
+
+KERNELS = ("cuda", "cell", "triton")
+# The work of a call that records no gradient, of one that does, and of a backward that does.
+WORKS = FORWARD, TRAINING, SECOND_ORDER = "forward", "forward+backward", "second order"
 
 
 def why_not(impl: str, x: Tensor, hidden: int) -> str | None:
     """The reason why the implementation cannot run a layer of ``hidden`` units, or None.
 
-    That it serves x's device and dtype has been seen to (``backends.resolve``).
+    ``backends.resolve`` has checked x's device and dtype already.
     """
     if impl == "triton":
         from ganlstm_fast.lstm.triton_common import MOST_HIDDEN  # here: it needs triton
 
         most = MOST_HIDDEN[x.dtype.itemsize]
-        return None if hidden <= most else f"it takes H up to {most} in {x.dtype}, got {hidden}"
+        if hidden <= most:
+            return None
+        return f"it takes H up to {most} in {8 * x.dtype.itemsize} bits, got {hidden}; " + (
+            "use impl='cuda' or 'cell'"
+        )
     if impl == "cuda":
-        device = x.device.index or 0
-        reason = torch.ops.ganlstm_fast.lstm_why_not_cuda(device, hidden, x.dtype.itemsize)
+        reason = why_not_cuda(x.device.index or 0, hidden, x.dtype.itemsize)
         return f"it {reason}" if reason else None
     return None
+
+
+def why_not_cuda(device: int, hidden: int, element: int) -> str:
+    """Why the walk in one launch does not fit a GPU; empty where it does."""
+    key = device, hidden, element
+    if key not in _WHY_NOT_CUDA:
+        _WHY_NOT_CUDA[key] = torch.ops.ganlstm_fast.lstm_why_not_cuda(*key)
+    return _WHY_NOT_CUDA[key]
+
+
+_WHY_NOT_CUDA: dict[tuple[int, int, int], str] = {}
 
 
 def check(impl: str, x: Tensor, hidden: int) -> None:
@@ -31,11 +59,66 @@ def check(impl: str, x: Tensor, hidden: int) -> None:
         raise RuntimeError(f"impl={impl!r} cannot run lstm: {reason}")
 
 
-def proven_kernels(x: Tensor, hidden: int) -> str | None:
+def choose(impl: str | None, x: Tensor, hidden: int, work: str) -> str:
+    """The name of the implementation that runs a layer of ``hidden`` units.
+
+    Args:
+        impl: the caller's ``impl=`` argument; None means the default in force.
+        work: ``FORWARD``, ``TRAINING`` or ``SECOND_ORDER``.
+
+    Raises:
+        ValueError, RuntimeError: as ``backends.resolve``; a named implementation does not fit.
+    """
+    # A graph that is being traced can read neither the settings nor what was found out before.
+    by_size = x.is_cuda and not torch.compiler.is_compiling()
+    if by_size and backends.is_auto("lstm", impl, x.device):
+        found = _fastest(x, hidden, work)
+        if found is not None:
+            return found
+    name = backends.resolve("lstm", impl, x.device, x.dtype)
+    check(name, x, hidden)
+    return name
+
+
+def second_order(x: Tensor, hidden: int) -> str | None:
     """The GPU's kernels to use where torch's own LSTM has no second order, or None."""
-    if not x.is_cuda:
-        return None
-    for impl in backends.serving("lstm", x.device.type, x.dtype, proven_only=True):
-        if impl not in ("torch", "reference") and why_not(impl, x, hidden) is None:
-            return impl
-    return None
+    return _fastest(x, hidden, SECOND_ORDER) if x.is_cuda else None
+
+
+_FASTEST: dict[tuple[object, ...], str | None] = {}
+
+
+def _fastest(x: Tensor, hidden: int, work: str) -> str | None:
+    """One of ``KERNELS``, or None for torch's LSTM."""
+    key = x.device.index, x.dtype, tf32_is_allowed(x.device, x.dtype), hidden, work
+    if key not in _FASTEST:
+        served = backends.serving("lstm", x.device, x.dtype, proven_only=True)
+        fitting = [k for k in KERNELS if k in served and why_not(k, x, hidden) is None]
+        capability = torch.cuda.get_device_capability(x.device)
+        names = order(capability, numbers(x.dtype, key[2]), work, hidden)
+        _FASTEST[key] = next((n for n in names if n in fitting or n == "torch"), None)
+    name = _FASTEST[key]
+    return None if name == "torch" else name
+
+
+def numbers(dtype: torch.dtype, tf32: bool) -> str:
+    """How the table calls a dtype: "tf32" is float32 whose products may be rounded."""
+    return "tf32" if tf32 else str(dtype).removeprefix("torch.")
+
+
+def order(capability: tuple[int, int], numbers: str, work: str, hidden: int) -> tuple[str, ...]:
+    """The implementations to try for a layer, the best first."""
+    measured = FASTEST.get(capability, {}).get((numbers, work), [])
+    if work != SECOND_ORDER:
+        return (_first_order(measured, hidden),)
+    if not measured:
+        return KERNELS
+    _, names = min(measured, key=lambda row: abs(math.log(row[0] / max(hidden, 1))))
+    return (*names, *(k for k in KERNELS if k not in names))
+
+
+def _first_order(measured: Measured, hidden: int) -> str:
+    """Ours only where it was the fastest at this H, or at the two on both sides of it."""
+    below = [names[0] for h, names in measured if h <= hidden][-1:]
+    above = [names[0] for h, names in measured if h >= hidden][:1]
+    return below[0] if below and below == above else "torch"

@@ -321,5 +321,5 @@ def _tangent_of_z(
 
 def _default(x: Tensor, h0: Tensor) -> str:
     """For a call of an operator that names no implementation."""
-    is_served = "triton" in backends.serving("lstm", x.device.type, x.dtype)
+    is_served = "triton" in backends.serving("lstm", x.device, x.dtype)
     return "triton" if is_served and fit.why_not("triton", x, h0.size(2)) is None else "cell"

@@ -22,10 +22,21 @@ def by_direction(weights: Sequence[Tensor], directions: int, kind: int) -> Tenso
     return of_kind[0].unsqueeze(0) if directions == 1 else torch.stack(of_kind)
 
 
-def allows_tf32(x: Tensor) -> bool:
+# What torch.backends.cudnn.rnn.fp32_precision reads, through several calls in each call of a layer.
+_get_precision = getattr(torch._C, "_get_fp32_precision_getter", None)
+
+
+def tf32_is_allowed(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether products in float32 may take TF32, as PyTorch has it set for cuDNN's LSTM."""
-    is_float32 = x.is_cuda and x.dtype == torch.float32
-    return is_float32 and torch.backends.cudnn.rnn.fp32_precision == "tf32"
+    if device.type != "cuda" or dtype != torch.float32:
+        return False
+    if _get_precision is None:
+        return torch.backends.cudnn.rnn.fp32_precision == "tf32"
+    return _get_precision("cuda", "rnn") == "tf32"
+
+
+def allows_tf32(x: Tensor) -> bool:
+    return tf32_is_allowed(x.device, x.dtype)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""``impl="torch"``: torch's own LSTM at first order; where a gradient is itself recorded, a GPU's
+"""``impl="torch"``: torch's own LSTM at first order; where a backward is itself recorded, a GPU's
 kernels that have been proven, else the reference.
 
 A machine without our compiled code is thus never slower than PyTorch, and second order works also
@@ -7,17 +7,134 @@ where torch's LSTM has none (cuDNN).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast.dynamo import outside_of_graphs
-from ganlstm_fast.lstm import autograd, reference
-from ganlstm_fast.lstm.fit import proven_kernels
+from ganlstm_fast.functions import Function, records
+from ganlstm_fast.lstm import autograd, fit, reference
+
+Outputs = tuple[Tensor, Tensor, Tensor]
+
+GRAPH_BREAK = (
+    "torch's LSTM, which a graph would unroll over time; ganlstm_fast.explain() tells why it runs, "
+    'and impl="reference" is traced'
+)
+
+
+class SecondOrderFunction(Function):
+    """(again, y, h_T, c_T, *inputs) -> y, h_T, c_T, which torch's LSTM has made of ``inputs``.
+
+    A backward passes the gradients on to torch's graph. One that is itself recorded, which that
+    graph might not allow, passes them to the graph of ``again(*inputs)`` instead.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, again: Callable[..., Outputs], y: Tensor, h: Tensor, c: Tensor, *inputs: Tensor
+    ) -> Outputs:
+        ctx.again, ctx.count = again, len(inputs)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs)
+        return y.detach(), h.detach(), c.detach()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        if not torch.is_grad_enabled():
+            return (None, *grads, *(None,) * ctx.count)
+        # Aliases: h0 may itself be a function of the weights (a cell called twice, a second layer),
+        # and a gradient with respect to the weights must not go through it here.
+        inputs = [t.view_as(t) for t in ctx.saved_tensors]
+        outputs = ctx.again(*inputs)
+        wanted = [t for t in inputs if t.requires_grad]
+        given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
+        found = iter(
+            torch.autograd.grad(
+                [output for output, _ in given],
+                wanted,
+                [grad for _, grad in given],
+                create_graph=True,
+                allow_unused=True,
+            )
+            if given
+            else [None] * len(wanted)
+        )
+        gradients = (next(found) if t.requires_grad else None for t in inputs)
+        return (None,) * 4 + tuple(gradients)
+
+
+def with_second_order(
+    outputs: Outputs, again: Callable[..., Outputs], inputs: Sequence[Tensor]
+) -> Outputs:
+    """What torch's LSTM gave, whose graph can be differentiated twice: see the Function."""
+    if not outputs[0].requires_grad or torch.compiler.is_compiling():
+        return outputs
+    return SecondOrderFunction.apply(again, *outputs, *inputs)
+
+
+def torch_lstm(
+    x: Tensor,
+    batch_sizes: Tensor | None,
+    h0: Tensor,
+    c0: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    bias: bool,
+    layers: int = 1,
+    directions: int = 1,
+    dropout: float = 0.0,
+) -> Outputs:
+    """``torch.lstm``: x (T, B, I), or with ``batch_sizes`` the data of a packed sequence.
+
+    h0 and c0 (layers * directions, B, H), weights flat as ``torch.nn.LSTM`` has them. The dtype is
+    that of the tensors, also under autocast.
+
+    Of contiguous tensors: torch takes other kernels, of other roundings, for those with gaps.
+    """
+    # cuDNN keeps what its backward needs in training mode only, whatever mode a layer is in.
+    training = dropout > 0 or records(x, h0, c0, *weights)
+    arguments = [(h0, c0), list(weights), bias, layers, dropout, training, directions == 2]
+    arguments += [False] if batch_sizes is None else []  # not batch_first
+    first = (x,) if batch_sizes is None else (x, batch_sizes)
+    if is_autocast(x):
+        with torch.autocast(x.device.type, enabled=False):
+            return torch.lstm(*first, *arguments)
+    return torch.lstm(*first, *arguments)
+
+
+def is_autocast(x: Tensor) -> bool:
+    """Whether autocast is on for x's device."""
+    device = x.device.type
+    if device not in ("cpu", "cuda") and not torch.amp.is_autocast_available(device):
+        return False
+    return torch.is_autocast_enabled(device)
+
+
+def torch_lstm_of_lengths(
+    x: Tensor, lengths: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor], **options: Any
+) -> Outputs:
+    """:func:`torch_lstm` of a padded batch x (T, B, I), which torch takes packed."""
+    packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
+    order, back = packed.sorted_indices, packed.unsorted_indices
+    states = (h0.index_select(1, order), c0.index_select(1, order))
+    data, h, c = torch_lstm(packed.data, packed.batch_sizes, *states, weights, **options)
+    y, _ = pad_packed_sequence(packed._replace(data=data), total_length=x.size(0))
+    return y, h.index_select(1, back), c.index_select(1, back)
+
+
+def _again(lengths: Tensor | None, x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor) -> Outputs:
+    """A layer once more, with a graph that can be differentiated twice."""
+    impl = fit.second_order(x, h0.size(2))
+    if impl is None:
+        return reference.lstm(x, _per_direction(weights, h0.size(0)), h0, c0, lengths)
+    if lengths is not None:
+        lengths = lengths.to(x.device, non_blocking=x.is_cuda)
+    return autograd.lstm_forward(x, list(weights), h0, c0, lengths, impl=impl)
 
 
 def _per_direction(weights: Sequence[Tensor], directions: int) -> list[Sequence[Tensor]]:
@@ -25,110 +142,20 @@ def _per_direction(weights: Sequence[Tensor], directions: int) -> list[Sequence[
     return [weights[i * count : (i + 1) * count] for i in range(directions)]
 
 
-def torch_lstm(
-    x: Tensor, weights: Sequence[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``torch.lstm`` for one layer; shapes as in :func:`ganlstm_fast.lstm.lstm`, weights flat."""
-    device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        # The layer has cast already; the function keeps the dtype of its inputs.
-        with torch.autocast(device, enabled=False):
-            return torch_lstm(x, weights, h0, c0, lengths)
-    has_bias = len(weights) > 2 and weights[2].dim() == 1
-    directions = h0.size(0)
-    # cuDNN keeps what its backward needs in training mode only.
-    training = autograd.records(x, h0, c0, *weights)
-    options = (has_bias, 1, 0.0, training, directions == 2)
-    if lengths is None:
-        return torch.lstm(x, (h0, c0), list(weights), *options, False)
-    packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
-    order, back = packed.sorted_indices, packed.unsorted_indices
-    data, h, c = torch.lstm(
-        packed.data,
-        packed.batch_sizes,
-        (h0.index_select(1, order), c0.index_select(1, order)),
-        list(weights),
-        *options,
-    )
-    y, _ = pad_packed_sequence(packed._replace(data=data), total_length=x.size(0))
-    return y, h.index_select(1, back), c.index_select(1, back)
-
-
-def _again(
-    x: Tensor, weights: Sequence[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The outputs once more, with a graph that can be differentiated twice."""
-    impl = proven_kernels(x, h0.size(2))
-    if impl is None:
-        return reference.lstm(x, _per_direction(weights, h0.size(0)), h0, c0, lengths)
-    contiguous = [w.contiguous() for w in weights]
-    states = (h0.contiguous(), c0.contiguous())
-    return autograd.lstm_forward(x.contiguous(), contiguous, *states, lengths, impl=impl)
-
-
-class TorchLSTMFunction(Function):
-    """(x, h0, c0, lengths, *weights) -> y, h_T, c_T; orders beyond the first are the kernels'."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, h0: Tensor, c0: Tensor, lengths: Tensor | None, *weights: Tensor
-    ) -> tuple[Tensor, ...]:
-        inputs = (x, h0, c0, *weights)
-        needs = (*ctx.needs_input_grad[:3], *ctx.needs_input_grad[4:])
-        with torch.enable_grad():
-            leaves = [t.detach().requires_grad_(n) for t, n in zip(inputs, needs, strict=True)]
-            outputs = torch_lstm(leaves[0], leaves[3:], leaves[1], leaves[2], lengths)
-        ctx.set_materialize_grads(False)
-        ctx.graph = (leaves, outputs)
-        ctx.save_for_backward(x, h0, c0, lengths, *weights)
-        return tuple(output.detach() for output in outputs)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        x, h0, c0, lengths, *weights = ctx.saved_tensors
-        recorded = torch.is_grad_enabled()
-        # A second backward is told by saved_tensors above.
-        keep = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)()
-        if recorded:
-            # Aliases: h0 may itself be a function of the weights (a cell called twice, a second
-            # layer), and a gradient with respect to the weights must not go through it here.
-            inputs = [t.view_as(t) for t in (x, h0, c0, *weights)]
-            outputs = _again(inputs[0], inputs[3:], inputs[1], inputs[2], lengths)
-        else:
-            inputs, outputs = ctx.graph
-            # As torch's own nodes do; what is kept, cuDNN copies before it writes over it.
-            if not keep:
-                ctx.graph = None
-        wanted = [t for t in inputs if t.requires_grad]
-        given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
-        if not given or not wanted:
-            return (None,) * (4 + len(weights))
-        found = iter(
-            torch.autograd.grad(
-                [output for output, _ in given],
-                wanted,
-                [grad for _, grad in given],
-                retain_graph=recorded or keep,
-                create_graph=recorded,
-                allow_unused=True,
-            )
-        )
-        gradients = [next(found) if t.requires_grad else None for t in inputs]
-        return (*gradients[:3], None, *gradients[3:])
-
-
-@outside_of_graphs(
-    "torch's LSTM, which a graph would unroll over time; ganlstm_fast.explain() tells why it runs, "
-    'and impl="reference" is traced'
-)
+@outside_of_graphs(GRAPH_BREAK)
 def lstm_forward(
     x: Tensor, weights: Sequence[Tensor], h0: Tensor, c0: Tensor, lengths: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Outputs:
     """y, h_T, c_T as :func:`ganlstm_fast.lstm.lstm` returns them."""
-    recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, h0, c0, *weights))
+    directions = h0.size(0)
+    x, h0, c0, *weights = (t.contiguous() for t in (x, h0, c0, *weights))
     if torch._C._functorch.peek_interpreter_stack() is not None:
         # torch.func transforms need a rule for each order: plain operators have it.
-        return reference.lstm(x, _per_direction(weights, h0.size(0)), h0, c0, lengths)
-    if not recorded or torch.compiler.is_compiling():
-        return torch_lstm(x, weights, h0, c0, lengths)
-    return TorchLSTMFunction.apply(x, h0, c0, lengths, *weights)
+        return reference.lstm(x, _per_direction(weights, directions), h0, c0, lengths)
+    options = {"bias": len(weights) > 2 * directions, "directions": directions}
+    if lengths is None:
+        outputs = torch_lstm(x, None, h0, c0, weights, **options)
+    else:
+        outputs = torch_lstm_of_lengths(x, lengths, h0, c0, weights, **options)
+    again = functools.partial(_again, lengths)
+    return with_second_order(outputs, again, (x, h0, c0, *weights))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,18 +14,19 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast.dynamo import let_dynamo_trace, outside_of_graphs
-from ganlstm_fast.lstm import lstm, lstm_cell
+from ganlstm_fast.functions import records
+from ganlstm_fast.lstm import fit, lstm, lstm_cell, torch_impl, work_of
 from ganlstm_fast.validation import check_lengths
 
 State = tuple[Tensor, Tensor]
+Outputs = tuple[Tensor, Tensor, Tensor]
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in autocast's dtype where autocast is on, as torch's LSTM takes them."""
-    device = tensors[0].device.type
-    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+    if not torch_impl.is_autocast(tensors[0]):
         return tensors
-    dtype = torch.get_autocast_dtype(device)
+    dtype = torch.get_autocast_dtype(tensors[0].device.type)
     return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
 
 
@@ -151,11 +153,9 @@ class FastLSTM(nn.LSTM):
         else:
             hx = self.permute_hidden(hx, sorted_indices)
         self.check_forward_args(data, hx, batch_sizes)
-        padded, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))
-        y, h, c = _in_dtype_of(hx[1], self._stack(padded, hx, lengths))
-        packed = pack_padded_sequence(y, lengths)
+        y, h, c = _in_dtype_of(hx[1], self._stack(data, hx, None, batch_sizes))
         # Not _replace, of which Dynamo makes an empty tuple.
-        output = PackedSequence(packed.data, batch_sizes, sorted_indices, unsorted_indices)
+        output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         return output, self.permute_hidden((h, c), unsorted_indices)
 
     def _zeros(self, like: Tensor, batch: int) -> State:
@@ -164,25 +164,46 @@ class FastLSTM(nn.LSTM):
         c = like.new_zeros(rows, batch, self.hidden_size)
         return h, c
 
-    def _stack(self, x: Tensor, hx: State, lengths: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """All layers on a time-major batch."""
+    def _stack(
+        self, x: Tensor, hx: State, lengths: Tensor | None, batch_sizes: Tensor | None = None
+    ) -> Outputs:
+        """All layers on a time-major batch, or on the data of a packed one."""
         if self.proj_size > 0:
-            return self._torch_stack(x, hx, lengths)
+            return self._in_one_call(x, *hx, lengths, batch_sizes, self._flat())
+        if not self._can_be_one_call(x):
+            x, h0, c0 = _autocast(x, *hx)
+            return self._layers(x, h0, c0, lengths, batch_sizes, self._weights, self.impl)
+        x, h0, c0, *flat = _autocast(x, *hx, *self._flat())
+        work = work_of(records(x, h0, c0, *flat), False, lengths)
+        name = fit.choose(self.impl, x, self.hidden_size, work)
+        if name == "torch":
+            return self._in_one_call(x, h0, c0, lengths, batch_sizes, flat)
+        return self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), name)
+
+    def _layers(
+        self,
+        x: Tensor,
+        h0: Tensor,
+        c0: Tensor,
+        lengths: Tensor | None,
+        batch_sizes: Tensor | None,
+        weights_of: Callable[[int], Sequence[Tensor]],
+        impl: str | None,
+    ) -> Outputs:
+        """One after the other. ``weights_of(k)``: of layer and direction ``k``."""
+        if batch_sizes is not None:
+            x, lengths = pad_packed_sequence(PackedSequence(x, batch_sizes))
+            y, h, c = self._layers(x, h0, c0, lengths, None, weights_of, impl)
+            return pack_padded_sequence(y, lengths).data, h, c
         directions = 2 if self.bidirectional else 1
-        x, h0, c0 = _autocast(x, *hx)
         last_h, last_c = [], []
         for layer in range(self.num_layers):
             h, c = h0, c0
+            rows = range(layer * directions, (layer + 1) * directions)
             if self.num_layers > 1:
-                rows = slice(layer * directions, (layer + 1) * directions)
-                h, c = h0[rows], c0[rows]
-            weights = [self._weights(layer, direction) for direction in range(directions)]
-            x, h, c = lstm(
-                *(x, weights, h, c),
-                lengths=lengths,
-                recompute=self.recompute,
-                impl=self.impl,
-            )
+                h, c = h0[rows.start : rows.stop], c0[rows.start : rows.stop]
+            weights = [weights_of(k) for k in rows]
+            x, h, c = lstm(x, weights, h, c, lengths=lengths, recompute=self.recompute, impl=impl)
             last_h.append(h)
             last_c.append(c)
             if layer < self.num_layers - 1 and self.training and self.dropout:
@@ -191,26 +212,72 @@ class FastLSTM(nn.LSTM):
             return x, last_h[0], last_c[0]
         return x, torch.cat(last_h), torch.cat(last_c)
 
-    @outside_of_graphs("proj_size runs torch's LSTM, which a graph would unroll over time")
-    def _torch_stack(
-        self, x: Tensor, hx: State, lengths: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _can_be_one_call(self, x: Tensor) -> bool:
+        """Whether torch's LSTM may run all layers in one call, as cuDNN lays out their weights.
+
+        Not on a CPU, where it gains nothing. Not where what is dropped between layers would have to
+        be dropped again for a second order, nor with ``recompute``, nor under a transform of
+        torch.func, nor in a graph: there each layer chooses for itself.
+        """
+        drops = self.num_layers > 1 and self.training and self.dropout > 0
+        if not x.is_cuda or drops or self.recompute or torch.compiler.is_compiling():
+            return False
+        return torch._C._functorch.peek_interpreter_stack() is None
+
+    @outside_of_graphs(torch_impl.GRAPH_BREAK)
+    def _in_one_call(
+        self,
+        x: Tensor,
+        h0: Tensor,
+        c0: Tensor,
+        lengths: Tensor | None,
+        batch_sizes: Tensor | None,
+        flat: Sequence[Tensor],
+    ) -> Outputs:
+        """torch's LSTM on all layers."""
         # Not through torch's forward, which reads each weight two to four times, and a
         # parametrization runs at each.
-        flat = [getattr(self, name) for name in self._flat_weights_names]
-        options = (self.bias, self.num_layers, self.dropout, self.training, self.bidirectional)
+        x, h0, c0, *flat = [t.contiguous() for t in (x, h0, c0, *flat)]
+        options = {
+            "bias": self.bias,
+            "layers": self.num_layers,
+            "directions": 2 if self.bidirectional else 1,
+            "dropout": self.dropout if self.training else 0.0,
+        }
         if lengths is None:
-            return torch.lstm(x, hx, flat, *options, False)
-        packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
-        h, c = self.permute_hidden(hx, packed.sorted_indices)
-        data, h, c = torch.lstm(packed.data, packed.batch_sizes, (h, c), flat, *options)
-        y, _ = pad_packed_sequence(packed._replace(data=data), total_length=x.size(0))
-        return y, *self.permute_hidden((h, c), packed.unsorted_indices)
+            outputs = torch_impl.torch_lstm(x, batch_sizes, h0, c0, flat, **options)
+        else:
+            outputs = torch_impl.torch_lstm_of_lengths(x, lengths, h0, c0, flat, **options)
+        if self.proj_size > 0:
+            return outputs
+        again = functools.partial(self._again, lengths, batch_sizes)
+        return torch_impl.with_second_order(outputs, again, (x, h0, c0, *flat))
 
-    def _weights(self, layer: int, direction: int) -> tuple[Tensor, ...]:
+    def _again(
+        self,
+        lengths: Tensor | None,
+        batch_sizes: Tensor | None,
+        x: Tensor,
+        h0: Tensor,
+        c0: Tensor,
+        *flat: Tensor,
+    ) -> Outputs:
+        """All layers once more, with a graph that can be differentiated twice."""
+        impl = fit.second_order(x, self.hidden_size) or "reference"
+        return self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), impl)
+
+    def _grouped(self, flat: Sequence[Tensor]) -> Callable[[int], Sequence[Tensor]]:
+        """The weights of a layer and direction, of all in one list."""
+        count = len(flat) // len(self._all_weights)
+        return lambda k: flat[k * count : (k + 1) * count]
+
+    def _flat(self) -> list[Tensor]:
         # By attribute at each call, so that parametrizations, weight drop and tying work.
-        names = self._all_weights[layer * (2 if self.bidirectional else 1) + direction]
-        return _autocast(*[getattr(self, name) for name in names])
+        return [getattr(self, name) for name in self._flat_weights_names]
+
+    def _weights(self, index: int) -> tuple[Tensor, ...]:
+        """Of a layer and direction."""
+        return _autocast(*[getattr(self, name) for name in self._all_weights[index]])
 
 
 let_dynamo_trace(FastLSTM)

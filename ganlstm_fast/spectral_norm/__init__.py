@@ -195,7 +195,7 @@ def normalize_and_update(
 
 def _kernels(impl: str | None, weight: Tensor) -> Operators | None:
     """Of the implementation that serves the weight; None for the reference."""
-    name = resolve("spectral_norm", impl, weight.device.type, weight.dtype)
+    name = resolve("spectral_norm", impl, weight.device, weight.dtype)
     return autograd.KERNELS.get(name)
 
 

@@ -1,0 +1,23 @@
+// The probe of a GPU as an op.
+#include <torch/csrc/stable/library.h>
+
+#include <string>
+#include <tuple>
+
+#include "probe.h"
+
+namespace ganlstm::cuda {
+namespace {
+
+std::tuple<int64_t, int64_t, std::string> probe_gpu(int64_t device) {
+  const Probe found = probe(static_cast<int>(device));
+  const bool runs = found.error == cudaSuccess;
+  return {found.driver, found.runtime, runs ? "" : cudaGetErrorString(found.error)};
+}
+
+}  // namespace
+}  // namespace ganlstm::cuda
+
+STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
+  m.impl("probe_gpu", TORCH_BOX(&ganlstm::cuda::probe_gpu));
+}
