@@ -7,7 +7,8 @@ within a round survives a machine whose speed drifts.
 
 On a GPU, events of the device take the time of as many calls in a row as need ``SAMPLE_SECONDS``,
 as a training loop issues them: where the host needs longer than the device to get through them,
-its time is what counts.
+its time is what counts. What the device alone needs is measured beside it: the same call, replayed
+from a CUDA graph.
 """
 
 from __future__ import annotations
@@ -127,12 +128,14 @@ class Result:
         times: seconds of a call, one a round.
         peaks: MiB of memory over what was there before, one a process.
         device_mib: of a GPU's memory, the peak of a call over what was there before.
+        graph: seconds of the call in a CUDA graph; None where it cannot be captured.
     """
 
     contender: Contender
     times: list[float] = field(default_factory=list)
     peaks: list[float] = field(default_factory=list)
     device_mib: float | None = None
+    graph: float | None = None
     error: float = math.nan
     refused: str | None = None
     unsupported: str | None = None
@@ -237,9 +240,15 @@ def measure(
     for result in results:
         if wanted is not None and not (result.contender.ours or wanted(result.contender.name)):
             result.unsupported = result.unsupported or "left out"
+    racing = [r for r in results if r.ready]
     if timed:
-        _race([r for r in results if r.ready], calls, effort, work.device)
+        _race(racing, calls, effort, work.device)
     if work.device == "cuda":
+        for result in racing if timed else ():
+            # Plain PyTorch's graph of all steps takes longer to capture than all others to run.
+            if result.contender.ours or not result.contender.name.startswith("plain"):
+                with result.contender.context():
+                    result.graph = graph_seconds(calls[result.contender.name])
         calls.clear()
         torch.cuda.empty_cache()  # else what one work has left in pieces may be missing for another
     return results
@@ -259,6 +268,25 @@ def _timed(call: Call, device: str = "cpu", calls: int = 1) -> float:
     end.record()
     end.synchronize()
     return 1e-3 * start.elapsed_time(end) / calls
+
+
+def graph_seconds(call: Call, replays: int = 20) -> float | None:
+    """Seconds of ``call`` replayed from a CUDA graph, the median; None if it cannot be captured."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.stream(aside):
+            for _ in range(2):  # what is set up once may not be captured
+                call()
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(graph):
+            call()
+        graph.replay()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+    return statistics.median(_timed(graph.replay, "cuda") for _ in range(replays))
 
 
 def _race(racing: list[Result], calls: dict[str, Call], effort: Effort, device: str) -> None:
@@ -317,7 +345,7 @@ def row(work: Work, result: Result, results: Sequence[Result]) -> dict[str, Any]
         "skipped": result.refused or result.unsupported,
     }
     if work.device != "cpu":
-        this |= {"tf32": work.tf32, "peak_mib": result.device_mib}
+        this |= {"tf32": work.tf32, "peak_mib": result.device_mib, "graph_s": result.graph}
     rival = best_rival(results)
     if result.peaks:
         this |= {"processes": len(result.peaks), "median_mib": result.median}

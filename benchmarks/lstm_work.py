@@ -82,7 +82,8 @@ CUDA_STEPS: dict[str, Step] = {
     "LSTM forward+backward": _forward_backward,
     "LSTM WGAN-GP critic step": _critic_step,
 }
-CUDA_IMPLS = ("cuda", "triton", "cell", "torch")
+# "auto" is what a user gets.
+CUDA_IMPLS = ("auto", "cuda", "triton", "cell", "torch")
 
 
 def multiply_adds(step: str, shape: LSTMShape, sequence_steps: int | None = None) -> int:
@@ -352,7 +353,7 @@ def cuda_work(
                 beside=f"FastLSTM, {impl}",
             )
             for impl in impls
-            if impl != "torch"
+            if impl not in ("auto", "torch")
         ]
     if step is _critic_step:
         # cuDNN's LSTM has no double backward: without it for the penalty alone, or for all.

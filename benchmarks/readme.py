@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import choices
 import growth
 import pictures
 import plotting
@@ -33,7 +34,8 @@ def _link(run: Run, folder: Path) -> str:
 
 def of_device(device: Device, folder: Path) -> str:
     """The README's part for one device."""
-    first = device.runs[0].environment
+    ceiled = [run for run in device.runs if run.environment.get("ceilings")] or device.runs
+    first = ceiled[0].environment
     used = {case.run.path for cases in device.kinds.values() for case in cases.values()}
     links = [
         f"{_link(run, folder)} ({label(run.environment)}; {run.environment['commit']})"
@@ -45,6 +47,15 @@ def of_device(device: Device, folder: Path) -> str:
     picture = _picture(device)
     if picture is not None:
         parts.append(f"![Speed over the fastest rival]({picture.relative_to(folder).as_posix()})")
+    taken = choices.overview(device.runs)
+    if len(taken) > 1:
+        parts.append(
+            "What `auto` takes there, by H (these results make "
+            "[measured.py](ganlstm_fast/lstm/measured.py)), and how many times faster than nn.LSTM "
+            "it was. Second order is a WGAN-GP critic step:"
+        )
+        parts.append(markdown_table(taken))
+        parts.append("Each implementation, whether `auto` takes it or not:")
     if len(times) > 1:
         parts.append(markdown_table(times))
     slower = lost(device)

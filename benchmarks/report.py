@@ -65,11 +65,15 @@ def figures(row: Row) -> tuple[Cell, ...]:
     if "median_mib" in row:
         spread = f"{_short(row['least_mib'])} .. {_short(row['most_mib'])}"
         return median(row), (spread, row["least_mib"])
-    spread = f"{seconds(row['p20_s'])} .. {seconds(row['p80_s'])}", row["p20_s"]
+    spread: Cell = "-"
+    if "p20_s" in row:
+        spread = f"{seconds(row['p20_s'])} .. {seconds(row['p80_s'])}", row["p20_s"]
     ratio: Cell = "-"
     if "ratio" in row:
         is_rival = row["rival"] == row["implementation"]
-        around = f" ({row['ratio_p20']:.2f} .. {row['ratio_p80']:.2f})"
+        around = ""
+        if "ratio_p20" in row:
+            around = f" ({row['ratio_p20']:.2f} .. {row['ratio_p80']:.2f})"
         ratio = f"{row['ratio']:.2f}x{' (fastest rival)' if is_rival else around}", row["ratio"]
     return median(row), spread, ratio
 
@@ -158,7 +162,8 @@ def describe(environment: Environment) -> list[str]:
         + (f" (held by {limits})" if limits != "default" else ""),
         f"torch {e['torch']}, ganlstm_fast {e['ganlstm_fast']} ({e['commit']}), "
         f"Python {e['python']}; allocator: {e['allocator']}; shapes: {e['preset']}"
-        + (f"; measured {e['measured']}" if "measured" in e else ""),
+        + (f"; measured {e['measured']}" if "measured" in e else "")
+        + (f"; {e['note']}" if "note" in e else ""),
         f"at the beginning of the run, then at its end: {ceilings(e)}",
     ]
 
