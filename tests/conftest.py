@@ -2,6 +2,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+
+# Read by OpenMP when torch is imported, here and in the processes that tests start: threads that
+# wait for work sleep. They would spin, and take the cores from the other workers of xdist.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 import torch
@@ -17,6 +22,29 @@ from ganlstm_fast import backends
 # A benchmark that a test starts is no worker of this run.
 for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
     os.environ.pop(name, None)
+
+
+class Failures:
+    """Writes each failure's message to a file when it comes.
+
+    pytest shows them at the end, to which a run on a GPU may not get.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            with open(self.name, "a") as file:
+                file.write(f"{report.nodeid} ({report.when})\n{report.longreprtext[-3000:]}\n\n")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    name = os.environ.get("GANLSTM_TEST_FAILURES")
+    # The workers of xdist report to the process that started them.
+    if name and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Failures(name))
+
 
 needs_cpu_kernels = pytest.mark.skipif(
     not backends.is_loaded("cpu"), reason="built without the CPU kernels"
@@ -45,3 +73,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def tf32_off() -> Iterator[None]:
+    """Products of float32 on a GPU in full, but where a test says otherwise."""
+    from gpu_cases import tf32
+
+    with tf32(False):
+        yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are made and saved, but empty: to draw one takes longer than a short training."""
+    figure = pytest.importorskip("matplotlib.figure")
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, file, **_: Path(file).touch())
