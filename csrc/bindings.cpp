@@ -10,8 +10,8 @@ STABLE_TORCH_LIBRARY(ganlstm_fast, m) {
   // "avx512bf16".
   m.def("cpu_isa() -> str");
 
-  // Whether the CUDA kernels run on a GPU, as common/probe.h has it: versions of CUDA, and what went
-  // wrong, empty where nothing did.
+  // Whether the CUDA kernels run on a GPU, as common/probe.h has it: versions of CUDA, and what
+  // went wrong, empty where nothing did.
   m.def("probe_gpu(int device) -> (int driver, int runtime, str error)");
 
   // Frees the memory that is held for the next call (common/pool.h).

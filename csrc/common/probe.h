@@ -5,9 +5,11 @@
 
 namespace ganlstm::cuda {
 
+// Versions of CUDA are 13000 for 13.0.
 struct Probe {
-  int driver, runtime;  // versions of CUDA, 13000 for 13.0: of the driver, and of the static runtime
-  cudaError_t error;    // of loading a kernel on the device: cudaSuccess, no image for it, ...
+  int driver;
+  int runtime;        // the static one that is linked here
+  cudaError_t error;  // of loading a kernel on the device: cudaSuccess, no image for it, ...
 };
 
 // Leaves the current device as it was.

@@ -101,9 +101,9 @@ inline std::string why_not(int64_t hidden, int element, const Limits& limits) {
     const int64_t middle = (most + too_many) / 2;
     (fits(middle, element, limits) ? most : too_many) = middle;
   }
-  return "keeps weight_hh on chip, which on this GPU has room for H up to " +
-         std::to_string(most) + " in " + std::to_string(8 * element) + " bits, got " +
-         std::to_string(hidden) + "; use impl='cell'";
+  return "keeps weight_hh on chip, which on this GPU has room for H up to " + std::to_string(most) +
+         " in " + std::to_string(8 * element) + " bits, got " + std::to_string(hidden) +
+         "; use impl='cell'";
 }
 
 }  // namespace ganlstm::cuda::persistent
