@@ -84,10 +84,16 @@ $(VENV)/.tools: requirements-dev.txt
 	$(PIP) -r $<
 	@touch $@
 
+# In a folder of its own: the environment has the Triton that torch runs with.
+$(VENV)/.lowest: requirements-lowest.txt $(VENV)/.tools
+	rm -rf $(VENV)/triton-lowest
+	$(PIP) --no-deps --target $(VENV)/triton-lowest -r $<
+	@touch $@
+
 $(VENV)/.train: $(VENV)/.tools $(BUILD_FILES)
 	$(PIP) -e '.[train]'
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.tools $(BUILD_FILES)
+$(VENV)/.test: $(VENV)/.tools $(VENV)/.lowest $(BUILD_FILES)
 	$(PIP) -e '.[test,train]'
 	@touch $(VENV)/.train $@

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 
 from penalty_cases import CASES, CURVES, Samples
 from torch import Tensor
-from triton_tools import without_interpreter
+from triton_tools import TRITONS, compile_with
 
 from ganlstm_fast.gradient_penalty import autograd, triton_kernels, triton_ops
 from ganlstm_fast.gradient_penalty.philox import uniform
@@ -61,7 +61,8 @@ def seed_of(value: int) -> Tensor:
 @pytest.mark.parametrize("name", SMALL)
 def test_equals_reference(name: str, dtype: torch.dtype) -> None:
     samples = draw(SMALL[name], dtype)
-    for curve in CURVES:
+    # All dtypes of 16 bits are summed in float32.
+    for curve in CURVES if dtype.itemsize > 2 else CURVES[:1]:
         samples.check_penalty(triton_kernels, *curve)
     samples.check_interpolate(triton_kernels, seed_of(2**60 + 7))
 
@@ -140,7 +141,7 @@ def test_penalty_to_second_order(center: float, one_sided: bool) -> None:
         return autograd.penalty(grads, center, one_sided, "triton")
 
     assert torch.autograd.gradcheck(run, grads)
-    assert torch.autograd.gradgradcheck(run, grads)
+    assert torch.autograd.gradgradcheck(run, grads, fast_mode=True)
     first = torch.autograd.grad(run(*grads), grads, create_graph=True)
     second = torch.autograd.grad(first[0].square().sum(), grads, create_graph=True)
     with pytest.raises(RuntimeError, match="differentiable twice, and a third derivative"):
@@ -180,40 +181,58 @@ import torch
 from triton_tools import compile_only, resources
 from ganlstm_fast.gradient_penalty.triton_kernels import *
 
-found, dtype = compile_only(int(sys.argv[1])), getattr(torch, sys.argv[2])
+CURVES = [(1.0, False), (1.0, True), (0.0, False)]
 
 
-def all_passes(*shapes):
-    first = [torch.zeros(shape, dtype=dtype) for shape in shapes]
-    second = [None, *first[1:]] if len(first) > 1 else first
-    for pair in ((first[0], first[0]), (first[0], None), (None, first[0])):
+def points(first):
+    for pair in ((first, first), (first, None), (None, first)):
         interpolate(*pair, torch.zeros(1, dtype=torch.int64))
-    for curve in ((1.0, False), (1.0, True), (0.0, False)):
+
+
+def penalty(first, curves):
+    second = [None, *first[1:]] if len(first) > 1 else first
+    for curve in curves:
         value, norms = penalty_forward(first, *curve)
         penalty_backward(value, first, norms, *curve)
         for wanted in ([True, True], [False, True], [True, False]):
             penalty_double_backward(second, value, first, norms, *curve, wanted)
 
 
-for shapes in ([(64, 32, 28)], [(4, 3, 128, 128)]):
-    all_passes(*shapes)
-assert all(".v4.b" in this.asm["ptx"] or ".v2.b64" in this.asm["ptx"]
-           for this, name in found.items() if name != "penalty_value_kernel")
-aligned = dict(found)
-all_passes((5, 3), (5, 0), (5, 24, 31))
-all_passes(*[(3, 700)] * 9)
-all_passes((1, 1))
-for this, name in found.items():
-    print(name, *resources(this))
+for dtype, architecture in (word.split(":") for word in sys.argv[1:]):
+    # What the kernels are compiled for beside the dtype is in all dtypes the same.
+    every = dtype == "float32"
+    found = compile_only(int(architecture))
+
+    def zeros(*shapes):
+        return [torch.zeros(shape, dtype=getattr(torch, dtype)) for shape in shapes]
+
+    whole, parts = zeros((64, 32, 28)), zeros((4, 3, 128, 128))
+    points(whole[0])
+    penalty(whole, CURVES if every else CURVES[:1])
+    penalty(parts, CURVES[::2] if every else CURVES[:1])
+    assert all(".v4.b" in this.asm["ptx"] or ".v2.b64" in this.asm["ptx"]
+               for this, name in found.items() if name != "penalty_value_kernel")
+    if every:
+        odd, one = zeros((5, 3), (5, 0), (5, 24, 31)), zeros((1, 1))
+        for first in (odd, one):
+            points(first[0])
+        for first in (odd, one, zeros(*[(3, 700)] * 9)):
+            penalty(first, CURVES[:1])
+    for this, name in found.items():
+        print(dtype, name, *resources(this))
 """
+# By both Tritons for each GPU, of which the kernels know nothing, and for sums of each dtype.
+COMPILED = {
+    "installed": ["float32:90", "bfloat16:80", "float64:90"],
+    "lowest": ["float32:80", "float64:90"],
+}
 
 
-@pytest.mark.parametrize("architecture", [80, 90])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
-def test_compiles_without_a_gpu(architecture: int, dtype: str) -> None:
+@pytest.mark.parametrize("triton", TRITONS)
+def test_compiles_without_a_gpu(triton: str) -> None:
     """Without spilled registers; where samples are aligned several elements are loaded at once."""
-    lines = without_interpreter(COMPILE, architecture, dtype)
-    assert len({name for name, *_ in lines}) == 5
-    for name, shared, stack in lines:
+    lines = compile_with(triton, COMPILE, *COMPILED[triton])
+    assert len({(dtype, name) for dtype, name, *_ in lines}) == 5 * len(COMPILED[triton])
+    for _, name, shared, stack in lines:
         assert int(shared) <= 48 << 10, name
         assert int(stack) == 0, f"{name} has spilled registers"

@@ -1,8 +1,14 @@
-"""Triton kernels compiled for GPUs that are not here, and run on CPU tensors."""
+"""Triton kernels compiled for GPUs that are not here, and run on CPU tensors.
+
+They are compiled by two Tritons: the installed one, and that of the lowest torch that the package
+supports, which `make` puts into a folder of its own. The latter compiles only: its interpreter does
+not run with the numpy that the tests have.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import subprocess
@@ -16,21 +22,70 @@ import pytest
 
 from ganlstm_fast import backends
 
+TRITONS = ("installed", "lowest")
+LOWEST = Path(sys.prefix, "triton-lowest")
+
+
+def _patch_once_a_launch() -> None:
+    """Triton's interpreter replaces the functions of its language when a kernel is launched, and
+    again in each call of a jitted function from there, when nothing is left to replace: half of the
+    time that the tests of the kernels would take."""
+    from triton.runtime import interpreter
+
+    launch, patch = interpreter.GridExecutor.__call__, interpreter._patch_lang
+    done: set[tuple[bool, ...]] = set()
+
+    def launch_unpatched(self: Any, *arguments: Any, **constants: Any) -> Any:
+        done.clear()
+        return launch(self, *arguments, **constants)
+
+    @functools.cache
+    def languages(fn: Any) -> tuple[bool, ...]:
+        names = [id(value) for value in fn.__globals__.values()]
+        return tuple(id(module) in names for module in (interpreter.tl, interpreter.tl.core))
+
+    def patch_once(fn: Any) -> Any:
+        if languages(fn) in done:
+            return None
+        done.add(languages(fn))
+        return patch(fn)
+
+    interpreter.GridExecutor.__call__ = launch_unpatched
+    interpreter._patch_lang = patch_once
+
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    _patch_once_a_launch()
+
 
 def on_cpu_tensors(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     """``impl="triton"`` serves CPU tensors as well, on which its kernels are interpreted."""
     rows = [
         dataclasses.replace(row, devices=("cuda", "cpu")) if row.name == "triton" else row
-        for row in backends._FAMILIES[family]
+        for row in backends.FAMILIES[family]
     ]
-    monkeypatch.setitem(backends._FAMILIES, family, tuple(rows))
+    monkeypatch.setitem(backends.FAMILIES, family, tuple(rows))
 
 
-def without_interpreter(code: str, *arguments: object) -> list[list[str]]:
-    """The words of each line that Python code prints, in a process that does not interpret."""
+def compile_with(triton: str, code: str, *arguments: object) -> list[list[str]]:
+    """The words of each line that Python code prints in a process of its own.
+
+    There ``import triton`` finds one of ``TRITONS``, and launches are not interpreted.
+    """
+    hidden = ("TRITON_INTERPRET", "PYTHONPATH")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    paths = list(sys.path)
+    if triton == "lowest":
+        if not (LOWEST / "triton").is_dir():
+            say = pytest.fail if os.environ.get("CI") else pytest.skip
+            say(f"the Triton of the lowest torch is not in {LOWEST}; `make test` installs it")
+        paths.insert(0, str(LOWEST))
+        environment["TRITON_CACHE_DIR"] = str(LOWEST / "cache")
+        code = f"import triton\nassert triton.__file__.startswith({str(LOWEST)!r})\n{code}"
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "TRITON_INTERPRET": "0", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
@@ -43,7 +98,8 @@ def compile_only(architecture: int) -> dict[Any, str]:
     """Have launches of this process compile for a GPU that is not here, and do nothing else.
 
     Returns:
-        A dict that comes to hold what they compile, each with the kernel's name.
+        A dict that comes to hold what they compile until this is called again, each with the
+        kernel's name.
     """
     from triton import JITFunction
     from triton.runtime import driver
@@ -53,14 +109,15 @@ def compile_only(architecture: int) -> dict[Any, str]:
             return _target(architecture)
 
         def get_current_device(self) -> int:
-            return 0
+            return architecture  # Triton keeps what it has compiled by the device
 
         def get_current_stream(self, device: int) -> int:
             return 0
 
     found: dict[Any, str] = {}
-    run = JITFunction.run
+    run = getattr(JITFunction.run, "__wrapped__", JITFunction.run)
 
+    @functools.wraps(run)
     def compile_alone(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> None:
         found[run(self, *arguments, grid=grid, warmup=True, **options)] = self.fn.__name__
 

@@ -91,7 +91,8 @@ def _dot(
 ):
     """<x, y> over the program's part of each of its samples; an x that is None is zero."""
     total = tl.zeros([ROWS], WIDE)
-    for i in tl.static_range(len(xs)):
+    # Triton 3.6 has no len of a tuple that holds None, as xs may.
+    for i in tl.static_range(len(ys)):
         if xs[i] is not None:
             for start in range(0, steps[i], BLOCK):
                 at, mask = _places(rows, exist, start, sizes[i], steps[i], BLOCK)
