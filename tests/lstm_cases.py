@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -124,3 +125,18 @@ CASES = {
 
 # Sums so long that one float32 accumulator for each would err more than the rule allows.
 LONG_SUMS = {"long sums": Case(2, 13, 17, 515)}
+
+
+def answer(name: str, at: torch.dtype, impl: str, dtype: torch.dtype = torch.float64) -> Orders:
+    """A run of one of all cases at a point that ``at`` represents.
+
+    Tests of several dtypes and implementations share it: it is made once, and is for reading.
+    """
+    return _answer(name, at if at.itemsize <= 2 else torch.float64, impl, dtype)
+
+
+@functools.cache
+def _answer(name: str, at: torch.dtype, impl: str, dtype: torch.dtype) -> Orders:
+    run = (CASES | LONG_SUMS)[name].rounded(at).run(impl, dtype)
+    kept = ([None if t is None else t.detach() for t in vars(run)[k]] for k in vars(run))
+    return Orders(*kept)

@@ -389,16 +389,20 @@ def test_memory_is_measured_in_a_process_of_its_own(monkeypatch):
 
 @pytest.mark.slow
 def test_command_line(tmp_path):
-    """One work through pytest itself: the JSON holds its rows, and no host name."""
+    """Through pytest itself: the JSON holds the rows, and no host name. The limit leaves out all
+    but the first work. Capitals in the name of a case do not matter."""
     file = tmp_path / "out.json"
     command = [sys.executable, "-m", "pytest", str(BENCHMARKS), "--benchmark-only", "--quick"]
-    command += ["-k", "interpolate", "-p", "no:cacheprovider", f"--benchmark-json={file}"]
+    command += ["--cases", "INTERPOLATE", "--cases", "penalty, *", "--seconds", "0.01"]
+    command += ["--limit", "0", "-rs", "-p", "no:cacheprovider", f"--benchmark-json={file}"]
     done = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "left out by --limit" in done.stdout
     assert "speed over the fastest rival" in done.stdout
     content = json.loads(file.read_text())
+    assert {row["group"] for row in content["rows"]} == {"interpolate"}
     names = {r["implementation"] for r in content["rows"]}
     assert names == {"interpolate", "torch.lerp", "a*x + (1-a)*y"}
     told = {"device", "torch", "threads", "shapes", "dtype", "allocator", "isa_limits"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,30 @@ def test_another_schema_is_named_and_left_out(tmp_path, capsys):
     assert "b.json: schema 99" in capsys.readouterr().err
 
 
-def test_seeds_are_trained_and_scored_by_commands(tmp_path):
+def test_a_seed_is_trained_and_scored_by_commands(tmp_path):
     pytest.importorskip("sklearn")
     train = ["lstm-classifier", "--steps", "2", "--hidden", "4"]
-    found = scores.measure(train, seeds=2, jobs=2, impl=None, keep=tmp_path)
+    (found,) = scores.measure(train, seeds=1, jobs=1, impl=None, keep=tmp_path)
+    assert found["seed"] == 0
+    assert 0 <= found["scores"]["accuracy"] <= 1
+    assert [path.name for path in tmp_path.iterdir()] == ["seed-0"]
+
+
+def test_seeds_are_trained_at_the_same_time(tmp_path, monkeypatch):
+    both = threading.Barrier(2, timeout=60)
+
+    def command(*words, impl=None):
+        if words[0] == "evaluate":
+            return 0.0, json.dumps({"scored": words[1]})
+        both.wait()
+        return 1.0, words[words.index("--seed") + 1]
+
+    monkeypatch.setattr(scores, "_command", command)
+    found = scores.measure(["lstm-gan"], seeds=2, jobs=2, impl=None, keep=tmp_path)
     assert [seed["seed"] for seed in found] == [0, 1]
-    assert all(0 <= seed["scores"]["accuracy"] <= 1 for seed in found)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["seed-0", "seed-1"]
+    assert [seed["scores"]["scored"] for seed in found] == [
+        str(tmp_path / f"seed-{seed}") for seed in (0, 1)
+    ]
 
 
 def test_a_command_s_own_message_is_told(tmp_path):

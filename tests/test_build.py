@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -133,6 +135,14 @@ def has_distribution(name):
 
 
 @pytest.fixture(scope="module")
+def sources(checkout, wheel, tmp_path_factory):
+    """Another copy, for environments whose torch lies elsewhere: objects name its folder."""
+    target = tmp_path_factory.mktemp("sources") / "checkout"
+    shutil.copytree(checkout, target, ignore=shutil.ignore_patterns("dist"))
+    return target
+
+
+@pytest.fixture(scope="module")
 def torch_environment(tmp_path_factory):
     prefix = (tmp_path_factory.mktemp("with_torch") / "environment").resolve()
     venv.create(prefix, symlinks=True)
@@ -147,15 +157,20 @@ def torch_environment(tmp_path_factory):
 def environment(torch_environment, tmp_path):
     """A virtual environment with torch and without this package: its prefix, where packages lie."""
     prefix, packages = torch_environment
-    run(prefix / "bin/python", "-m", "pip", "uninstall", "-y", "ganlstm_fast", cwd=tmp_path)
+    if (packages / "ganlstm_fast").exists():
+        run(prefix / "bin/python", "-m", "pip", "uninstall", "-y", "ganlstm_fast", cwd=tmp_path)
     assert not (packages / "ganlstm_fast").exists()
     return prefix, packages
 
 
-def check_installed(prefix, packages, tmp_path, torch_before):
+def check_installed(packages, torch_before):
+    assert (packages / "ganlstm_fast/_C_cpu.so").exists()
+    assert torch_files(packages) == torch_before, "another torch was installed"
+
+
+def check_it_runs(prefix, packages, tmp_path):
     printed = run(prefix / "bin/python", "-c", RUN_ONE_OPERATOR, cwd=tmp_path)
     assert Path(printed.splitlines()[-1]).parent == packages / "ganlstm_fast"
-    assert torch_files(packages) == torch_before, "another torch was installed"
 
 
 def torch_files(packages):
@@ -163,40 +178,46 @@ def torch_files(packages):
     return versions, (packages / "torch/lib/libtorch_cpu.so").stat().st_ino
 
 
-def test_pip_takes_the_torch_that_is_there(environment, checkout, tmp_path):
+# CUDA is left out where the torch is not that of the tests: its bindings, too, would be compiled
+# again. The wheel has it.
+def test_pip_takes_the_torch_that_is_there(environment, sources, tmp_path):
     prefix, packages = environment
     before = torch_files(packages)
-    log = run(prefix / "bin/python", "-m", "pip", "install", "-v", ".", cwd=checkout)
+    pip = (prefix / "bin/python", "-m", "pip", "install", "-v", ".")
+    log = run(*pip, cwd=sources, GANLSTM_FAST_BUILD="cpu")
     assert f"the headers of {packages / 'torch'}\n" in log
     # Neither for the build nor for the environment.
     assert not re.findall(r"(?:Collecting|Downloading|Processing|cached) (?:\S*/)?torch\b", log)
-    check_installed(prefix, packages, tmp_path, before)
+    check_installed(packages, before)
+    check_it_runs(prefix, packages, tmp_path)
 
 
 @pytest.mark.parametrize("named_by", ["VIRTUAL_ENV", "--python", ".venv"])
-def test_uv_takes_the_torch_that_is_there(environment, checkout, tmp_path, named_by):
+def test_uv_takes_the_torch_that_is_there(environment, sources, tmp_path, named_by):
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if uv is None:
         pytest.skip("uv was not found")
     prefix, packages = environment
     before = torch_files(packages)
-    arguments, variables = [], {}
+    cache = tmp_path / "cache"
+    arguments, variables = [], {"UV_CACHE_DIR": cache, "GANLSTM_FAST_BUILD": "cpu"}
     if named_by == "VIRTUAL_ENV":
         variables["VIRTUAL_ENV"] = prefix
     elif named_by == "--python":
         arguments = ["--python", prefix / "bin/python"]
     else:
-        (checkout / ".venv").symlink_to(prefix)
-    cache = tmp_path / "cache"
+        (sources / ".venv").symlink_to(prefix)
+    install = (uv, "pip", "install", "-v", *arguments, ".")
     try:
-        log = run(uv, "pip", "install", "-v", *arguments, ".", cwd=checkout, UV_CACHE_DIR=cache,
-                  without=("UV_PYTHON",), **variables)  # fmt: skip
+        log = run(*install, cwd=sources, without=("UV_PYTHON",), **variables)
     finally:
-        (checkout / ".venv").unlink(missing_ok=True)
+        (sources / ".venv").unlink(missing_ok=True)
     assert f"the headers of {packages / 'torch'}\n" in log
     # The cache was empty: a torch fetched for the build or the environment would be in it.
     assert not list(cache.rglob("libtorch*"))
-    check_installed(prefix, packages, tmp_path, before)
+    check_installed(packages, before)
+    if named_by == "VIRTUAL_ENV":
+        check_it_runs(prefix, packages, tmp_path)
 
 
 def test_build_takes_the_torch_of_its_environment(checkout, tmp_path):
@@ -305,16 +326,25 @@ def test_cuda_object_holds_code_for_ampere_and_hopper(cuda_object):
     assert {80, 90} <= fat_binary_architectures(cuda_object.read_bytes())
 
 
-@pytest.mark.skipif(setup.find_nvcc() is None, reason="nvcc was not found")
-@pytest.mark.parametrize(
-    "source", [str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc").glob("*/*.cu"))]
-)
-def test_cuda_kernels_keep_to_their_registers(source, tmp_path):
-    options = ("-O3", "-std=c++17", "-arch=sm_90", "-Xptxas", "-v", "-cubin")
-    log = run(setup.find_nvcc(), *options, "-o", tmp_path / "kernels", ROOT / source, cwd=tmp_path)
-    stores = re.findall(r"(\d+) bytes spill stores", log)
-    assert stores
-    assert set(stores) == {"0"}
+def find_cuobjdump():
+    """CUDA's own, or the one that comes with Triton."""
+    folders = [Path(setup.find_nvcc()).parent]
+    if triton := importlib.util.find_spec("triton"):
+        folders.append(Path(triton.origin).parent / "backends/nvidia/bin")
+    found = shutil.which("cuobjdump", path=os.pathsep.join(map(str, folders)))
+    return found or pytest.skip("cuobjdump was not found")
+
+
+def test_cuda_kernels_keep_to_their_registers(cuda_object):
+    """A register that is spilled goes to the stack, and no kernel has an array there."""
+    dump = (find_cuobjdump(), "--dump-resource-usage", cuda_object)
+    log = run(*dump, cwd=cuda_object.parent)
+    kernels = re.findall(r"Function (\S+):\s+REG:\d+ STACK:(\d+)", log)
+    for source in (ROOT / "csrc").glob("*/*.cu"):
+        for name in re.findall(r"(\w+_kernel)\(const", source.read_text()):
+            assert any(name in kernel for kernel, _ in kernels), name
+    assert not [kernel for kernel, stack in kernels if stack != "0"]
+    assert set(re.findall(r"arch = sm_(\d+)", log)) >= {"80", "90"}
 
 
 def test_cuda_object_registers_its_operators(shared_objects, cuda_object, checkout):
@@ -405,10 +435,63 @@ def test_sdist_carries_the_sources(checkout):
     assert not [member for member in names if member.endswith((".so", ".o"))]
 
 
-def test_cmake_builds_the_plain_library(checkout, tmp_path):
-    if shutil.which("cmake") is None:
-        pytest.skip("cmake was not found")
-    run("cmake", "-S", checkout, "-B", tmp_path, cwd=tmp_path)
-    run("cmake", "--build", tmp_path, "--parallel", os.cpu_count(), cwd=tmp_path)
+def deciding_flags(command):
+    """Those that decide on the object: no paths, no files of dependencies."""
+    flags = [word for word in command if re.match("-(?![IMoc])", word)]
+    return tuple(sorted(flags))
+
+
+LAUNCHER = """
+import json, os, shutil, sys
+output = sys.argv[sys.argv.index("-o") + 1]
+with open(__file__ + ".json") as file:
+    compiled = json.load(file).get(output)
+if compiled:
+    shutil.copy(compiled, output)
+else:
+    os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="cmake was not found")
+def test_cmake_builds_the_plain_library(checkout, wheel, tmp_path, monkeypatch):
+    """From the same sources as setup.py with the same flags. An object that setup.py has is not
+    compiled again: in its place the compiler's launcher copies it."""
+    launcher = tmp_path / "launcher.py"
+    launcher.write_text(LAUNCHER)
+    monkeypatch.chdir(checkout)  # setup.py has relative paths
+    (cxx,) = setup.find_cxx()
+    options = [f"-DCMAKE_CXX_COMPILER_LAUNCHER={sys.executable};{launcher}"]
+    options.append("-DCMAKE_EXPORT_COMPILE_COMMANDS=ON")
+    run("cmake", "-S", checkout, "-B", tmp_path, *options, cwd=tmp_path, CXX=cxx)
+
+    ours = {}
+    for step in setup.cpu_steps(setup.find_torch(), [cxx])[:-1]:
+        (source,) = step.inputs
+        if not source.name.startswith("binding"):
+            ours[source, deciding_flags(step.command)] = checkout / step.output
+    theirs, tests, cuda = {}, [], {}
+    for entry in json.loads((tmp_path / "compile_commands.json").read_text()):
+        source = Path(entry["file"]).relative_to(checkout)
+        command = shlex.split(entry["command"])
+        if source.suffix == ".cu":
+            cuda[source] = command
+        elif source.parent.name == "tests":
+            tests.append(source.stem)
+        else:
+            output = command[command.index("-o") + 1]
+            theirs[source, deciding_flags(command)] = output
+    assert theirs.keys() == ours.keys()
+    if setup.find_nvcc() is not None:  # the wheel has its kernels: here they are not compiled
+        assert set(cuda) == set(Path("csrc").glob("*/*.cu"))
+    for command in cuda.values():
+        assert {"-O3", "-std=c++17"} <= set(command)
+        assert re.findall(r"sm_(\d+)", " ".join(command)) == ["80", "90"]
+
+    compiled = {output: str(ours[key]) for key, output in theirs.items()}
+    Path(f"{launcher}.json").write_text(json.dumps(compiled))
+    run("cmake", "--build", tmp_path, "--target", *tests, cwd=tmp_path)
     log = run("ctest", "--test-dir", tmp_path, "--output-on-failure", cwd=tmp_path)
     assert "100% tests passed" in log
+    isas = setup.ISA_FLAGS if platform.machine() in ("x86_64", "AMD64") else ["baseline"]
+    assert len(re.findall(r"Test +#\d+: \S+", log)) == len(tests) * len(isas)

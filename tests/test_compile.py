@@ -193,7 +193,7 @@ def test_packed_sequences_break_the_graph_and_are_right(sort: bool) -> None:
     counter = CompileCounterWithBackend(AOT)
     compiled = torch.compile(layer, backend=counter)
     counts = []
-    for steps, batch in ((5, 2), (6, 3), (9, 7), (4, 11)):
+    for steps, batch in ((5, 2), (6, 3), (9, 7)):
         x = torch.randn(steps, batch, 3, requires_grad=True)
         ends = torch.randint(1, steps + 1, (batch,))
         ends[0] = steps
@@ -386,21 +386,32 @@ class TestDynamo:
         y = torch.compile(layer, backend="eager", fullgraph=True)(x)[0]
         torch.testing.assert_close(y, layer(x)[0])
 
-    @pytest.mark.parametrize("first", ["torch._dynamo", "ganlstm_fast"])
-    def test_either_may_be_imported_first(self, first: str) -> None:
-        program = f"""
+    def test_either_may_be_imported_first(self) -> None:
+        """Each in a fork of a process that has imported torch alone."""
+        program = """
+import importlib
 import importlib.util
+import os
 import sys
 import torch
 finders = list(sys.meta_path)
-import {first}
-from ganlstm_fast import FastLSTM
-layer, x = FastLSTM(3, 4), torch.randn(5, 2, 3)
-layer(x)[0].sum().backward()
-assert importlib.util.find_spec("torch._dynamo") is not None
-assert ("torch._dynamo" in sys.modules) == ("{first}" == "torch._dynamo")
-y = torch.compile(layer, backend="eager", fullgraph=True)(x)[0]
-torch.testing.assert_close(y, layer(x)[0])
-assert sys.meta_path == finders
+
+def check(first):
+    importlib.import_module(first)
+    from ganlstm_fast import FastLSTM
+    layer, x = FastLSTM(3, 4), torch.randn(5, 2, 3)
+    layer(x)[0].sum().backward()
+    assert importlib.util.find_spec("torch._dynamo") is not None
+    assert ("torch._dynamo" in sys.modules) == (first == "torch._dynamo")
+    y = torch.compile(layer, backend="eager", fullgraph=True)(x)[0]
+    torch.testing.assert_close(y, layer(x)[0])
+    assert sys.meta_path == finders
+
+if os.fork() == 0:
+    check("torch._dynamo")
+    os._exit(0)
+failed = os.wait()[1]
+check("ganlstm_fast")
+assert not failed
 """
         subprocess.run([sys.executable, "-c", program], check=True, timeout=120)

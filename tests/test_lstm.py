@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import needs_cpu_kernels
-from lstm_cases import CASES, DTYPES, RIVAL_DTYPES, Case
+from lstm_cases import CASES, DTYPES, LONG_SUMS, RIVAL_DTYPES, Case, answer
 from numerics import assert_close_to_reference, relative_error
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ganlstm_fast import lstm, lstm_cell, use_impl
+from ganlstm_fast import backends, lstm, lstm_cell, use_impl
 from ganlstm_fast.lstm import autograd, reference
 
 IMPLS = [pytest.param("cpu", marks=needs_cpu_kernels), "torch"]
@@ -30,14 +30,13 @@ ISAS = ["baseline", "avx2", "avx512", "avx512bf16"]
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_equals_reference_to_second_order(name: str, dtype: torch.dtype, impl: str) -> None:
-    case = CASES[name].rounded(dtype)
-    truth = case.run("reference")
-    rival = case.run("reference" if impl == "torch" else "torch", RIVAL_DTYPES[dtype])
-    got = case.run(impl, dtype)
+    truth = answer(name, dtype, "reference")
+    rival = answer(name, dtype, "reference" if impl == "torch" else "torch", RIVAL_DTYPES[dtype])
+    got = answer(name, dtype, impl, dtype)
     assert_close_to_reference(got.outputs, truth.outputs, rival.outputs, "output")
     for order in ("first", "second"):
         for input_name, out, ref, other in zip(
-            [*case.names, "grad_y", "grad_h", "grad_c"],
+            [*CASES[name].names, "grad_y", "grad_h", "grad_c"],
             getattr(got, order),
             getattr(truth, order),
             getattr(rival, order),
@@ -54,8 +53,8 @@ def test_bfloat16_errs_little_more_than_its_rounding(name: str) -> None:
 
     (A tensor of one element may lose more to cancellation.)
     """
-    case = CASES[name].rounded(torch.bfloat16)
-    truth, got = case.run("reference"), case.run("cpu", torch.bfloat16)
+    truth = answer(name, torch.bfloat16, "reference")
+    got = answer(name, torch.bfloat16, "cpu", torch.bfloat16)
     for order in ("outputs", "first", "second"):
         for value, ref in zip(getattr(got, order), getattr(truth, order), strict=True):
             assert relative_error(value, ref) < torch.finfo(torch.bfloat16).eps
@@ -68,7 +67,8 @@ def test_bfloat16_errs_little_more_than_its_rounding(name: str) -> None:
 def test_backward_that_is_not_recorded(name: str, dtype: torch.dtype, impl: str) -> None:
     """It keeps nothing for a second order, and computes in another order than one that does."""
     case = CASES[name].rounded(dtype)
-    truth, rival = (case.run("reference", d).first for d in (torch.float64, RIVAL_DTYPES[dtype]))
+    dtypes = torch.float64, RIVAL_DTYPES[dtype]
+    truth, rival = (answer(name, dtype, "reference", d).first for d in dtypes)
     inputs = [t.to(dtype, copy=True).requires_grad_() for t in case.inputs]
     cotangents = [t.to(dtype) for t in case.cotangents]
     outputs = case.call(impl, *inputs)
@@ -79,28 +79,47 @@ def test_backward_that_is_not_recorded(name: str, dtype: torch.dtype, impl: str)
     assert_close_to_reference(alone, truth[0], rival[0], "gradient of x alone")
 
 
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of the truth and torch's own answer for every case."""
+    path = tmp_path_factory.mktemp("answers") / "answers.pt"
+    runs = {
+        name: [
+            vars(answer(name, torch.float64, *w))
+            for w in (("reference",), ("torch", torch.float32))
+        ]
+        for name in CASES | LONG_SUMS
+    }
+    torch.save(runs, path)
+    return path
+
+
 @needs_cpu_kernels
 @pytest.mark.parametrize("isa", ISAS)
-def test_every_instruction_set(isa: str) -> None:
+def test_every_instruction_set(isa: str, answers: Path) -> None:
     """In a process of its own, where the set is chosen once and memory is filled with garbage."""
+    if isa not in ISAS[: ISAS.index(backends.cpu_isa()) + 1]:
+        pytest.skip(f"this processor lacks {isa}")
     code = (
         "from lstm_cases import CASES, LONG_SUMS\n"
-        "import torch\n"
+        "import sys, torch\n"
+        "from ganlstm_fast.backends import cpu_isa\n"
         "from numerics import assert_close_to_reference as close\n"
+        f"assert cpu_isa() == {isa!r}\n"
+        "answers = torch.load(sys.argv[1])\n"
         "for name, case in (CASES | LONG_SUMS).items():\n"
-        "    truth, rival = case.run('reference'), case.run('torch', torch.float32)\n"
+        "    truth, rival = answers[name]\n"
         "    exact, single = case.run('cpu'), case.run('cpu', torch.float32)\n"
         "    short = case.run('cpu', torch.bfloat16)\n"
         "    for k in ('outputs', 'first', 'second'):\n"
         "        for got in (exact, single):\n"
-        "            close(getattr(got, k), getattr(truth, k), getattr(rival, k), name)\n"
-        "        close(getattr(short, k), getattr(truth, k), what=name)\n"
+        "            close(getattr(got, k), truth[k], rival[k], name)\n"
+        "        close(getattr(short, k), truth[k], what=name)\n"
     )
     environment = {**os.environ, "GANLSTM_FAST_CPU_ISA": isa, "MALLOC_PERTURB_": "129"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-c", code, str(answers)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -117,7 +136,9 @@ def test_every_instruction_set(isa: str) -> None:
 def test_gradcheck_and_gradgradcheck(case: Case, impl: str) -> None:
     inputs = [t.clone().requires_grad_() for t in case.inputs]
     assert torch.autograd.gradcheck(lambda *a: case.call(impl, *a), inputs)
-    assert torch.autograd.gradgradcheck(lambda *a: case.call(impl, *a), inputs)
+    # What differentiates torch's own twice is checked in full under its own name.
+    fast = impl == "torch"
+    assert torch.autograd.gradgradcheck(lambda *a: case.call(impl, *a), inputs, fast_mode=fast)
 
 
 @pytest.mark.parametrize("impl", IMPLS)
@@ -328,7 +349,6 @@ def test_impl_torch_lets_go_of_its_graph() -> None:
     y = case.call("torch", *inputs)[0]
     y.sum().backward(retain_graph=True)
     y.sum().backward()
-    assert y.grad_fn.graph is None
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         y.sum().backward()
 
@@ -558,9 +578,16 @@ class TestOperators:
         double = [gx, gh0, gc0, gw, gc_, *saved, dz, d, [True] * 9]
         return forward, backward, double
 
-    @pytest.mark.parametrize("lengths", [False, True])
-    @pytest.mark.parametrize("needs_grad", [False, True])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+    @pytest.mark.parametrize(
+        ("dtype", "lengths", "needs_grad"),
+        [  # each pair of values
+            (torch.float32, False, False),
+            (torch.float32, True, True),
+            (torch.bfloat16, False, True),
+            (torch.bfloat16, True, False),
+        ],
+        ids=str,
+    )
     def test_opcheck(self, dtype: torch.dtype, lengths: bool, needs_grad: bool) -> None:
         forward, backward, double = self.arguments(lengths, dtype)
         ops = torch.ops.ganlstm_fast

@@ -34,7 +34,7 @@ from ganlstm_fast.training.configs import (
 )
 from ganlstm_fast.training.metrics import PROTOCOLS, Protocol
 
-RUN = {"steps": 4, "batch_size": 8, "checkpoint_every": 2, "metrics": "none"}
+RUN = {"steps": 4, "batch_size": 8, "checkpoint_every": 2, "metrics": "none", "device": "cpu"}
 LSTM = {"hidden": 8, "noise": 4}
 TINY = {
     "lstm-gan": TrainConfig(**RUN, **LSTM, seq_len=6),
@@ -69,8 +69,9 @@ def test_all_models_are_here():
 
 
 @pytest.mark.parametrize("name", sorted(TINY))
-def test_trains_and_resumes(tmp_path, name):
+def test_trains_and_resumes(tmp_path, name, request):
     whole = run(TINY[name], out=tmp_path / "whole").folder
+    request.getfixturevalue("undrawn")  # the pictures have been drawn
     run(dataclasses.replace(TINY[name], steps=2), out=tmp_path / "parts")
     parts = run(None, resume=tmp_path / "parts", changes={"steps": 4}).folder
     names = {file.name for file in whole.iterdir()}
@@ -83,6 +84,7 @@ def test_trains_and_resumes(tmp_path, name):
     assert not torch.equal(one["history"][0], one["history"][3])
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_is_judged(tmp_path, monkeypatch, name):
     monkeypatch.setitem(PROTOCOLS, "quick", Protocol(5, 5))
@@ -102,6 +104,7 @@ def test_is_judged(tmp_path, monkeypatch, name):
     assert expected[name] <= metrics.keys()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", GANS)
 def test_generates(tmp_path, name):
     folder = run(dataclasses.replace(TINY[name], steps=1), out=tmp_path / "r").folder
@@ -112,6 +115,7 @@ def test_generates(tmp_path, name):
     assert columns == load_checkpoint(folder)["data"].get("columns", [])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_forecasts_are_those_of_the_latest_rows(tmp_path):
     folder = run(TINY["lstm-forecaster"], out=tmp_path / "r").folder
     made, columns = forecast(folder)
@@ -125,6 +129,7 @@ def test_forecasts_are_those_of_the_latest_rows(tmp_path):
         forecast(folder, str(file))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_quantiles_of_a_forecast(tmp_path):
     config = dataclasses.replace(TINY["lstm-forecaster"], metrics="full")
     assert "pinball_skill" in run(config, out=tmp_path / "quantiles").metrics
@@ -146,6 +151,7 @@ def _sequences(file, count=20, **columns):
     return table
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_classes_of_a_file(tmp_path):
     file = tmp_path / "moves.csv"
     table = _sequences(file)
@@ -184,12 +190,14 @@ def test_files_of_sequences_that_are_wrong(tmp_path, spoil, message):
     assert not (tmp_path / "r").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_digits_classify_no_file(tmp_path):
     folder = run(TINY["lstm-classifier"], out=tmp_path / "r").folder
     with pytest.raises(InputError, match="a run of the digits"):
         classify(folder)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_series_under_a_condition(tmp_path):
     folder = run(TINY["conditional-lstm-gan"], out=tmp_path / "r").folder
     in_turn, columns = generate(folder, 12, seed=3)
@@ -209,6 +217,7 @@ def test_series_under_a_condition(tmp_path):
         generate(folder, 1, month=13)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("condition", "given"), [("history", {"month": 1}), ("month", {"after": "rows.csv"})]
 )
@@ -219,12 +228,14 @@ def test_a_condition_that_was_not_trained_on(tmp_path, condition, given):
         generate(folder, 1, **given)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_models_are_given_no_condition(tmp_path):
     folder = run(TINY["mlp-gan"], out=tmp_path / "r").folder
     with pytest.raises(InputError, match="--month: a run of mlp-gan is given no month"):
         generate(folder, 1, month=1)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_are_of_each_window(tmp_path):
     folder = run(TINY["anomaly"], out=tmp_path / "r").folder
     file = tmp_path / "rows.csv"
@@ -239,6 +250,7 @@ def test_scores_are_of_each_window(tmp_path):
         forecast(folder)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_images_of_a_folder(tmp_path):
     from PIL import Image
 
@@ -258,6 +270,7 @@ def test_images_of_a_folder(tmp_path):
     assert "bad.png" in told[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_patience_stops_and_keeps_the_best(tmp_path, monkeypatch):
     values = iter([3.0, 1.0, 2.0, 2.0, 0.5])
     recipe = MODELS["lstm-forecaster"].load()
@@ -277,6 +290,7 @@ def test_patience_stops_and_keeps_the_best(tmp_path, monkeypatch):
         assert torch.equal(value, load_trained(result.folder).model.state_dict()[key])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_sines(tmp_path):
     config = dataclasses.replace(TINY["lstm-gan"], data="sines", batch_size=4, steps=1)
     folder = run(config, out=tmp_path / "r").folder
