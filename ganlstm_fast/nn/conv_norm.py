@@ -8,15 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganlstm_fast.nn.computed_weight import computed_from, usable
 from ganlstm_fast.spectral_norm import _without_autocast, check_options
 from ganlstm_fast.spectral_norm import conv as conv_ops
 
-__all__ = ["ConvSpectralNorm"]
+__all__ = ["OperatorSpectralNorm"]
 
 _INITIAL_ITERATIONS = 15
 
 
-class ConvSpectralNorm(nn.Module):
+# Its name has no "Conv" in it: DCGAN's weights_init takes every module whose has for a convolution.
+class OperatorSpectralNorm(nn.Module):
     """The parametrization ``weight -> weight / sigma``, sigma being the norm of the convolution.
 
     Buffers ``_conv_u`` (out_channels, *output_size) and ``_conv_v`` (in_channels, *input_size), in
@@ -52,17 +54,27 @@ class ConvSpectralNorm(nn.Module):
         self.register_buffer("_conv_v", v.to(weight.dtype))
 
     def forward(self, weight: Tensor) -> Tensor:
+        normalized = self._normalize(weight, self.n_power_iterations, self.training)
+        return computed_from(weight, self, normalized)
+
+    def start_again(self, weight: Tensor) -> None:
+        """Iterate as often as at first, after ``weight`` was written to."""
+        for vector in (self._conv_u, self._conv_v):
+            vector.copy_(usable(vector))
+        self._normalize(weight, _INITIAL_ITERATIONS, True)
+
+    def _normalize(self, weight: Tensor, n_power_iterations: int, training: bool) -> Tensor:
         with _without_autocast(weight.device.type):
             normalized, u, v = conv_ops.spectral_normalize(
                 weight,
                 self._conv_u,
                 self._conv_v,
                 self.conv,
-                n_power_iterations=self.n_power_iterations,
+                n_power_iterations=n_power_iterations,
                 eps=self.eps,
-                training=self.training,
+                training=training,
             )
-        if self.training:
+        if training:
             # In place, as SpectralNorm does, and for the same reasons.
             with torch.no_grad():
                 self._conv_u.copy_(u)

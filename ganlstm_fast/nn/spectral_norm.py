@@ -7,7 +7,7 @@ same numbers from the same ``u`` and ``v``.
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -15,7 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ganlstm_fast.nn.conv_norm import ConvSpectralNorm
+from ganlstm_fast.nn.computed_weight import computed_from, usable
+from ganlstm_fast.nn.conv_norm import OperatorSpectralNorm
+from ganlstm_fast.nn.drop_in import NotQuantized, with_arguments_of
+from ganlstm_fast.nn.pickling import make_picklable
 from ganlstm_fast.spectral_norm import check_options, normalize_and_update, reference
 from ganlstm_fast.validation import describe
 
@@ -71,20 +74,25 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         if weight.dim() == 1:
-            return reference.normalize_vector(weight, self.eps)
-        if self._shared is not None:
-            shared = self._shared.get(self, weight)
-            if shared is not None:
-                return shared
-        (normalized,) = normalize_and_update(
-            (weight,),
-            (self._u,),
-            (self._v,),
-            (self.dim,),
-            self.n_power_iterations,
-            self.eps,
-            self.training,
-        )
+            normalized = reference.normalize_vector(weight, self.eps)
+        else:
+            normalized = None if self._shared is None else self._shared.get(self, weight)
+            if normalized is None:
+                normalized = self._normalize(weight, self.n_power_iterations, self.training)
+        return computed_from(weight, self, normalized)
+
+    def start_again(self, weight: Tensor) -> None:
+        """Iterate as often as at first, after ``weight`` was written to."""
+        if weight.dim() == 1:
+            return
+        for vector in (self._u, self._v):
+            vector.copy_(usable(vector))
+        self._normalize(weight, _INITIAL_ITERATIONS, True)
+
+    def _normalize(self, weight: Tensor, n_power_iterations: int, training: bool) -> Tensor:
+        vectors = (self._u,), (self._v,)
+        options = (n_power_iterations, self.eps, training)
+        (normalized,) = normalize_and_update((weight,), *vectors, (self.dim,), *options)
         return normalized
 
     def __getstate__(self) -> dict[str, Any]:
@@ -142,7 +150,7 @@ def _find(module: nn.Module, name: str) -> int | None:
     if not parametrize.is_parametrized(module, name):
         return None
     chain = module.parametrizations[name]
-    ours = (SpectralNorm, ConvSpectralNorm)
+    ours = (SpectralNorm, OperatorSpectralNorm)
     return next((i for i, item in enumerate(chain) if isinstance(item, ours)), None)
 
 
@@ -162,7 +170,9 @@ def spectral_norm(
     ``n_power_iterations`` of ``u = normalize(W v)``, ``v = normalize(W^T u)`` and stores both; in
     eval mode they stay (Miyato et al., 2018). :func:`ganlstm_fast.spectral_norm_step` and
     :func:`torch.nn.utils.parametrize.cached` make the accesses of a block share one iteration.
-    The weight with a gradient is ``module.parametrizations.<name>.original``: initialise that one.
+    The parameter is ``module.parametrizations.<name>.original``. What is written to
+    ``module.<name>`` in place or to its ``.data`` goes to the parameter, so that initialisers and
+    ``module.reset_parameters()`` work as without a spectral norm; 15 iterations follow at once.
     Differentiable twice; where no kernel runs, to any order.
 
     Several forwards before one backward, ``retain_graph=True``, an optimiser step between forward
@@ -226,8 +236,10 @@ def spectral_norm(
             raise ValueError(f"name: expected 'weight' with norm='conv', got {name!r}")
         if dim is not None:
             raise ValueError(f"dim: expected None with norm='conv', got {dim!r}")
-        conv = ConvSpectralNorm(module, input_size, n_power_iterations, eps)
-        return parametrize.register_parametrization(module, name, conv)
+        conv = OperatorSpectralNorm(module, input_size, n_power_iterations, eps)
+        parametrize.register_parametrization(module, name, conv)
+        make_picklable(module)
+        return module
     if norm != "matrix":
         raise ValueError(f"norm: expected 'matrix' or 'conv', got {norm!r}")
     if input_size is not None:
@@ -237,6 +249,7 @@ def spectral_norm(
     parametrization = SpectralNorm(weight, n_power_iterations, dim, eps)
     parametrize.register_parametrization(module, name, parametrization)
     module.register_load_state_dict_pre_hook(partial(_translate_state, name))
+    make_picklable(module)
     return module
 
 
@@ -271,6 +284,22 @@ class _SpectralNormLayer:
     Takes the arguments of torch's layer, and ``n_power_iterations``, ``eps`` and, for convolutions,
     ``norm`` and ``input_size`` by keyword.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if _SpectralNormLayer not in cls.__bases__:
+            return  # a user's own layer
+        torchs, init = cls.__bases__[1], cls.__init__
+
+        @with_arguments_of(torchs.__init__)
+        @wraps(init)
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+            init(self, *args, **kwargs)
+
+        cls.__init__ = __init__
+        # torch quantizes no parametrized layer.
+        first = "ganlstm_fast.remove_spectral_norm(layer), then "
+        cls.qconfig = NotQuantized(f"nn.{torchs.__name__}", first)
 
     def __init__(
         self,

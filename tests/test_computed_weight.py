@@ -1,0 +1,244 @@
+"""What is written to a weight under a spectral norm reaches the parameter."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils import spectral_norm as old_spectral_norm
+
+import ganlstm_fast as gf
+
+F64 = torch.float64
+
+
+def _original(layer: nn.Module) -> Tensor:
+    return layer.parametrizations.weight.original
+
+
+def _largest_singular_value(layer: nn.Module) -> float:
+    dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
+    return float(torch.linalg.matrix_norm(layer.weight.detach().movedim(dim, 0).flatten(1), 2))
+
+
+LAYERS: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: gf.SNLinear(6, 5, dtype=F64),
+    "conv": lambda: gf.SNConv2d(2, 4, 3, dtype=F64),
+    "transposed": lambda: gf.SNConvTranspose2d(2, 4, 3, dtype=F64),
+    "embedding": lambda: gf.SNEmbedding(7, 3, padding_idx=2, dtype=F64),
+    "bilinear": lambda: gf.spectral_norm(nn.Bilinear(2, 3, 4, dtype=F64)),
+}
+TORCHS = {
+    "linear": lambda: nn.Linear(6, 5, dtype=F64),
+    "conv": lambda: nn.Conv2d(2, 4, 3, dtype=F64),
+    "transposed": lambda: nn.ConvTranspose2d(2, 4, 3, dtype=F64),
+    "embedding": lambda: nn.Embedding(7, 3, padding_idx=2, dtype=F64),
+    "bilinear": lambda: nn.Bilinear(2, 3, 4, dtype=F64),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_reset_parameters_draws_what_torchs_layer_draws(name: str) -> None:
+    layer, torchs = LAYERS[name](), TORCHS[name]()
+    for module in (layer, torchs):
+        torch.manual_seed(5)
+        module.reset_parameters()
+    assert torch.equal(_original(layer), torchs.weight)
+    if getattr(torchs, "bias", None) is not None:
+        assert torch.equal(layer.bias, torchs.bias)
+    if name == "embedding":
+        assert not _original(layer)[2].any()
+    # sigma belongs to the new weight at once, as after construction.
+    assert 0.9 < _largest_singular_value(layer.eval()) < 1.1
+
+
+def _fill_views(w: Tensor) -> None:
+    w[0] = 3.0
+    w[1].fill_(4.0)
+    w.data.view(-1)[-1:].zero_()
+    w.T[1, 2:3].fill_(9.0)
+
+
+WRITES: dict[str, Callable[[Tensor], object]] = {
+    "init": lambda w: nn.init.xavier_uniform_(w, 2.0),
+    "init of data": lambda w: nn.init.normal_(w.data, 0.0, 0.02),
+    "init of detach": lambda w: nn.init.kaiming_normal_(w.detach()),
+    "orthogonal": nn.init.orthogonal_,
+    "truncated": nn.init.trunc_normal_,
+    "constant": lambda w: nn.init.constant_(w.data, 0.5),
+    "dirac": lambda w: nn.init.dirac_(w.view(5, 3, 2)),
+    "copy": lambda w: w.copy_(torch.arange(30.0).view(5, 6)),
+    "clamp": lambda w: w.data.clamp_(-0.01, 0.01),
+    "scaled": lambda w: w.mul_(0.5).add_(1.0),
+    "masked": lambda w: w.masked_fill_(torch.eye(5, 6, dtype=torch.bool), 0.0),
+    "views": _fill_views,
+    "data replaced": lambda w: setattr(w, "data", torch.ones(5, 6, dtype=F64)),
+}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_does_what_it_does_to_a_parameter(write: str) -> None:
+    layer = gf.SNLinear(6, 5, dtype=F64)
+    plain = nn.Parameter(_original(layer).detach().clone())
+    for weight in (plain, layer.weight):
+        torch.manual_seed(2)
+        with torch.no_grad():
+            WRITES[write](weight)
+    assert torch.equal(_original(layer), plain)
+    assert _original(layer).requires_grad
+    assert 0.8 < _largest_singular_value(layer.eval()) < 1.2
+
+
+def test_a_held_weight_shows_what_was_written() -> None:
+    """nn.init.trunc_normal_ looks for values out of range in what it has just drawn."""
+    layer = gf.SNLinear(6, 5, dtype=F64).eval()
+    held = layer.weight
+    view = held.data[1:]
+    with torch.no_grad():
+        nn.init.normal_(held, std=3.0)
+    assert torch.equal(held, _original(layer))
+    assert torch.equal(view, _original(layer)[1:])
+    assert not torch.equal(layer.weight, held)
+
+
+def test_reading_is_of_the_normalised_weight() -> None:
+    layer = gf.SNLinear(6, 5, dtype=F64).eval()
+    with torch.no_grad():
+        layer.weight.mul_(100.0)
+    for read in (layer.weight, layer.weight.data, layer.weight.detach().clone(), layer.weight * 1):
+        assert float(torch.linalg.matrix_norm(read.detach(), 2)) == pytest.approx(1.0, abs=0.1)
+    layer.weight *= 3.0
+    assert float(torch.linalg.matrix_norm(_original(layer).detach(), 2)) == pytest.approx(
+        3, abs=0.3
+    )
+
+
+def test_copies_and_files_of_a_weight_hold_plain_tensors() -> None:
+    layer = gf.SNLinear(6, 5)
+    with torch.no_grad():
+        weight = layer.weight
+    assert type(copy.deepcopy(weight)) is Tensor
+    file = io.BytesIO()
+    torch.save({"weight": layer.weight.detach()}, file)
+    file.seek(0)
+    assert type(torch.load(file, weights_only=True)["weight"]) is Tensor
+
+
+def test_a_write_with_a_graph_raises_as_for_a_parameter() -> None:
+    layer = gf.SNLinear(6, 5)
+    before = _original(layer).detach().clone()
+    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
+        layer.weight.mul_(2.0)
+    assert torch.equal(_original(layer), before)
+
+
+def test_a_write_between_forward_and_backward_is_told_or_harmless() -> None:
+    """The backward either has the gradients of the forward's weight or raises."""
+    layer = gf.SNLinear(6, 5, dtype=F64)
+    x = torch.randn(3, 6, dtype=F64, requires_grad=True)
+    frozen = copy.deepcopy(layer)
+    (expected,) = torch.autograd.grad(frozen(x).square().sum(), x)
+    loss = layer(x).square().sum()
+    with torch.no_grad():
+        layer.weight.normal_()
+    (grad,) = torch.autograd.grad(loss, x)
+    torch.testing.assert_close(grad, expected)
+
+    held = layer.weight
+    loss = nn.functional.linear(x, held).square().sum()
+    with torch.no_grad():
+        held.normal_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("block", ["spectral_norm_step", "cached"])
+def test_within_a_block_that_shares_weights(block: str) -> None:
+    layer = gf.SNLinear(6, 5, dtype=F64)
+    x = torch.randn(3, 6, dtype=F64)
+    with gf.spectral_norm_step(layer) if block == "spectral_norm_step" else parametrize.cached():
+        layer(x)
+        with torch.no_grad():
+            layer.weight.copy_(torch.eye(5, 6, dtype=F64) * 4)
+        torch.testing.assert_close(layer(x), x[:, :5] + layer.bias)
+
+
+def test_norm_of_the_operator() -> None:
+    """Its module's name is not taken for a convolution's either (DCGAN's weights_init)."""
+    layer = gf.SNConv2d(2, 4, 3, padding=1, norm="conv", input_size=(6, 6), dtype=F64)
+    layer.apply(_weights_init)
+    assert _original(layer).std() < 0.05
+    x = torch.randn(1, 2, 6, 6, dtype=F64)
+    matrix = torch.func.jacrev(layer.eval())(x).reshape(4 * 36, 2 * 36)
+    assert 0.7 < float(torch.linalg.matrix_norm(matrix.detach(), 2)) < 1.3
+
+
+def _weights_init(module: nn.Module) -> None:
+    """As in PyTorch's DCGAN example."""
+    name = type(module).__name__
+    if name.find("Conv") != -1:
+        nn.init.normal_(module.weight.data, 0.0, 0.02)
+    elif name.find("BatchNorm") != -1:
+        nn.init.normal_(module.weight.data, 1.0, 0.02)
+        nn.init.constant_(module.bias.data, 0)
+
+
+@pytest.mark.parametrize("norm", ["layer", "older, converted", "newer, converted"])
+def test_weights_init_of_dcgan(norm: str) -> None:
+    """The parameters become those of the same model without a spectral norm."""
+
+    def conv(*args: int) -> nn.Module:
+        if norm == "layer":
+            return gf.SNConv2d(*args)
+        if norm.startswith("older"):
+            return old_spectral_norm(nn.Conv2d(*args))
+        return nn.utils.parametrizations.spectral_norm(nn.Conv2d(*args))
+
+    critic = nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4), conv(4, 5, 3))
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3))
+    gf.accelerate(critic)
+    for model in (critic, plain):
+        torch.manual_seed(0)
+        model.apply(_weights_init)
+    for index in (0, 2):
+        assert torch.equal(_original(critic[index]), plain[index].weight)
+
+
+class MimicrysBlock(nn.Module):
+    """Initialises through .data in its constructor, as torch_mimicry's networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l1 = gf.SNLinear(6, 5)
+        nn.init.xavier_uniform_(self.l1.weight.data, 4.0)
+
+
+def test_initialisation_in_a_constructor() -> None:
+    assert _original(MimicrysBlock().l1).abs().max() > 1.0
+
+
+@pytest.mark.parametrize("cls", [gf.SNLinear, gf.SNConv1d], ids=lambda c: c.__name__)
+def test_skip_init_then_initialisation(cls: type[nn.Module]) -> None:
+    arguments = (3, 4) if cls is gf.SNLinear else (3, 4, 2)
+    layer = nn.utils.skip_init(cls, *arguments, dtype=F64)
+    for name, buffer in layer.named_buffers():
+        # Whatever was in that memory.
+        buffer.fill_(float("nan") if name.endswith("_u") else 0.0)
+    layer.reset_parameters()
+    assert 0.9 < _largest_singular_value(layer.eval()) < 1.1
+
+
+def test_a_compiled_model_reads_plain_tensors() -> None:
+    layer = gf.SNLinear(6, 5).eval()
+    x = torch.randn(2, 6)
+    expected = layer(x)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), expected)
+    with torch.no_grad():
+        layer.weight.mul_(-1.0)
+    torch.testing.assert_close(compiled(x), layer(x))
