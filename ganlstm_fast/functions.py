@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 import torch
@@ -78,3 +78,33 @@ def wanted_inputs(ctx: Any, tensors: Sequence[bool], first_weight: int) -> list[
             if index >= first_weight:
                 break
     return needs
+
+
+def refuse_unless_linear(
+    ctx: Any, tensors: Sequence[bool], linear: Container[int], message: str
+) -> list[bool]:
+    """Which gradients a third derivative wants, if only of the inputs that enter linearly.
+
+    A double backward is ``J(z)^T v``, where ``J = [A | H]`` is the Jacobian of the backward
+    ``A(z) grad`` with respect to ``grad`` and ``z``. For ``v`` its gradient is ``J w = A w_grad +
+    H w_z``: one more backward and, as the Hessian ``H`` is symmetric, one more double backward.
+    ``torch.autograd.functional.hvp`` asks for no other.
+
+    Args:
+        tensors: as for :func:`wanted_inputs`.
+        linear: the indices of ``v``.
+
+    Raises:
+        RuntimeError: ``message``; another input's gradient is wanted, which is of third order.
+    """
+    needs = wanted_inputs(ctx, tensors, len(tensors))
+    if any(need and index not in linear for index, need in enumerate(needs)):
+        raise RuntimeError(message)
+    return needs
+
+
+def added(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """The sum, where None is zero."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first + second

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlstm_fast.functions import Function, records, wanted_inputs
+from ganlstm_fast.functions import (
+    Function,
+    added,
+    are_tensors,
+    records,
+    refuse_unless_linear,
+    wanted_inputs,
+)
 from ganlstm_fast.gradient_penalty import triton_ops  # noqa: F401  (defines operators)
 from ganlstm_fast.operators import Operators, register
 
@@ -185,11 +192,30 @@ class PenaltyDoubleBackwardFunction(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
+        ctx.kernels, ctx.center, ctx.one_sided, _, norms, grad_value, *tensors = inputs
+        ctx.are_tensors = are_tensors(inputs)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(norms, grad_value, *tensors[len(tensors) // 2 :])
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor | None) -> None:
-        raise RuntimeError(THIRD_ORDER)
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        norms, grad_value, *grads = ctx.saved_tensors
+        count = len(grads)
+        linear = range(6, 6 + count)
+        needs = refuse_unless_linear(ctx, ctx.are_tensors, linear, THIRD_ORDER)[6 : 6 + count]
+        w_value, *w_grads = cotangents
+        found: Sequence[Tensor | None] = [None] * count
+        options = (ctx.kernels, ctx.center, ctx.one_sided)
+        if w_value is not None:
+            found = PenaltyBackwardFunction.apply(*options, norms, w_value, *grads)
+        if any(w is not None for w in w_grads):
+            w_grads = [dense_like(w, g) for w, g in zip(w_grads, grads, strict=True)]
+            outputs = PenaltyDoubleBackwardFunction.apply(
+                *options, [False, True], norms, grad_value, *w_grads, *grads
+            )
+            found = [added(a, b) for a, b in zip(found, outputs[1:], strict=True)]
+        found = [f if need else None for f, need in zip(found, needs, strict=True)]
+        return *(None,) * 6, *found, *(None,) * count
 
 
 def _penalty(

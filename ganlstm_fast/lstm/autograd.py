@@ -1,8 +1,9 @@
 """The autograd Functions of the LSTM: three orders, the last of which raises.
 
 ``LSTMFunction`` differentiates once through ``LSTMBackwardFunction`` when the backward is itself
-recorded (``create_graph=True``), that one through ``LSTMDoubleBackwardFunction``, and that one not
-at all: its backward raises. ``torch.autograd.function.once_differentiable`` would not do, since a
+recorded (``create_graph=True``), that one through ``LSTMDoubleBackwardFunction``, and that one only
+for the cotangents that it is linear in, as ``torch.autograd.functional.hvp`` does; for anything
+else its backward raises. ``torch.autograd.function.once_differentiable`` would not do, since a
 sum of a third-order term and an ordinary one backpropagates through it with the former silently
 missing.
 
@@ -23,7 +24,15 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast import backends
-from ganlstm_fast.functions import Function, are_tensors, contiguous, records, wanted_inputs
+from ganlstm_fast.functions import (
+    Function,
+    added,
+    are_tensors,
+    contiguous,
+    records,
+    refuse_unless_linear,
+    wanted_inputs,
+)
 from ganlstm_fast.lstm import gpu
 
 _ops = torch.ops.ganlstm_fast
@@ -212,7 +221,12 @@ class LSTMBackwardFunction(Function):
 
 
 class LSTMDoubleBackwardFunction(Function):
-    """Second-order gradients as a node of the graph, so that a third order meets an error."""
+    """Second-order gradients as a node of the graph, so that a third order meets an error.
+
+    (v_x, v_h0, v_c0, grad_c, x, h0, c0, lengths, y, gates, c, dz, d, wanted, impl, count,
+    *v_weights, *weights, *unread) -> the gradients of grad_y, grad_h_T, grad_c_T, x, h0, c0,
+    *weights. ``unread`` are what dz and d stand for.
+    """
 
     @staticmethod
     def forward(*inputs: Any) -> tuple[Tensor, ...]:
@@ -223,11 +237,39 @@ class LSTMDoubleBackwardFunction(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
+        _, ctx.impl, count = inputs[13:16]
+        ctx.set_materialize_grads(False)
+        ctx.are_tensors = are_tensors(inputs)
+        ctx.save_for_backward(*inputs[3:13], *inputs[16 + count : 16 + 2 * count])
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor | None) -> None:
-        raise RuntimeError(THIRD_ORDER)
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights = ctx.saved_tensors
+        count = len(weights)
+        linear = (0, 1, 2, *range(16, 16 + count))
+        needs = refuse_unless_linear(ctx, ctx.are_tensors, linear, THIRD_ORDER)
+        w_grads, w_inputs = (
+            [contiguous(w) for w in part] for part in (cotangents[:3], cotangents[3:])
+        )
+        needs = [needs[index] for index in linear]
+        found: list[Tensor | None] = [None] * len(needs)
+        wanted = [*needs[:3], *_grouped(needs[3:], count // h0.size(0))]
+        if any(w is not None for w in w_grads):
+            grad_x, grad_h0, grad_c0, _, _, *grad_weights = LSTMBackwardFunction.apply(
+                *(*w_grads, x, h0, c0, lengths, y, gates, c, wanted, ctx.impl, *weights)
+            )
+            found = _flat([grad_x, grad_h0, grad_c0, *grad_weights], needs)
+        if any(w is not None for w in w_inputs):
+            v_x, v_h0, v_c0, *v_weights = w_inputs
+            arguments = (grad_c, x, h0, c0, lengths, y, gates, c, dz, d)
+            outputs = LSTMDoubleBackwardFunction.apply(
+                *(v_x, v_h0, v_c0, *arguments, [False] * 3 + wanted, ctx.impl, count),
+                *(*v_weights, *weights),
+            )
+            second = _flat(outputs[3:], needs)
+            found = [added(a, b) for a, b in zip(found, second, strict=True)]
+        unread = len(ctx.are_tensors) - 16 - count
+        return *found[:3], *(None,) * 13, *found[3:], *(None,) * unread
 
 
 def _double_backward(

@@ -18,7 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ganlstm_fast.functions import Function, contiguous, records, wanted_inputs
+from ganlstm_fast.functions import (
+    Function,
+    added,
+    are_tensors,
+    contiguous,
+    records,
+    refuse_unless_linear,
+    wanted_inputs,
+)
 from ganlstm_fast.operators import Operators, register
 from ganlstm_fast.spectral_norm import triton_ops  # noqa: F401  (defines operators)
 
@@ -198,11 +206,37 @@ class SpectralNormDoubleBackwardFunction(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        pass
+        ctx.kernels, ctx.dims, ctx.eps, _, saved, *tensors = inputs
+        count = len(saved) - 2
+        ctx.weights = tensors[2 * count :]
+        ctx.are_tensors = are_tensors(inputs)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors[count : 2 * count], *saved)
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor | None) -> None:
-        raise RuntimeError(THIRD_ORDER)
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        count = len(ctx.weights)
+        grads, saved = ctx.saved_tensors[:count], list(ctx.saved_tensors[count:])
+        linear = range(5, 5 + count)
+        needs = refuse_unless_linear(ctx, ctx.are_tensors, linear, THIRD_ORDER)[5 : 5 + count]
+        w_grads, w_weights = (
+            [contiguous(w) for w in part] for part in (cotangents[:count], cotangents[count:])
+        )
+        found: list[Tensor | None] = [None] * count
+        options = (ctx.kernels, ctx.dims, ctx.eps)
+        if any(w is not None for w in w_grads):
+            outputs = SpectralNormBackwardFunction.apply(
+                *options, saved[:-1], *w_grads, *ctx.weights
+            )
+            found = _present(outputs[:-1])
+        if any(w is not None for w in w_weights):
+            outputs = SpectralNormDoubleBackwardFunction.apply(
+                *options, [False, True], saved, *w_weights, *grads, *ctx.weights
+            )
+            second = _present(outputs[count:])
+            found = [added(a, b) for a, b in zip(found, second, strict=True)]
+        found = [f if need else None for f, need in zip(found, needs, strict=True)]
+        return *(None,) * 5, *found, *(None,) * (2 * count)
 
 
 def spectral_norm_forward(
