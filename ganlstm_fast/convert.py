@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm as TorchSpectralNorm
+from torch.nn.utils.parametrizations import _WeightNorm
 from torch.nn.utils.spectral_norm import (
     SpectralNorm as OldSpectralNorm,
 )
@@ -26,9 +27,11 @@ from torch.nn.utils.spectral_norm import (
     SpectralNormLoadStateDictPreHook,
     SpectralNormStateDictHook,
 )
+from torch.nn.utils.weight_norm import WeightNorm as OldWeightNorm
 
 from ganlstm_fast import nn as layers
-from ganlstm_fast.nn.conv_norm import ConvSpectralNorm
+from ganlstm_fast.nn.conv_norm import OperatorSpectralNorm
+from ganlstm_fast.nn.pickling import make_picklable
 from ganlstm_fast.nn.spectral_norm import SpectralNorm, _translate_state
 from ganlstm_fast.spectral_norm import check_options
 from ganlstm_fast.validation import describe
@@ -48,6 +51,10 @@ _TO_TORCH: dict[type, type] = {
     layers.SNLinear: nn.Linear,
     layers.SNEmbedding: nn.Embedding,
 }
+
+_RECURRENT = {"LSTM", "LSTMCell", "GRU", "GRUCell", "RNN", "RNNCell"}
+# Buffers or parameters of mimicry's layers, and of the wrapper that SAGAN's PyTorch code spread.
+_SPECTRAL_NORMS_OF_OTHERS = {"sn_u", "weight_bar"}
 
 _SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
 
@@ -91,7 +98,9 @@ def accelerate(model: nn.Module) -> Report:
     parametrizations included), ``torch.nn.utils.parametrizations.spectral_norm`` and the older
     ``torch.nn.utils.spectral_norm``, on any module. Left alone, and reported: subclasses of
     ``nn.LSTM``, which may have a forward of their own, modules whose ``forward`` was replaced on
-    the instance, ``proj_size``, for which there is no kernel, and complex weights.
+    the instance, ``proj_size``, for which there is no kernel, complex weights, other recurrent
+    layers (GRU, RNN, quantized or scripted ones), weight norms, and spectral norms that are neither
+    of torch's.
 
     In place: modules, parameters and buffers stay the same objects, so that an optimiser, hooks,
     ``DistributedDataParallel`` and shared modules or weights go on; ``requires_grad``, training
@@ -121,6 +130,7 @@ def accelerate(model: nn.Module) -> Report:
         for weight, index, item in _parametrizations(module):
             if type(item) is TorchSpectralNorm:
                 report.append(_convert_new(name, module, weight, index))
+        report += _unknown(name, module)
         if isinstance(module, layers.FastLSTM) and parametrize.is_parametrized(module):
             # torch's had evaluated the weights in there.
             module._init_flat_weights()
@@ -144,7 +154,7 @@ def to_torch(model: nn.Module) -> Report:
     report = Report()
     for name, module in _modules(model):
         items = list(_parametrizations(module))
-        if any(isinstance(item, ConvSpectralNorm) for _, _, item in items):
+        if any(isinstance(item, OperatorSpectralNorm) for _, _, item in items):
             note = "torch has no norm of the operator; remove_spectral_norm first"
             report.append(Change(name, _title(module), None, note))
             continue
@@ -152,6 +162,7 @@ def to_torch(model: nn.Module) -> Report:
         for weight, _, item in items:
             if type(item) is SpectralNorm:
                 item.__class__ = TorchSpectralNorm
+                _set_class(module, parametrize.type_before_parametrizations(module))
                 _remove_hooks(module._load_state_dict_pre_hooks, partial(_is_ours, weight))
                 report.append(Change(name, _norm("ganlstm_fast", weight), _norm("torch", weight)))
     return report
@@ -203,11 +214,12 @@ def _set_class(module: nn.Module, base: type) -> None:
         module.__class__ = base
         return
     # parametrize has put a class of properties in between. A deepcopy shares it: so not that one
-    # is changed, but its body goes to a new one.
+    # is changed, but its body goes to a new one. make_picklable's method stays behind: files of
+    # torch's layers do not name this library.
     body = {
         key: value
         for key, value in vars(type(module)).items()
-        if key not in ("__dict__", "__weakref__", "__doc__")
+        if key not in ("__dict__", "__weakref__", "__doc__", "__reduce_ex__")
     }
     module.__class__ = type(f"Parametrized{base.__name__}", (base,), body)
 
@@ -232,6 +244,32 @@ def _accelerate_class(name: str, module: nn.Module) -> Iterator[Change]:
     if isinstance(module, layers.FastLSTM):
         module.recompute = False
     yield Change(name, before, _title(module))
+
+
+def _unknown(name: str, module: nn.Module) -> Iterator[Change]:
+    """Recurrent layers and normalisations of weights that there is nothing for."""
+
+    def left(what: str, note: str) -> Change:
+        return Change(name, what, None, note)
+
+    if isinstance(module, torch.jit.ScriptModule):  # which has no hooks and buffers to look at
+        if module.original_name in _RECURRENT:
+            yield left(f"a scripted {module.original_name}", "scripted code cannot be changed")
+        return
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+        if not isinstance(module, (nn.LSTM, nn.LSTMCell)):
+            yield left(_title(module), "there is no kernel for it, only for LSTM and LSTMCell")
+    elif type(module).__name__ in _RECURRENT and type(module).__module__.startswith("torch.ao."):
+        yield left(f"a quantized {type(module).__name__}", "there is no quantized kernel")
+    hooks = [
+        hook.name for hook in module._forward_pre_hooks.values() if type(hook) is OldWeightNorm
+    ]
+    items = [weight for weight, _, item in _parametrizations(module) if type(item) is _WeightNorm]
+    for weight in (*hooks, *items):
+        yield left(f"weight norm of {weight} (torch)", "there is no kernel for it; it goes on")
+    if _SPECTRAL_NORMS_OF_OTHERS.intersection((*module._buffers, *module._parameters)):
+        note = "neither of torch's; apply ganlstm_fast.spectral_norm to a plain layer instead"
+        yield left(f"spectral norm of {type(module).__name__}", note)
 
 
 def _class_to_torch(name: str, module: nn.Module) -> Iterator[Change]:
@@ -267,7 +305,7 @@ def _convert_new(name: str, module: nn.Module, weight: str, index: int) -> Chang
         return Change(name, before, None, str(error))
     item.__class__ = SpectralNorm
     _complete(item, iterations)
-    _load_other_states(module, weight)
+    _finish(module, weight)
     note = ""
     if isinstance(module, layers.FastLSTM):
         note = "an iteration a forward in training; torch's LSTM runs two to four"
@@ -315,13 +353,15 @@ def _convert_old(name: str, module: nn.Module, hook: OldSpectralNorm) -> Change:
     parametrize.register_parametrization(module, weight, norm, unsafe=True)
     chain = module.parametrizations[weight]
     chain.original, chain.unsafe = original, False
-    _load_other_states(module, weight)
+    _finish(module, weight)
     after = _norm("ganlstm_fast", weight)
     return Change(name, before, after, "iterations start with u, as in torch's parametrization")
 
 
-def _load_other_states(module: nn.Module, weight: str) -> None:
+def _finish(module: nn.Module, weight: str) -> None:
+    """What :func:`ganlstm_fast.spectral_norm` does after it has registered a parametrization."""
     module.register_load_state_dict_pre_hook(partial(_translate_state, weight))
+    make_picklable(module)
 
 
 def _is_of(kind: type, weight: str, hook: object) -> bool:

@@ -305,6 +305,11 @@ def test_what_is_left_alone_is_reported() -> None:
     assert not report.changed
     notes = {change.module: change.note for change in report.left_alone}
     assert set(notes) == {"own", "patched", "projected", "gru", "complex", "no eps"}
+    assert [str(change) for change in report if change.module == "gru"] == [
+        "gru: spectral norm of weight_hh_l0 (torch) (the older, a hook), left alone: this layer "
+        "would read the weight, and so iterate, several times a forward",
+        "gru: torch.nn.GRU, left alone: there is no kernel for it, only for LSTM and LSTMCell",
+    ]
     assert "derive it from FastLSTM" in notes["own"]
     assert "eps: expected a positive number" in notes["no eps"]
     gru(torch.randn(2, 1, 3))
@@ -320,6 +325,35 @@ def test_what_is_left_alone_is_reported() -> None:
     report = gf.to_torch(back)
     assert {c.module for c in report.left_alone} == {"own", "conv", "patched"}
     assert type(back["patched"]) is gf.FastLSTM
+
+
+class Mimicrys(nn.Linear):
+    """With a spectral norm of its own, as torch_mimicry's layers."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 4)
+        self.register_buffer("sn_u", torch.ones(1, 4))
+
+
+@pytest.mark.filterwarnings("ignore:.*(deprecated|quantize)")
+def test_recurrent_layers_and_norms_without_a_kernel_are_reported() -> None:
+    quantized = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(3, 4)), {nn.LSTM})
+    left = {
+        "gru": nn.GRU(3, 4),
+        "rnn": nn.RNN(3, 4),
+        "gru cell": nn.GRUCell(3, 4),
+        "rnn cell": nn.RNNCell(3, 4),
+        "quantized": quantized[0],
+        "scripted": torch.jit.script(nn.LSTM(3, 4)),
+        "weight norm": parametrizations.weight_norm(nn.Linear(3, 4)),
+        "older weight norm": _old_weight_norm(nn.Linear(3, 4), "weight"),
+        "mimicry's": Mimicrys(),
+    }
+    plain = {"linear": nn.Linear(3, 4), "norm": nn.BatchNorm1d(4), "ours": gf.SNLinear(3, 4)}
+    report = gf.accelerate(nn.ModuleDict({**left, **plain}))
+    assert [change.module for change in report.left_alone] == list(left)
+    assert all(change.note for change in report.left_alone)
+    assert str(report).startswith("0 converted, 9 left alone\ngru: torch.nn.GRU, left alone: ")
 
 
 def test_to_torch_of_every_layer() -> None:

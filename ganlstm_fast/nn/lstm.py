@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from ganlstm_fast.dynamo import let_dynamo_trace, outside_of_graphs
 from ganlstm_fast.functions import records
 from ganlstm_fast.lstm import fit, lstm, lstm_cell, torch_impl, work_of
+from ganlstm_fast.nn.drop_in import NotQuantized, with_arguments_of
 from ganlstm_fast.validation import check_lengths
 
 State = tuple[Tensor, Tensor]
@@ -54,10 +56,36 @@ class FastLSTM(nn.LSTM):
         others: as for ``torch.nn.LSTM``.
     """
 
+    qconfig = NotQuantized("nn.LSTM")
+
     def __init__(
-        self, *args: Any, recompute: bool = False, impl: str | None = None, **kwargs: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
+        impl: str | None = None,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+        )
         if recompute and self.proj_size > 0:
             raise ValueError("recompute: expected False with proj_size > 0, which has no kernel")
         self.recompute = recompute
@@ -79,6 +107,12 @@ class FastLSTM(nn.LSTM):
         # refuses. Here only the dtype of these is read.
         self._flat_weights = [self._stored(name) for name in self._flat_weights_names]
         self._flat_weight_refs = [w if w is None else weakref.ref(w) for w in self._flat_weights]
+
+    def _weights_have_changed(self) -> bool:
+        # torch's reads each weight by name as well, before a file is written.
+        stored = map(self._stored, self._flat_weights_names)
+        held = (None if ref is None else ref() for ref in self._flat_weight_refs)
+        return any(map(operator.is_not, stored, held))
 
     def _stored(self, name: str) -> Tensor | None:
         """The tensor that is stored for a weight: under a parametrization what it is made of."""
@@ -294,6 +328,9 @@ class FastLSTMCell(nn.LSTMCell):
         others: as for ``torch.nn.LSTMCell``.
     """
 
+    qconfig = NotQuantized("nn.LSTMCell")
+
+    @with_arguments_of(nn.LSTMCell.__init__)
     def __init__(self, *args: Any, impl: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.impl = impl
@@ -303,15 +340,7 @@ class FastLSTMCell(nn.LSTMCell):
         if input.dim() not in (1, 2):
             raise ValueError(f"LSTMCell: Expected input to be 1D or 2D, got {input.dim()}D instead")
         if hx is not None:
-            if len(hx) != 2:
-                raise RuntimeError(
-                    f"LSTMCell: Expected hx to be a pair (h, c), got {len(hx)} tensors"
-                )
-            for index, state in enumerate(hx):
-                if state.dim() not in (1, 2):
-                    raise ValueError(
-                        f"LSTMCell: Expected hx[{index}] to be 1D or 2D, got {state.dim()}D instead"
-                    )
+            self._check_state(hx)
         if input.size(-1) != self.input_size:
             raise RuntimeError(
                 f"input has inconsistent input_size: got {input.size(-1)} expected "
@@ -323,9 +352,41 @@ class FastLSTMCell(nn.LSTMCell):
             h = c = x.new_zeros(x.size(0), self.hidden_size)
         else:
             h, c = hx if batched else (s.unsqueeze(0) for s in hx)
+            self._check_sizes(x, h, c)
         weights = [self.weight_ih, self.weight_hh]
         if self.bias:
             weights += [self.bias_ih, self.bias_hh]
         x, h, c0, *weights = _autocast(x, h, c, *weights)
+        for name, value in (("input", x), ("hx[0]", h), ("hx[1]", c0)):
+            if value.dtype != weights[0].dtype:
+                raise RuntimeError(
+                    f"{name}: expected the dtype of the weights, {weights[0].dtype}, got "
+                    f"{value.dtype}"
+                )
         h, c = _in_dtype_of(c, lstm_cell(x, weights, h, c0, impl=self.impl))
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))
+
+    def _check_state(self, hx: State) -> None:
+        if isinstance(hx, Tensor):
+            raise TypeError("LSTMCell: Expected hx to be a tuple (h, c), got a Tensor")
+        for index, state in enumerate(hx):
+            if state.dim() not in (1, 2):
+                raise ValueError(
+                    f"LSTMCell: Expected hx[{index}] to be 1D or 2D, got {state.dim()}D instead"
+                )
+        if len(hx) != 2:
+            raise RuntimeError(f"LSTMCell: Expected hx to be a pair (h, c), got {len(hx)} tensors")
+
+    def _check_sizes(self, x: Tensor, *states: Tensor) -> None:
+        # In torch's words, by which code may tell the two apart.
+        for index, state in enumerate(states):
+            if state.size(0) != x.size(0):
+                raise RuntimeError(
+                    f"Input batch size {x.size(0)} doesn't match hidden{index} batch size "
+                    f"{state.size(0)}"
+                )
+            if state.dim() != 2 or state.size(1) != self.hidden_size:
+                raise RuntimeError(
+                    f"hidden{index} has inconsistent hidden_size: got {state.size(1)}, expected "
+                    f"{self.hidden_size}"
+                )

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from ganlstm_fast.nn.drop_in import with_arguments_of
 from ganlstm_fast.nn.lstm import FastLSTM
 from ganlstm_fast.nn.spectral_norm import spectral_norm
 
@@ -45,6 +46,7 @@ class SNLSTM(FastLSTM):
         TypeError, ValueError: a wrong ``n_power_iterations`` or ``eps``, or as ``FastLSTM`` does.
     """
 
+    @with_arguments_of(FastLSTM.__init__)
     def __init__(
         self, *args: Any, n_power_iterations: int = 1, eps: float = 1e-12, **kwargs: Any
     ) -> None:
