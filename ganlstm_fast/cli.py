@@ -142,10 +142,14 @@ def _silence_fabric() -> None:
 
 
 def _print_scores(metrics: dict[str, Any]) -> None:
+    from ganlstm_fast.training.undefined import undefined_lines
+
     if metrics["metrics"] == "none":
         return
     if not metrics.get("reported", True):
         _warn(f"no score: {metrics['reason']}")
+    for line in undefined_lines(metrics):
+        _warn(line)
     kinds = ("generated", "untrained", "noise", "real")
     tables = {k: v for k, v in metrics.items() if isinstance(v, dict) and "real" in v}
     if tables:

@@ -71,6 +71,16 @@ def test_scaling_round_trip():
     torch.testing.assert_close(scaler.unscale(scaled), values, rtol=1e-6, atol=1e-4)
 
 
+def test_a_constant_column_comes_back_as_itself_whatever_the_model_gives():
+    values = torch.tensor([[0.0, 5.0, 0.1], [4.0, 5.0, 0.1]], dtype=torch.float64)
+    scaler = MinMaxScaler.fit(values)
+    made = torch.tensor([[0.5, 0.45, -3.0], [0.25, torch.nan, torch.inf]])
+    assert scaler.unscale(made).tolist() == [[2.0, 5.0, 0.1], [1.0, 5.0, 0.1]]
+    assert scaler.settle(made).tolist() == [[0.5, 0, 0], [0.25, 0, 0]]
+    # What comes later is told from the constant, by its difference.
+    assert scaler.scale(values + torch.tensor([4.0, 2.0, 0.0])).tolist() == [[1, 2, 0], [2, 2, 0]]
+
+
 def test_windows():
     rows = torch.arange(10.0)[:, None].expand(-1, 2)
     got = windows(rows, 4)

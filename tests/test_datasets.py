@@ -1,5 +1,6 @@
 """Data sets: what is in them, that their splits share nothing, and what is said of bad input."""
 
+import re
 import sys
 
 import numpy as np
@@ -253,6 +254,44 @@ def test_anomalies_that_have_no_place():
         plant_anomalies(torch.rand(60, 2), 5)
     with pytest.raises(ValueError, match=r"kinds: expected some of spike, .*, got 'jump'"):
         plant_anomalies(still, 1, ("jump",))
+
+
+ALL = {"spike", "level-shift", "flat", "swapped"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kinds", "reason"),
+    [
+        (torch.ones(300, 2), ALL, "no column changes its value in the 300 rows"),
+        (torch.ones(1, 2), ALL, "no column changes|takes 10 rows, and there are only 1"),
+        (torch.rand(600, 1), {"swapped"}, "takes 2 columns, and there is only 1"),
+        (torch.rand(9, 2), ALL - {"spike"}, "takes 10 rows, and there are only 9"),
+        (torch.rand(40, 2), ALL - {"spike"}, "none of 1 found a place in the 40 rows"),
+    ],
+    ids=["constant", "one row", "one column", "short", "crowded"],
+)
+def test_what_cannot_be_planted_is_told_and_the_rest_is_planted(rows, kinds, reason):
+    planted = plant_anomalies(rows, 1, gap=40, strict=False, generator=generator())
+    assert set(planted.missing) == kinds
+    for line in planted.missing.values():
+        assert re.search(reason, line)
+    assert {e.kind for e in planted.events} == ALL - kinds
+    assert torch.equal(planted.rows[~planted.labels], rows[~planted.labels])
+
+
+def test_fewer_than_asked_for_are_planted_where_there_is_no_more_room():
+    planted = plant_anomalies(torch.rand(100, 1), 9, ("flat",), strict=False, generator=generator())
+    count = len(planted.events)
+    assert 1 <= count < 9
+    assert planted.missing["flat"].startswith(f"{count} of 9 found a place in the 100 rows")
+
+
+def test_a_constant_channel_gets_no_shift_of_its_own():
+    rows = torch.rand(900, 2, generator=generator())
+    rows[:, 1] = 0.5
+    planted = plant_anomalies(rows, 3, ("spike", "level-shift", "flat"), generator=generator())
+    assert not planted.missing
+    assert {e.channels for e in planted.events} == {(0,)}
 
 
 def test_bundled_text():

@@ -10,7 +10,7 @@ from torch import nn
 
 from ganlstm_fast.training.data import windows
 from ganlstm_fast.training.datasets import sines
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.metrics import (
     PROTOCOLS,
     ParallelGRU,
@@ -108,8 +108,29 @@ def test_an_interrupt_ends_both_scores():
 def test_too_few_rows():
     rows = waves(40)
     real = windows(rows, 12)
-    with pytest.raises(InputError, match="too few"):
+    with pytest.raises(UndefinedScore, match="too few"):
         evaluate(rows, real, real, protocol=PROTOCOLS["quick"])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_series_of_a_generator_that_diverged_have_no_score(bad):
+    """They would spoil the networks of the other kinds, which are trained as one."""
+    rows = waves(300)
+    real = windows(rows, 8)
+    diverged = real.clone()
+    diverged[-1, -1, -1] = bad
+    for kinds in ((diverged, real), (real, diverged)):
+        with pytest.raises(UndefinedScore, match="expected finite values"):
+            evaluate(rows, *kinds, protocol=Protocol(1, 1))
+
+
+def test_constant_series_are_scored():
+    rows = torch.zeros(300, 2)
+    real = windows(rows, 8)
+    result = evaluate(rows, real, real, protocol=Protocol(200, 20, learning_rate=1e-2))
+    assert result["reported"], result["reason"]
+    assert result["discriminative_score"]["generated"]["score"] == 0
+    assert result["discriminative_score"]["real"]["score"] == 0
 
 
 def test_one_channel():

@@ -8,6 +8,7 @@ from sklearn.metrics import mean_pinball_loss
 
 from ganlstm_fast.training.data import MinMaxScaler, load_series, windows
 from ganlstm_fast.training.datasets import Planted, forecast_pairs, plant_anomalies
+from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.metrics.anomaly import area_under_roc
 from ganlstm_fast.training.metrics.forecast import (
     forecast_scores,
@@ -15,6 +16,7 @@ from ganlstm_fast.training.metrics.forecast import (
     same_as_yesterday,
     same_day_last_year,
 )
+from ganlstm_fast.training.undefined import Undefined, for_json
 
 
 def test_simple_forecasts():
@@ -110,8 +112,30 @@ def test_a_column_that_never_changes_has_no_skill():
     for error, mean in ((0.0, 1), (0.3, 0.8)):
         scores = forecast_scores(rows, starts, actual + error, ("a", "b"), period=10)
         skill = scores["skill"]["same as yesterday"]
-        assert skill["by_column"]["b"] is None
+        assert isinstance(skill["by_column"]["b"], Undefined)
         assert skill["mean"] == pytest.approx(mean)
+    found = forecast_scores(rows[:, 1:], starts, actual[..., 1:] + 1, ("b",), period=10)
+    assert isinstance(found["skill"]["same as yesterday"]["mean"], Undefined)
+    assert found["columns"]["b"]["mae"]["forecast"] == 1
+    written = for_json(found)
+    assert written["skill"]["same as yesterday"] == {"mean": None, "by_column": {"b": None}}
+    reason = written["undefined"]["skill.same as yesterday.by_column.b"]
+    assert "the simple forecast has no error" in reason
+
+
+def test_a_series_shorter_than_a_year_keeps_its_other_scores():
+    rows, starts, actual = ramp()
+    scores = forecast_scores(rows, starts, actual + 0.5, ("a", "b"), period=365)
+    assert scores["skill"]["same as yesterday"]["by_column"]["a"] == pytest.approx(2 / 3)
+    reason = "starts: last year's rows are not among the 60 of the series with a period of 365"
+    assert scores["skill"]["same day last year"] == Undefined(reason)
+    assert set(scores["columns"]["a"]["mae"]) == {"forecast", "same as yesterday"}
+
+
+def test_forecasts_that_are_not_finite_have_no_scores():
+    rows, starts, actual = ramp()
+    with pytest.raises(UndefinedScore, match="forecast: expected finite values"):
+        forecast_scores(rows, starts, actual * torch.nan, ("a", "b"), period=10)
 
 
 def test_a_forecast_of_the_weather_by_the_simple_one_has_no_skill():
@@ -153,5 +177,18 @@ def test_scores_that_fit_no_window():
         with pytest.raises(ValueError, match="scores: expected one for each window of 50 rows"):
             area_under_roc(scores, planted)
     for labels in (torch.zeros(50, dtype=torch.bool), torch.ones(50, dtype=torch.bool)):
-        with pytest.raises(ValueError, match="windows both with and without an anomaly"):
+        with pytest.raises(UndefinedScore, match="windows both with and without an anomaly"):
             area_under_roc(torch.rand(49), Planted(rows, labels, ()))
+    with pytest.raises(UndefinedScore, match="scores: expected finite values"):
+        area_under_roc(torch.full((49,), torch.nan), planted)
+
+
+def test_kinds_that_could_not_be_planted_say_why_beside_the_others():
+    planted = plant_anomalies(torch.rand(200, 1), 1, strict=False)
+    areas = area_under_roc(torch.rand(189), planted)
+    assert areas.pop("swapped") == Undefined("such an anomaly takes 2 columns, and there is only 1")
+    assert set(areas) == {"all", "flat", "level-shift", "spike"}
+    assert all(0 <= area <= 1 for area in areas.values())
+    nothing = plant_anomalies(torch.ones(200, 1), 1, strict=False)
+    with pytest.raises(UndefinedScore, match="no anomaly could be planted: no column changes"):
+        area_under_roc(torch.rand(189), nothing)

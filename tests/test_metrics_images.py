@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from ganlstm_fast.training.datasets import Labelled, digit_images
+from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.metrics.images import (
+    SCORES,
     ImageClassifier,
     _why_not_fit,
     class_entropy,
@@ -16,6 +18,7 @@ from ganlstm_fast.training.metrics.images import (
     frechet_distance,
     inception_score,
 )
+from ganlstm_fast.training.undefined import Undefined
 
 
 def test_inception_score():
@@ -65,8 +68,10 @@ def test_frechet_distance():
     # Fewer samples than features.
     wide = rng.standard_normal((5, 20))
     assert frechet_distance(wide, wide + 1) == pytest.approx(20)
-    with pytest.raises(ValueError, match="at least 2 samples"):
+    with pytest.raises(UndefinedScore, match="at least 2 samples"):
         frechet_distance(a, b[:1])
+    with pytest.raises(UndefinedScore, match="generated: expected finite values"):
+        frechet_distance(a, b * np.nan)
 
 
 def test_features_are_those_of_the_classifier():
@@ -111,6 +116,33 @@ def test_scores_of_digits():
     assert distance["generated"] > 10 * distance["real"]
     with pytest.raises(ValueError, match=r"images of shape \(1, 8, 8\), got \(1, 9, 9\)"):
         evaluate_images(train, test, torch.zeros(5, 1, 9, 9))
+
+
+def test_images_of_a_generator_that_diverged_cost_no_other_score():
+    train, test = digit_images(8)
+    scores = evaluate_images(train, test, torch.full((50, 1, 8, 8), torch.nan))
+    assert scores["accuracy"] > 0.95
+    for name in SCORES:
+        assert scores[name]["generated"] == Undefined(
+            "images: expected finite values, got some that are not"
+        )
+        assert isinstance(scores[name]["real"], float)
+        assert isinstance(scores[name]["noise"], float)
+
+
+def test_images_too_few_or_of_too_few_classes_to_judge_by():
+    train, test = digit_images(8)
+    one = train.take(train.labels == 3)
+    with pytest.raises(UndefinedScore, match=r"needs images of 2 classes, .* have 1"):
+        evaluate_images(one, test, test.inputs)
+    for few, made in ((1, 9), (0, 9), (9, 1)):
+        with pytest.raises(UndefinedScore, match=f"{few} held-out and {made} generated images"):
+            evaluate_images(train, test.take(torch.arange(few)), test.inputs[:made])
+    with pytest.raises(UndefinedScore, match="2 classes or more, got 1"):
+        class_entropy(np.ones((5, 1)))
+    for measure in (inception_score, class_entropy):
+        with pytest.raises(UndefinedScore, match="1 image or more, got none"):
+            measure(np.ones((0, 10)))
 
 
 def test_no_score_by_a_classifier_that_is_no_judge():

@@ -9,15 +9,18 @@ import torch
 from sklearn.metrics.pairwise import rbf_kernel
 
 from ganlstm_fast.training.datasets import sines
+from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.metrics.series import (
+    SCORES,
     autocorrelation,
     autocorrelation_error,
     compare_series,
     diversity,
+    kernel_width,
     marginal_wasserstein,
-    median_distance,
     mmd_squared,
 )
+from ganlstm_fast.training.undefined import Undefined, for_json
 
 
 def normal(count: int, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -27,7 +30,7 @@ def normal(count: int, *shape: int, seed: int = 0) -> torch.Tensor:
 
 def test_mmd_is_the_unbiased_estimate():
     x, y = normal(7, 3, 2), normal(5, 3, 2, seed=1)
-    width = median_distance(torch.cat((x, y)))
+    width = kernel_width(torch.cat((x, y)))
     pairs = [(p - q).norm() for i, p in enumerate((*x, *y)) for q in (*x, *y)[:i]]
     assert width == pytest.approx(np.median(pairs))
 
@@ -39,6 +42,20 @@ def test_mmd_is_the_unbiased_estimate():
     )
     assert mmd_squared(x, y) == pytest.approx(expected, rel=1e-12)
     assert mmd_squared(x, y, 2 * width) != pytest.approx(expected, rel=1e-3)
+
+
+def test_mmd_of_mostly_equal_samples_has_a_width():
+    """The median of the distances that are above 0, though that of all of them is 0."""
+    x = torch.zeros(10, 4)
+    x[0, 0], x[1, 0] = 1.0, 4.0
+    # 1 from the first to each of the 8 zeros, 4 from the second, and 3 between the two.
+    assert np.median([1.0] * 8 + [4.0] * 8 + [3.0]) == 3.0
+    assert kernel_width(x) == 3.0
+    assert kernel_width(x.repeat(3, 1)) == 3.0
+    assert mmd_squared(x, x.flip(0)) == mmd_squared(x, x.flip(0), 3.0)
+    for all_equal in (torch.zeros(10, 4), torch.full((2, 3, 1), 0.1)):
+        with pytest.raises(UndefinedScore, match="samples are equal, and a kernel needs"):
+            mmd_squared(all_equal, all_equal)
 
 
 def test_mmd_of_like_and_of_shifted_samples():
@@ -87,6 +104,13 @@ def test_diversity():
     two = real[torch.tensor([0, 0, 0, 0, 1, 1])]
     entropy = math.log(3) - 2 / 3 * math.log(2)
     assert diversity(real, two) == pytest.approx(entropy / math.log(6))
+    # Equal real samples are one: which of them is the nearest does not count.
+    half = torch.cat((real[:1].expand(3, -1, -1), real[1:4]))
+    shares = torch.tensor([3.0, 1, 1, 1]) / 6
+    entropy = -(shares * shares.log()).sum().item()
+    assert diversity(half, half) == pytest.approx(entropy / math.log(6))
+    with pytest.raises(UndefinedScore, match="all 3 real samples are equal"):
+        diversity(half[:3], real)
 
 
 def ar1(coefficient: float, count: int = 3000, steps: int = 12, seed: int = 0) -> torch.Tensor:
@@ -120,8 +144,14 @@ def test_autocorrelation_error():
     assert autocorrelation_error(a, b) == pytest.approx(expected, abs=0.03)
     assert autocorrelation_error(a, b, 1) == pytest.approx(1.3, abs=0.03)
     constant = torch.full_like(a, 3.3)
-    assert autocorrelation_error(constant, constant - 1) == 0
     assert autocorrelation_error(a, constant, 1) == pytest.approx(0.8, abs=0.03)
+    # A channel that is constant in the real series has none to be compared with.
+    both = torch.cat((a, constant), 2)
+    assert autocorrelation_error(both, torch.cat((b, b), 2)) == pytest.approx(
+        autocorrelation_error(a, b)
+    )
+    with pytest.raises(UndefinedScore, match="every channel of the real series is constant"):
+        autocorrelation_error(constant, a)
 
 
 def test_comparison_stands_between_its_bounds():
@@ -148,6 +178,46 @@ def test_comparison_of_no_more_than_asked():
     assert found["diversity"]["generated"] in (0, 1)
 
 
+@pytest.mark.parametrize(
+    ("real", "has_none"),
+    [
+        (torch.zeros(20, 6, 2), {"mmd_squared", "diversity", "autocorrelation_error"}),
+        (torch.full((20, 6, 2), 0.1), {"mmd_squared", "diversity", "autocorrelation_error"}),
+        (torch.arange(48.0).view(4, 6, 2), set()),
+    ],
+    ids=["zero", "constant", "four"],
+)
+def test_a_measure_without_a_value_costs_no_other(real, has_none):
+    found = compare_series(real, real)
+    assert set(found) == set(SCORES)
+    for name, kinds in found.items():
+        assert list(kinds) == ["generated", "real", "noise"]
+        for value in kinds.values():
+            assert isinstance(value, Undefined if name in has_none else float)
+    written = for_json(found)
+    assert json.loads(json.dumps(written, allow_nan=False)) == written
+    assert {path.split(".")[0] for path in written.get("undefined", {})} == has_none
+
+
+def test_a_generator_that_diverged_leaves_the_scores_of_real_data():
+    real = normal(20, 6, 2)
+    for bad in (math.nan, math.inf):
+        found = compare_series(real, torch.full((20, 6, 2), bad))
+        for kinds in found.values():
+            assert kinds["generated"] == Undefined(
+                "generated: expected finite values, got some that are not"
+            )
+            assert isinstance(kinds["real"], float)
+            assert isinstance(kinds["noise"], float)
+
+
+def test_too_few_series_to_compare():
+    with pytest.raises(UndefinedScore, match="3 real and 9 generated series are too few"):
+        compare_series(normal(3, 4, 2), normal(9, 4, 2))
+    with pytest.raises(UndefinedScore, match="9 real and 1 generated series are too few"):
+        compare_series(normal(9, 4, 2), normal(1, 4, 2))
+
+
 @pytest.mark.parametrize("measure", [mmd_squared, marginal_wasserstein, diversity])
 def test_samples_that_cannot_be_compared(measure):
     x = normal(5, 4, 2)
@@ -164,7 +234,7 @@ def test_samples_that_cannot_be_compared(measure):
 def test_widths_and_lags_that_are_none():
     same = torch.zeros(5, 4, 2)
     with pytest.raises(ValueError, match=r"bandwidth: expected more than 0, got 0\.0"):
-        mmd_squared(same, same)
+        mmd_squared(same, same, 0.0)
     for lag in (0, 4):
         with pytest.raises(ValueError, match=f"max_lag: expected 1 to 3, got {lag}"):
             autocorrelation(same, lag)

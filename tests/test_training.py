@@ -198,8 +198,10 @@ def test_short_data_still_gives_a_run(tmp_path):
     file.write_text("a\n" + "\n".join(str(i % 3) for i in range(12)))
     config = dataclasses.replace(TINY, data=str(file), metrics="full", steps=1)
     result = run(config, out=tmp_path / "r")
-    assert result.metrics["reported"] is False
-    assert "too few" in result.metrics["reason"]
+    for score in ("discriminative_score", "predictive_score"):
+        assert result.metrics[score] is None
+        assert "too few" in result.metrics["undefined"][score]
+    assert result.metrics["mmd_squared"]["generated"] is not None
 
 
 @pytest.mark.parametrize("stop_at", [2, 3])

@@ -209,7 +209,11 @@ def lines(rows: np.ndarray, most: int = 5) -> str:
 
 @dataclass(frozen=True)
 class MinMaxScaler:
-    """Maps each channel's range in the data to [0, 1]. A constant channel maps to 0.
+    """Maps each channel's range in the data to [0, 1], and back.
+
+    A channel that is constant in the data it was fitted to maps to 0, and comes back as that
+    constant whatever is scaled back: nothing else has been seen of it. Other values that it has
+    later are scaled by 1, so that they can be told from the constant.
 
     Attributes:
         minimum, maximum: [channels] float64.
@@ -225,17 +229,26 @@ class MinMaxScaler:
         return cls(flat.amin(0), flat.amax(0))
 
     @property
+    def varies(self) -> Tensor:
+        """[channels] bool: which channels are not constant in the data it was fitted to."""
+        return self.maximum > self.minimum
+
+    @property
     def _span(self) -> Tensor:
         span = self.maximum - self.minimum
-        return torch.where(span > 0, span, torch.ones_like(span))
+        return torch.where(self.varies, span, torch.ones_like(span))
 
     def scale(self, values: Tensor) -> Tensor:
         """``values`` [..., channels] in data units -> float32, the fitted data in [0, 1]."""
         return ((values.double() - self.minimum) / self._span).float()
 
     def unscale(self, scaled: Tensor) -> Tensor:
-        """The inverse of :meth:`scale`, in float64."""
-        return scaled.double() * self._span + self.minimum
+        """The inverse of :meth:`scale`, in float64; of a constant channel the constant."""
+        return torch.where(self.varies, scaled.double() * self._span + self.minimum, self.minimum)
+
+    def settle(self, scaled: Tensor) -> Tensor:
+        """``scaled`` [..., channels] with 0 in the constant channels, as :meth:`scale` has it."""
+        return torch.where(self.varies, scaled, torch.zeros((), dtype=scaled.dtype))
 
 
 def windows(values: Tensor, seq_len: int) -> Tensor:

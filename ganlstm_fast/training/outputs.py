@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import io
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -17,9 +19,13 @@ from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.plots import plot_losses
 from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.undefined import for_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Significant digits of a number in a table.
+DIGITS = 6
 
 
 def write_series(path: Path | TextIO, series: Tensor, columns: Sequence[str]) -> None:
@@ -47,18 +53,48 @@ def series_table(series: Tensor, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def write_table(path: Path | TextIO, table: pd.DataFrame) -> None:
-    """Write ``table`` as CSV, to a file (whole or not at all) or to an open one."""
+    """Write ``table`` as CSV, to a file (whole or not at all) or to an open one.
+
+    Numbers have six digits, and more where a column needs them: a constant is written as it is, and
+    values that differ by little of their size, such as times in seconds, by six digits of their
+    range.
+    """
+    import pandas as pd
+
+    table = pd.concat([_written(table.iloc[:, k]) for k in range(table.shape[1])], axis=1)
     if isinstance(path, io.TextIOBase):
-        table.to_csv(path, index=False, float_format="%.6g")
+        table.to_csv(path, index=False, float_format=f"%.{DIGITS}g")
         return
     with atomic_write(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+        table.to_csv(temporary, index=False, float_format=f"%.{DIGITS}g")
+
+
+def _written(column: pd.Series) -> pd.Series:
+    """The column as text where six digits are too few for its numbers; else as it is."""
+    values = column.to_numpy()
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values[:0]
+    if not len(finite):
+        return column
+    span, largest = np.ptp(finite), np.abs(finite).max()
+    if span > 0:
+        more = math.floor(math.log10(largest / span))
+        text = f".{min(DIGITS + more, 17)}g"
+        return column if more < 1 else column.map(lambda v: format(v, text), na_action="ignore")
+    constant = finite[0]
+    if float(f"{constant:.{DIGITS}g}") == constant:
+        return column
+    return column.map(lambda v: str(constant if v == constant else v), na_action="ignore")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as JSON, whole or not at all."""
+    """Write ``content`` as JSON, whole or not at all.
+
+    Raises:
+        ValueError: a number that is not finite, which JSON does not have.
+    """
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n")
+        temporary.write_text(text)
 
 
 def trained(run: Run) -> nn.Module:
@@ -78,7 +114,7 @@ def finish(run: Run, progress: type[tqdm] = Bar) -> dict[str, Any]:
     and training can go on after it.
 
     Returns:
-        What metrics.json holds.
+        What metrics.json holds: a score without a value is None, and ``undefined`` says why.
     """
     state = run.state
     metrics: dict[str, Any] = {"steps": state.step, "metrics": state.config.metrics}
@@ -86,6 +122,6 @@ def finish(run: Run, progress: type[tqdm] = Bar) -> dict[str, Any]:
         metrics["best"] = {name: state.best[name] for name in ("step", "value")}
     if state.step:
         plot_losses(run.folder / "losses.png", state.history[: state.step], state.recipe.columns)
-    metrics |= state.recipe.finish(run, progress)
+    metrics = for_json(metrics | state.recipe.finish(run, progress))
     write_json(run.folder / "metrics.json", metrics)
     return metrics

@@ -11,8 +11,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from torch import Tensor
 
+from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.metrics.series import autocorrelation
 from ganlstm_fast.training.plots import FAKE, REAL, drawing
+from ganlstm_fast.training.undefined import check_finite
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,7 +28,15 @@ def plot_overlays(real: Tensor, generated: Tensor, seed: int = 0) -> Figure:
 
     Args:
         real, generated: [n, ...] each, 8 or more together.
+
+    Raises:
+        UndefinedScore: values that are not finite, or all real samples are equal: they have no
+            directions in which they differ.
     """
+    for name, samples in (("real", real), ("generated", generated)):
+        check_finite(name, samples)
+    if (real == real[:1]).all():
+        raise UndefinedScore(f"all {len(real)} real samples are equal")
     both = torch.cat((real, generated)).flatten(1).double().numpy()
     components = PCA(2, random_state=seed).fit(both[: len(real)])
     shares = components.explained_variance_ratio_
@@ -50,7 +60,11 @@ def plot_overlays(real: Tensor, generated: Tensor, seed: int = 0) -> Figure:
 
 
 def plot_autocorrelation(real: Tensor, generated: Tensor, columns: Sequence[str]) -> Figure:
-    """The autocorrelation of each channel [n, steps, channels] at all lags but the longest."""
+    """The autocorrelation of each channel [n, steps, channels] at all lags but the longest.
+
+    Raises:
+        UndefinedScore: values that are not finite.
+    """
     most = max(1, real.shape[1] * 2 // 3)
     lags = np.arange(1, most + 1)
     with drawing(9, 2.6 * -(-len(columns) // 3)) as figure:

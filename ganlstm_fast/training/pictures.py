@@ -99,7 +99,7 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
 
 
 def plot_scores(path: Path, scores: Tensor, planted: Any) -> None:
-    """The score of each window over the anomalies that were planted."""
+    """The score of each window over the anomalies that were planted, if there are any."""
     colours = dict(zip(KINDS, ("#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True))
     with drawing(10.5, 3) as figure:
         ax = figure.subplots()
@@ -117,5 +117,6 @@ def plot_scores(path: Path, scores: Tensor, planted: Any) -> None:
         ax.plot(np.arange(len(scores)) + 1 + seq_len / 2, scores, color=REAL, lw=1)
         ax.set_xlabel("row (of a window: its middle)")
         ax.set_ylabel("score")
-        ax.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+        if planted.events:
+            ax.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
         save_figure(figure, path)

@@ -55,14 +55,15 @@ def plot_samples(
     """Real windows beside generated ones, a row a channel, and how the values are distributed.
 
     Args:
-        real, generated: [n, steps, channels] in data units.
+        real, generated: [n, steps, channels] in data units. Windows that are not finite are left
+            out; the title says how many there are to draw from.
         shown: windows drawn of each kind, at evenly spaced ranks of their level; one colour is one
             window in all rows of a column.
     """
     import matplotlib
 
-    real, generated = real.numpy(), generated.numpy()
-    shown = min(shown, len(real), len(generated))
+    real, generated = (part[part.isfinite().all((1, 2))].numpy() for part in (real, generated))
+    shown = min(shown, len(real), len(generated) or len(real))
     colours = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.9, shown))
     with drawing(10.5, 1.9 * len(columns) + 0.6) as figure:
         axes = figure.subplots(
@@ -75,22 +76,23 @@ def plot_samples(
             # like colours are alike.
             order = np.argsort((values.mean(1) / spread).sum(-1), kind="stable")
             ranks = (np.arange(shown) + 0.5) / shown * len(order)
-            drawn.append(values[order[ranks.astype(int)]])
+            drawn.append(values[order[ranks.astype(int)]] if len(values) else values)
         for c, (name, row) in enumerate(zip(columns, axes, strict=True)):
-            low = min(real[..., c].min(), generated[..., c].min())
-            high = max(real[..., c].max(), generated[..., c].max())
+            both = np.concatenate((real[..., c], generated[..., c]))
+            low, high = both.min(), both.max()
             pad = 0.04 * (high - low) or 1.0
-            for ax, values, title in zip(row, drawn, ("Real", "Generated"), strict=False):
-                for window, colour in zip(values[..., c], colours, strict=True):
+            kinds = ("Real", real), ("Generated", generated)
+            for ax, values, (title, every) in zip(row, drawn, kinds, strict=False):
+                for window, colour in zip(values[..., c], colours, strict=False):
                     ax.plot(np.arange(1, len(window) + 1), window, color=colour, lw=1.2)
                 ax.set_xlim(1, values.shape[1])
                 if c == 0:
-                    ax.set_title(f"{title}, {shown} of {len(real)}", fontweight="bold")
+                    ax.set_title(f"{title}, {len(values)} of {len(every)}", fontweight="bold")
                 if c == len(columns) - 1:
                     ax.set_xlabel("step")
             bins = np.linspace(low, high, 21)
             for values, colour, label in ((real, REAL, "real"), (generated, FAKE, "generated")):
-                share = np.histogram(values[..., c], bins)[0] / values[..., c].size
+                share = np.histogram(values[..., c], bins)[0] / max(1, values[..., c].size)
                 options = {"orientation": "horizontal", "color": colour}
                 row[2].stairs(share, bins, fill=True, alpha=0.15, **options)
                 row[2].stairs(share, bins, lw=1.3, label=label, **options)

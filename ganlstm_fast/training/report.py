@@ -16,6 +16,7 @@ from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.configs import MODELS
 from ganlstm_fast.training.devices import AUTO
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.undefined import Undefined, defined, undefined_lines
 from ganlstm_fast.training.using import Trained, load_trained
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def _scores(folder: Path) -> str:
     found += [_table(["", ""], singles)] if singles else []
     if not metrics.get("reported", True):
         found.append(f"<p>No score of generated samples: {escape(metrics['reason'])}.</p>")
+    found += [f"<p>{escape(line[0].upper() + line[1:])}.</p>" for line in undefined_lines(metrics)]
     return f"<h2>Scores</h2>{''.join(found)}" if found else ""
 
 
@@ -131,7 +133,9 @@ def _picture(content: bytes, caption: str) -> str:
     )
 
 
-def _drawn(figure: Figure, caption: str) -> str:
+def _drawn(figure: Figure | Undefined, caption: str) -> str:
+    if isinstance(figure, Undefined):
+        return f"<h2>{escape(caption)}</h2><p>Not drawn: {escape(figure.reason)}.</p>"
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=130)
     return _picture(file.getvalue(), caption)
@@ -141,6 +145,7 @@ def _overlays(found: Trained) -> list[str]:
     """Of a GAN: real and generated samples in one picture, and their autocorrelation."""
     from ganlstm_fast.training.overlays import plot_autocorrelation, plot_overlays
     from ganlstm_fast.training.recipes.gan import GANRecipe
+    from ganlstm_fast.training.recipes.series import scaler_of
 
     if not issubclass(found.recipe, GANRecipe):
         return []
@@ -155,11 +160,12 @@ def _overlays(found: Trained) -> list[str]:
         real, made = (part.cpu() for part in recipe.some(found.model.generator, SAMPLES)[:2])
     if len(real) < 4:
         return []
-    parts = [_drawn(plot_overlays(real, made), f"{len(real)} real and generated samples")]
-    if real.dim() == 3 and "columns" in found.data and real.shape[1] > 2:
-        figure = plot_autocorrelation(real, made, found.data["columns"])
-        parts.append(_drawn(figure, "Autocorrelation"))
-    return parts
+    figures = {f"{len(real)} real and generated samples": lambda: plot_overlays(real, made)}
+    if "columns" in found.data and real.shape[1] > 2:
+        made = scaler_of(found.data).settle(made)
+        columns = found.data["columns"]
+        figures["Autocorrelation"] = lambda: plot_autocorrelation(real, made, columns)
+    return [_drawn(defined(draw), caption) for caption, draw in figures.items()]
 
 
 def _settings(found: Trained) -> str:

@@ -16,6 +16,7 @@ from ganlstm_fast.training.curves import curve_writer
 from ganlstm_fast.training.errors import TrainingError
 from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import Run, on_first
+from ganlstm_fast.training.undefined import Undefined, defined
 
 # At so many checkpoints in a row a sign of trouble has to be there to be told.
 TROUBLE = 3
@@ -142,8 +143,13 @@ def _watch(run: Run, warn: Callable[[str], object]) -> None:
     state, recipe = run.state, run.state.recipe
     if state.config.patience:
         # Judged by the first process, since the last bit may differ.
-        value = on_first(state.fabric, recipe.watched)
-        if not state.best or value < state.best["value"]:
+        value = on_first(state.fabric, lambda: defined(recipe.watched))
+        if isinstance(value, Undefined):
+            # Nothing to compare: this checkpoint counts neither as better nor as no better.
+            if "watched" not in state.signs:
+                warn(f"step {state.step}: --patience has nothing to go by: {value.reason}")
+                state.signs["watched"] = TROUBLE  # as one that has been told
+        elif not state.best or value < state.best["value"]:
             weights = copy.deepcopy(recipe.best_part().state_dict())
             state.best = {"value": value, "step": state.step, "since": 0, "weights": weights}
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -34,11 +34,13 @@ class Planted:
         rows: [rows, channels], a changed copy.
         labels: [rows] bool, which rows were changed.
         events: the anomalies, by their first row.
+        missing: by kind, why fewer than asked for were planted.
     """
 
     rows: Tensor
     labels: Tensor
     events: tuple[Event, ...]
+    missing: dict[str, str] = field(default_factory=dict)
 
     def window_labels(self, seq_len: int, kind: str | None = None) -> Tensor:
         """[rows - seq_len + 1] bool: which windows have a row of an anomaly, or of ``kind``."""
@@ -92,6 +94,7 @@ def plant_anomalies(
     *,
     strength: float = 2.0,
     gap: int = 24,
+    strict: bool = True,
     generator: torch.Generator | None = None,
 ) -> Planted:
     """Change a copy of a series at random places, ``count`` times for each kind of anomaly.
@@ -114,20 +117,24 @@ def plant_anomalies(
             units, swapped ones are trivial to find.
         gap: rows between two anomalies, at least; with the length of a window or more, none has
             two.
+        strict: raise where fewer than ``count`` of a kind have a place; else plant those that
+            have, and say in ``missing`` why the others are not there.
         generator: of the random numbers, on the CPU; None is torch's own.
 
     Raises:
         ValueError: an unknown kind.
-        InputError: the series is too short for as many, or nowhere would one change it enough;
-            for swapped channels, there is only one.
+        InputError: with ``strict``, the series is too short for as many, or nowhere would one
+            change it enough; for swapped channels, there is only one.
     """
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise ValueError(f"kinds: expected some of {', '.join(KINDS)}, got {unknown[0]!r}")
-    changed, spread = rows.clone(), rows.std(0)
+    # The spread of a single row would be NaN with the correction, and is 0.
+    changed, spread = rows.clone(), rows.std(0, correction=min(1, len(rows) - 1))
     taken = torch.zeros(len(rows), dtype=torch.bool)
     labels = torch.zeros_like(taken)
-    events = []
+    events: list[Event] = []
+    missing: dict[str, str] = {}
 
     def below(limit: int) -> int:
         return int(torch.randint(limit, (), generator=generator))
@@ -135,7 +142,7 @@ def plant_anomalies(
     def plant(name: str) -> Event | None:
         kind = KINDS[name]
         length = kind.shortest + below(kind.longest - kind.shortest + 1)
-        if length > len(rows) or kind.channels > rows.shape[1]:
+        if length > len(rows):
             return None
         start = below(len(rows) - length + 1)
         channels = torch.randperm(rows.shape[1], generator=generator)[: kind.channels]
@@ -152,12 +159,30 @@ def plant_anomalies(
         return Event(name, start, start + length, tuple(channels.tolist()))
 
     for name in kinds:
-        for _ in range(count):
+        reason = _why_never(KINDS[name], rows)
+        for done in range(0 if reason else count):
             event = next((e for e in (plant(name) for _ in range(TRIES)) if e is not None), None)
             if event is None:
-                raise InputError(
-                    f"no place for {count} anomalies of the kind {name} in {len(rows)} rows of "
-                    f"{rows.shape[1]} channels, {gap} rows apart; ask for fewer"
+                reason = (
+                    f"{done or 'none'} of {count} found a place in the {len(rows)} rows that is "
+                    f"{gap} rows from others and where it changes enough"
                 )
+                break
             events.append(event)
-    return Planted(changed, labels, tuple(sorted(events, key=lambda event: event.start)))
+        if reason and strict:
+            raise InputError(f"no place for {count} anomalies of the kind {name}: {reason}")
+        if reason:
+            missing[name] = reason
+    return Planted(changed, labels, tuple(sorted(events, key=lambda event: event.start)), missing)
+
+
+def _why_never(kind: _Kind, rows: Tensor) -> str | None:
+    """Why no stretch of ``rows`` [rows, channels] can have an anomaly of ``kind``."""
+    count, channels = rows.shape
+    if channels < kind.channels:
+        return f"such an anomaly takes {kind.channels} columns, and there is only {channels}"
+    if count < kind.shortest:
+        return f"such an anomaly takes {kind.shortest} rows, and there are only {count}"
+    if (rows == rows[:1]).all():
+        return f"no column changes its value in the {count} rows"
+    return None

@@ -5,9 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from ganlstm_fast.training.datasets.anomalies import Planted
+from ganlstm_fast.training.errors import UndefinedScore
+from ganlstm_fast.training.undefined import Undefined, check_finite
 
 
-def area_under_roc(scores: Tensor, planted: Planted) -> dict[str, float]:
+def area_under_roc(scores: Tensor, planted: Planted) -> dict[str, float | Undefined]:
     """The area under the ROC curve of the windows' scores: of all anomalies, and of each kind.
 
     It is the chance that a window with an anomaly has a higher score than one without (Fawcett, An
@@ -17,10 +19,13 @@ def area_under_roc(scores: Tensor, planted: Planted) -> dict[str, float]:
         scores: [rows - seq_len + 1], of all windows of ``planted.rows``; the higher, the stranger.
 
     Returns:
-        ``all``, and by kind: its windows against those without any anomaly.
+        ``all``, and by kind: its windows against those without any anomaly. Of the kinds of
+        ``planted.missing``, why they are not there.
 
     Raises:
-        ValueError: no score for each window, or no window without an anomaly.
+        UndefinedScore: nothing was planted, no window is without an anomaly, or scores that are not
+            finite: a curve needs windows of both classes.
+        ValueError: not a score for each window.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -30,13 +35,22 @@ def area_under_roc(scores: Tensor, planted: Planted) -> dict[str, float]:
             f"scores: expected one for each window of {len(planted.rows)} rows, "
             f"got shape {tuple(scores.shape)}"
         )
+    check_finite("scores", scores)
     strange = planted.window_labels(seq_len)
+    if not strange.any() and planted.missing:
+        reasons = dict.fromkeys(planted.missing.values())
+        raise UndefinedScore(f"no anomaly could be planted: {'; '.join(reasons)}")
     if strange.all() or not strange.any():
-        raise ValueError("planted: expected windows both with and without an anomaly")
+        raise UndefinedScore(
+            "planted: expected windows both with and without an anomaly, got all "
+            f"{len(strange)} {'with' if strange.all() else 'without'} one"
+        )
 
     def area(anomalous: Tensor) -> float:
         kept = anomalous | ~strange
         return float(roc_auc_score(anomalous[kept].numpy(), scores[kept].numpy()))
 
     kinds = sorted({event.kind for event in planted.events})
-    return {"all": area(strange)} | {k: area(planted.window_labels(seq_len, k)) for k in kinds}
+    areas = {kind: area(planted.window_labels(seq_len, kind)) for kind in kinds}
+    missing = {kind: Undefined(reason) for kind, reason in planted.missing.items()}
+    return {"all": area(strange), **missing, **areas}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from ganlstm_fast.training.errors import UndefinedScore
+from ganlstm_fast.training.undefined import Undefined, check_finite, defined
+
+SCORES = ("columns", "skill")
 
 
 def same_as_yesterday(rows: Tensor, starts: Tensor, horizon: int) -> Tensor:
@@ -22,7 +26,7 @@ def same_as_yesterday(rows: Tensor, starts: Tensor, horizon: int) -> Tensor:
         [n, horizon, channels].
 
     Raises:
-        ValueError: a start before which there is no row.
+        UndefinedScore: a start before which there is no row.
     """
     return _rows_at(rows, (starts - 1)[:, None].expand(-1, horizon), "yesterday's")
 
@@ -38,16 +42,18 @@ def same_day_last_year(rows: Tensor, starts: Tensor, horizon: int, period: int =
         [n, horizon, channels].
 
     Raises:
-        ValueError: a start less than a period after the first row.
+        UndefinedScore: a start less than a period after the first row.
     """
     ahead = torch.arange(horizon)
     source = starts[:, None] + ahead % period - period
-    return _rows_at(rows, source, "last year's")
+    return _rows_at(rows, source, "last year's", f" with a period of {period}")
 
 
-def _rows_at(rows: Tensor, source: Tensor, whose: str) -> Tensor:
+def _rows_at(rows: Tensor, source: Tensor, whose: str, how: str = "") -> Tensor:
     if source.numel() and not 0 <= source.min() <= source.max() < len(rows):
-        raise ValueError(f"starts: {whose} rows are not among the {len(rows)} of the series")
+        raise UndefinedScore(
+            f"starts: {whose} rows are not among the {len(rows)} of the series{how}"
+        )
     return rows[source]
 
 
@@ -106,14 +112,17 @@ def forecast_scores(
         period: rows in a year.
 
     Returns:
-        For JSON: ``count``, ``horizon``; ``columns``, by name ``mae`` and ``rmse`` (and
-        ``pinball``), each for the forecast and for every simple one; ``skill`` (and
-        ``pinball_skill``), by simple forecast its ``mean`` over the columns and its value
-        ``by_column``, None for a column that the simple one forecasts without any error.
+        ``count``, ``horizon``; ``columns``, by name ``mae`` and ``rmse`` (and ``pinball``), each
+        for the forecast and for every simple one that there is; ``skill`` (and ``pinball_skill``),
+        by simple forecast its ``mean`` over the columns and its value ``by_column``. Skill has no
+        value against a forecast for which the rows are not there, nor for a column that the simple
+        one forecasts without any error (as a scaled error has none: Hyndman and Koehler, Another
+        look at measures of forecast accuracy, 2006); such columns are left out of the mean. What
+        has none says why; :func:`~ganlstm_fast.training.undefined.for_json` writes it.
 
     Raises:
-        ValueError: shapes that do not fit, quantiles without 0.5 in the middle, or rows that are
-            not there.
+        UndefinedScore: forecasts that are not finite, or of rows that are not there.
+        ValueError: shapes that do not fit, or quantiles without 0.5 in the middle.
     """
     horizon = forecast.shape[1]
     actual = _rows_at(rows, starts[:, None] + torch.arange(horizon), "the forecast")
@@ -125,10 +134,12 @@ def forecast_scores(
         )
     if quantiles is not None and (len(quantiles) % 2 == 0 or quantiles[len(quantiles) // 2] != 0.5):
         raise ValueError(f"quantiles: expected 0.5 in the middle, got {list(quantiles)}")
-    simple = {
-        "same as yesterday": same_as_yesterday(rows, starts, horizon),
-        "same day last year": same_day_last_year(rows, starts, horizon, period),
+    check_finite("forecast", forecast)
+    found = {
+        "same as yesterday": defined(lambda: same_as_yesterday(rows, starts, horizon)),
+        "same day last year": defined(lambda: same_day_last_year(rows, starts, horizon, period)),
     }
+    simple = {name: made for name, made in found.items() if not isinstance(made, Undefined)}
     middle = forecast if quantiles is None else forecast[..., len(quantiles) // 2]
     points = {"forecast": middle, **simple}
     errors: dict[str, dict[str, Tensor]] = {
@@ -155,12 +166,18 @@ def forecast_scores(
     }
     for skill, measure in skills.items():
         ours = errors[measure]["forecast"]
-        result[skill] = {k: _skill(ours, errors[measure][k], columns) for k in simple}
+        result[skill] = {
+            name: made
+            if isinstance(made, Undefined)
+            else _skill(ours, errors[measure][name], columns)
+            for name, made in found.items()
+        }
     return result
 
 
 def _skill(error: Tensor, simple: Tensor, columns: Sequence[str]) -> dict[str, object]:
-    values = (1 - error / simple).tolist()
-    by_column = {c: v if math.isfinite(v) else None for c, v in zip(columns, values, strict=True)}
-    known = [v for v in by_column.values() if v is not None]
-    return {"mean": statistics.fmean(known) if known else None, "by_column": by_column}
+    perfect = Undefined("the simple forecast has no error here, and skill is a share of its error")
+    pairs = zip(columns, error.tolist(), simple.tolist(), strict=True)
+    by_column = {c: 1 - ours / other if other > 0 else perfect for c, ours, other in pairs}
+    known = [v for v in by_column.values() if not isinstance(v, Undefined)]
+    return {"mean": statistics.fmean(known) if known else perfect, "by_column": by_column}

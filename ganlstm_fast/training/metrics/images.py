@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ganlstm_fast.training.datasets.labelled import Labelled
+from ganlstm_fast.training.errors import UndefinedScore
+from ganlstm_fast.training.undefined import check_finite, defined_for
 
+SCORES = ("inception_score", "class_entropy", "frechet_distance")
 SIDE = 32
 HIDDEN = 64
 ACCURACY_AT_LEAST = 0.9
@@ -36,7 +41,17 @@ class ImageClassifier:
 
     @classmethod
     def fit(cls, images: Labelled, seed: int = 0) -> ImageClassifier:
-        """Train on images with at least 2 classes; the same seed gives the same classifier."""
+        """Train on labelled images; the same seed gives the same classifier.
+
+        Raises:
+            UndefinedScore: all images are of one class, or there are none.
+        """
+        classes = len(images.labels.unique())
+        if classes < 2:
+            raise UndefinedScore(
+                f"a classifier needs images of 2 classes, and the {len(images)} to train it have "
+                f"{classes}"
+            )
         # At the default tol it takes twice as long, and is no more accurate.
         network = MLPClassifier((HIDDEN,), tol=1e-3, random_state=seed)
         # Its products are too small to share: beside other work, two threads took 5 times as long.
@@ -65,6 +80,7 @@ def _pixels(images: Tensor) -> np.ndarray:
             f"images: expected [n, channels, height, width], got {tuple(images.shape)}"
         )
     side = (min(SIDE, images.shape[2]), min(SIDE, images.shape[3]))
+    check_finite("images", images)
     return F.adaptive_avg_pool2d(images.detach().float(), side).flatten(1).numpy()
 
 
@@ -77,7 +93,11 @@ def inception_score(probabilities: np.ndarray) -> float:
 
     Args:
         probabilities: [n, classes], each row with a sum of 1.
+
+    Raises:
+        UndefinedScore: no rows.
     """
+    _check_some(probabilities)
     mean = probabilities.mean(0)
     # Where a probability is 0, so is its part.
     ratio = np.where(probabilities > 0, probabilities, 1) / np.where(mean > 0, mean, 1)
@@ -89,12 +109,23 @@ def class_entropy(probabilities: np.ndarray) -> float:
     """The entropy of the shares of the most likely classes, from 0 (one class) to 1 (all alike).
 
     Args:
-        probabilities: [n, classes], 2 classes at least.
+        probabilities: [n, classes].
+
+    Raises:
+        UndefinedScore: no rows, or fewer than 2 classes, among which there is nothing to share.
     """
+    _check_some(probabilities)
     classes = probabilities.shape[1]
+    if classes < 2:
+        raise UndefinedScore(f"probabilities: expected 2 classes or more, got {classes}")
     share = np.bincount(probabilities.argmax(1), minlength=classes) / len(probabilities)
     share = share[share > 0]
     return float(-(share * np.log(share)).sum() / math.log(classes)) + 0.0
+
+
+def _check_some(probabilities: np.ndarray) -> None:
+    if not len(probabilities):
+        raise UndefinedScore("probabilities: expected those of 1 image or more, got none")
 
 
 def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
@@ -109,9 +140,15 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
 
     Args:
         real, generated: [n, features] and [m, features] float64, at least 2 each.
+
+    Raises:
+        UndefinedScore: fewer than 2 samples of a kind, which have no covariance, or values that are
+            not finite.
     """
     if min(len(real), len(generated)) < 2:
-        raise ValueError("frechet_distance: expected at least 2 samples of each kind")
+        raise UndefinedScore("frechet_distance: expected at least 2 samples of each kind")
+    for name, features in (("real", real), ("generated", generated)):
+        check_finite(name, torch.from_numpy(np.ascontiguousarray(features)))
     shift = real.mean(0) - generated.mean(0)
     c, d = (np.atleast_2d(np.cov(kind, rowvar=False)) for kind in (real, generated))
     values, vectors = np.linalg.eigh(c)
@@ -132,23 +169,31 @@ def evaluate_images(
         generated: [m, channels, size, size], in the same range.
 
     Returns:
-        For JSON: ``accuracy`` of the classifier on ``test``, ``count`` of images of each kind, and
-        of each score the number for ``generated``, ``real`` and ``noise`` (uniform in [-1, 1]).
+        ``accuracy`` of the classifier on ``test``, ``count`` of images of each kind, and of each
+        score the number for ``generated``, ``real`` and ``noise`` (uniform in [-1, 1]), or why
+        there is none; :func:`~ganlstm_fast.training.undefined.for_json` writes it.
         ``reported`` tells whether the classifier is fit to judge: accurate to 0.9 at least, and
         putting noise 10 times further away than real images; if not, ``reason`` says what is
         missing, and the scores of ``generated`` are None.
 
     Raises:
-        ValueError: images of another shape, or fewer than 2 of a kind.
+        UndefinedScore: fewer than 2 held-out or generated images, or fewer than 2 classes to train
+            on; none of ``SCORES`` has a value.
+        ValueError: images of another shape.
     """
     if generated.shape[1:] != train.inputs.shape[1:]:
         raise ValueError(
             f"generated: expected images of shape {tuple(train.inputs.shape[1:])}, "
             f"got {tuple(generated.shape[1:])}"
         )
+    count = min(len(test), len(generated))
+    if count < 2:
+        raise UndefinedScore(
+            f"{len(test)} held-out and {len(generated)} generated images are too few to compare: "
+            "2 of each are needed"
+        )
     classifier = ImageClassifier.fit(train, seed)
     generator = torch.Generator().manual_seed(seed)
-    count = min(len(test), len(generated))
 
     def some(images: Tensor) -> Tensor:
         return images[torch.randperm(len(images), generator=generator)[:count]]
@@ -159,14 +204,13 @@ def evaluate_images(
         "noise": 2 * torch.rand((count, *generated.shape[1:]), generator=generator) - 1,
     }
     reference = classifier.features(train.inputs)
-    probabilities = {name: classifier.probabilities(images) for name, images in kinds.items()}
-    scores: dict[str, dict[str, float | None]] = {
-        "inception_score": {name: inception_score(p) for name, p in probabilities.items()},
-        "class_entropy": {name: class_entropy(p) for name, p in probabilities.items()},
-        "frechet_distance": {
-            name: frechet_distance(reference, classifier.features(images))
-            for name, images in kinds.items()
-        },
+    measures: tuple[Callable[[Tensor], float], ...] = (
+        lambda images: inception_score(classifier.probabilities(images)),
+        lambda images: class_entropy(classifier.probabilities(images)),
+        lambda images: frechet_distance(reference, classifier.features(images)),
+    )
+    scores: dict[str, dict[str, Any]] = {
+        name: defined_for(kinds, measure) for name, measure in zip(SCORES, measures, strict=True)
     }
     accuracy = classifier.accuracy(test)
     distance = scores["frechet_distance"]

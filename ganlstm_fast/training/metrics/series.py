@@ -16,6 +16,9 @@ from scipy.stats import wasserstein_distance
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from ganlstm_fast.training.errors import UndefinedScore
+from ganlstm_fast.training.undefined import Undefined, check_finite, defined, defined_for
+
 
 def mmd_squared(real: Tensor, generated: Tensor, bandwidth: float | None = None) -> float:
     """The squared maximum mean discrepancy between two sets of samples, unbiased.
@@ -28,22 +31,20 @@ def mmd_squared(real: Tensor, generated: Tensor, bandwidth: float | None = None)
 
     Args:
         real, generated: [n, ...] and [m, ...], at least 2 each. Takes ``8 n m`` bytes and more.
-        bandwidth: of the kernel; None takes :func:`median_distance` of all samples together. Give
+        bandwidth: of the kernel; None takes :func:`kernel_width` of all samples together. Give
             that of the real samples alone to compare several generators.
 
     Raises:
-        ValueError: too few samples, samples of different shapes, values that are not finite, a
-            width that is not above 0.
+        UndefinedScore: fewer than 2 samples, values that are not finite, or all samples are equal
+            and no width is given.
+        ValueError: samples of different shapes, or a width that is not above 0.
     """
     x, y = _flat("real", real), _flat("generated", generated)
     _check_alike(real, generated)
     if bandwidth is None:
-        bandwidth = median_distance(torch.cat((real, generated)))
+        bandwidth = kernel_width(torch.cat((real, generated)))
     if not bandwidth > 0:
-        raise ValueError(
-            f"bandwidth: expected more than 0, got {bandwidth}; where most samples are equal, the "
-            "median of their distances is 0, and one has to be given"
-        )
+        raise ValueError(f"bandwidth: expected more than 0, got {bandwidth}")
     within_x, within_y = pdist(x, "sqeuclidean"), pdist(y, "sqeuclidean")
     across = cdist(x, y, "sqeuclidean")
 
@@ -53,9 +54,27 @@ def mmd_squared(real: Tensor, generated: Tensor, bandwidth: float | None = None)
     return mean_kernel(within_x) + mean_kernel(within_y) - 2 * mean_kernel(across)
 
 
-def median_distance(samples: Tensor) -> float:
-    """The median of the Euclidean distances between all pairs of ``samples`` [n, ...]."""
-    return float(np.median(pdist(_flat("samples", samples))))
+def kernel_width(samples: Tensor) -> float:
+    """The median of the Euclidean distances between all pairs of ``samples`` that differ.
+
+    Pairs of equal samples are left out, as in the code that Gretton et al. published with A Kernel
+    Two-Sample Test (``median(dists(dists>0))``): where most samples are equal, such as windows of
+    a count that is nearly always 0, the median of all distances is 0, which is no width.
+
+    Args:
+        samples: [n, ...], 2 at least.
+
+    Raises:
+        UndefinedScore: fewer than 2 samples, values that are not finite, or all samples are equal.
+    """
+    distances = pdist(_flat("samples", samples))
+    apart = distances[distances > 0]
+    if not len(apart):
+        raise UndefinedScore(
+            f"all {len(samples)} samples are equal, and a kernel needs the distance between some "
+            "as its width"
+        )
+    return float(np.median(apart))
 
 
 def marginal_wasserstein(real: Tensor, generated: Tensor) -> float:
@@ -68,7 +87,8 @@ def marginal_wasserstein(real: Tensor, generated: Tensor) -> float:
         real, generated: [n, ...] and [m, ...], such as [n, steps, channels].
 
     Raises:
-        ValueError: as :func:`mmd_squared`.
+        UndefinedScore: fewer than 2 samples, or values that are not finite.
+        ValueError: samples of different shapes.
     """
     x, y = _flat("real", real), _flat("generated", generated)
     _check_alike(real, generated)
@@ -81,18 +101,25 @@ def diversity(real: Tensor, generated: Tensor) -> float:
     ``-sum_j p_j log p_j / log min(n, m)``, where ``p_j`` is the share of the generated samples of
     which real sample j is the nearest one. A generator that collapsed to one sample has 0, one that
     has k samples at most ``log k / log min(n, m)``, and the real set itself 1, if no two of it are
-    equal. New samples of the real distribution have about 0.9 (several have the same neighbour):
-    compare with that of held-out real ones.
+    equal (equal ones count as one sample). New samples of the real distribution have about 0.9
+    (several have the same neighbour): compare with that of held-out real ones.
 
     Args:
         real, generated: [n, ...] and [m, ...], Euclidean distances between them.
 
     Raises:
-        ValueError: as :func:`mmd_squared`.
+        UndefinedScore: fewer than 2 samples, values that are not finite, or all real samples are
+            equal, so that any generator would have 0.
+        ValueError: samples of different shapes.
     """
     x, y = _flat("real", real), _flat("generated", generated)
     _check_alike(real, generated)
-    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(x)
+    different = np.unique(x, axis=0)
+    if len(different) < 2:
+        raise UndefinedScore(
+            f"all {len(x)} real samples are equal: there is nothing to spread over"
+        )
+    search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(different)
     nearest = search.kneighbors(y, return_distance=False)[:, 0]
     share = np.bincount(nearest)[np.unique(nearest)] / len(y)
     return float(-(share * np.log(share)).sum() / math.log(min(len(x), len(y)))) + 0.0
@@ -112,7 +139,8 @@ def autocorrelation(series: Tensor, max_lag: int) -> Tensor:
         [max_lag, channels] float64.
 
     Raises:
-        ValueError: as :func:`mmd_squared`, or ``max_lag`` not from 1 to ``steps - 1``.
+        UndefinedScore: fewer than 2 series, or values that are not finite.
+        ValueError: another shape, or ``max_lag`` not from 1 to ``steps - 1``.
     """
     _flat("series", series)
     if series.ndim != 3:
@@ -132,18 +160,32 @@ def autocorrelation(series: Tensor, max_lag: int) -> Tensor:
 def autocorrelation_error(real: Tensor, generated: Tensor, max_lag: int | None = None) -> float:
     """The mean absolute difference of the :func:`autocorrelation`, over lags and channels.
 
+    Channels in which all real values are equal are left out: they have no autocorrelation to be
+    compared with. A generated channel that is constant where the real one is not counts as 0.
+
     Args:
         real, generated: [n, steps, channels] and [m, steps, channels].
         max_lag: the last lag compared; None takes half of the steps, at least 1.
 
     Raises:
-        ValueError: as :func:`autocorrelation`.
+        UndefinedScore: as :func:`autocorrelation`, or no real channel varies.
+        ValueError: as :func:`autocorrelation`, or series of different shapes.
     """
     _check_alike(real, generated)
+    for name, series in (("real", real), ("generated", generated)):
+        check_finite(name, series)
     if max_lag is None:
         max_lag = max(1, real.shape[1] // 2)
     difference = autocorrelation(real, max_lag) - autocorrelation(generated, max_lag)
-    return difference.abs().mean().item()
+    varies = real.amax((0, 1)) > real.amin((0, 1))
+    if not varies.any():
+        raise UndefinedScore(
+            "every channel of the real series is constant, which has no autocorrelation"
+        )
+    return difference[:, varies].abs().mean().item()
+
+
+SCORES = ("mmd_squared", "marginal_wasserstein", "diversity", "autocorrelation_error")
 
 
 def compare_series(
@@ -153,7 +195,7 @@ def compare_series(
     max_lag: int | None = None,
     most: int = 2000,
     seed: int = 0,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | Undefined]]:
     """The measures above for generated series, beside the same for real ones and for noise.
 
     All are against one random half of the real series; *real* is the other half, and *noise* is
@@ -168,14 +210,21 @@ def compare_series(
         most: series of each kind that are used.
 
     Returns:
-        For JSON: of each measure the number for ``generated``, ``real`` and ``noise``.
+        Of each measure the number for ``generated``, ``real`` and ``noise``, or why there is none;
+        :func:`~ganlstm_fast.training.undefined.for_json` writes it.
 
     Raises:
-        ValueError: fewer than 4 real or 2 generated series, or as :func:`autocorrelation_error`.
+        UndefinedScore: fewer than 4 real or 2 generated series; none of ``SCORES`` has a value.
+        ValueError: series of different shapes, or as :func:`autocorrelation_error`.
     """
     _check_alike(real, generated)
     generator = torch.Generator().manual_seed(seed)
     count = min(most, len(real) // 2, len(generated))
+    if count < 2:
+        raise UndefinedScore(
+            f"{len(real)} real and {len(generated)} generated series are too few: two halves of "
+            "the real ones and the generated ones are compared, with 2 in each"
+        )
     mixed = real[torch.randperm(len(real), generator=generator)[: 2 * count]]
     reference, other = mixed[:count], mixed[count:]
     low, high = real.amin((0, 1)), real.amax((0, 1))
@@ -185,25 +234,28 @@ def compare_series(
         "real": other,
         "noise": low + (high - low) * uniform,
     }
-    width = median_distance(reference)
-    measures: dict[str, Callable[[Tensor], float]] = {
-        "mmd_squared": lambda kind: mmd_squared(reference, kind, width),
-        "marginal_wasserstein": lambda kind: marginal_wasserstein(reference, kind),
-        "diversity": lambda kind: diversity(reference, kind),
-        "autocorrelation_error": lambda kind: autocorrelation_error(reference, kind, max_lag),
-    }
-    return {
-        name: {kind: measure(series) for kind, series in kinds.items()}
-        for name, measure in measures.items()
-    }
+    width = defined(lambda: kernel_width(reference))
+
+    def discrepancy(kind: Tensor) -> float:
+        if isinstance(width, Undefined):
+            raise UndefinedScore(width.reason)
+        return mmd_squared(reference, kind, width)
+
+    measures: tuple[Callable[[Tensor], float], ...] = (
+        discrepancy,
+        lambda kind: marginal_wasserstein(reference, kind),
+        lambda kind: diversity(reference, kind),
+        lambda kind: autocorrelation_error(reference, kind, max_lag),
+    )
+    found = zip(SCORES, measures, strict=True)
+    return {name: defined_for(kinds, measure) for name, measure in found}
 
 
 def _flat(name: str, samples: Tensor) -> np.ndarray:
     """[n, values] float64, checked."""
     if len(samples) < 2:
-        raise ValueError(f"{name}: expected at least 2 samples, got {len(samples)}")
-    if not samples.isfinite().all():
-        raise ValueError(f"{name}: expected finite values, got some that are not")
+        raise UndefinedScore(f"{name}: expected at least 2 samples, got {len(samples)}")
+    check_finite(name, samples)
     return samples.detach().flatten(1).double().numpy()
 
 

@@ -42,8 +42,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlstm_fast.training.data import series_folds, time_folds, windows
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, UndefinedScore
+from ganlstm_fast.training.undefined import check_finite
 
+SCORES = ("discriminative_score", "predictive_score")
 NOISE_AT_LEAST = 0.45
 REAL_AT_MOST = 0.05
 
@@ -255,7 +257,7 @@ def evaluate(
 
     Raises:
         ValueError: series of other shapes.
-        InputError: too few rows or series to hold some out.
+        UndefinedScore: too few rows or series to hold some out, or values that are not finite.
     """
     kinds = {"generated": generated, "untrained": untrained}
     for name, series in kinds.items():
@@ -263,11 +265,13 @@ def evaluate(
         expected += (real.shape[-1],)
         if series.ndim != 3 or tuple(series.shape[1:]) != expected[1:]:
             raise ValueError(f"{name}: expected shape {expected}, got {tuple(series.shape)}")
+        check_finite(name, series)
         if len(series) < 2 * protocol.folds:
-            raise InputError(
+            raise UndefinedScore(
                 f"{name}: {len(series)} series are too few to hold some out; at least "
                 f"{2 * protocol.folds}"
             )
+    check_finite("real", real)
     runs = [_run(real, kinds, protocol, seed + k, tick) for k in range(protocol.seeds)]
     names = (*kinds, "noise", "real")
     accuracies, errors = ([[run[i][k] for run in runs] for k in range(len(names))] for i in (0, 1))
@@ -317,12 +321,15 @@ def _run(
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Accuracies and errors of each kind, of noise and of real series, and of each fold."""
     generator = torch.Generator().manual_seed(seed)
-    if real.ndim == 2:
-        seq_len = kinds["generated"].shape[1]
-        split = time_folds(len(real), seq_len, protocol.folds)
-        real = windows(real, seq_len)
-    else:
-        split = series_folds(len(real), protocol.folds, generator)
+    try:
+        if real.ndim == 2:
+            seq_len = kinds["generated"].shape[1]
+            split = time_folds(len(real), seq_len, protocol.folds)
+            real = windows(real, seq_len)
+        else:
+            split = series_folds(len(real), protocol.folds, generator)
+    except InputError as error:
+        raise UndefinedScore(str(error)) from None
     kinds = {**kinds, "noise": torch.rand(real.shape, generator=generator)}
 
     def pair(other: Tensor, fold: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -17,6 +17,7 @@ from ganlstm_fast.training.outputs import write_table
 from ganlstm_fast.training.pictures import plot_scores
 from ganlstm_fast.training.recipes.series import LSTMGANRecipe, scaler_of
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.undefined import Undefined, check_finite, defined, defined_for, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,31 +35,51 @@ class AnomalyRecipe(LSTMGANRecipe):
         super().__init__(config)
         random = torch.Generator().manual_seed(config.seed)
         self.planted = plant_anomalies(
-            self.rows[-config.held_out :], config.planted, gap=config.seq_len, generator=random
+            self.rows[-config.held_out :],
+            config.planted,
+            gap=config.seq_len,
+            strict=False,
+            generator=random,
         )
+        kinds: dict[str, list[str]] = {}
+        for kind, reason in self.planted.missing.items():
+            kinds.setdefault(reason, []).append(kind)
+        self.notes += [
+            f"not all {config.planted} anomalies of the kind {', '.join(of)} could be planted to "
+            f"test with: {reason}"
+            for reason, of in kinds.items()
+        ]
         self.samples = windows(self.rows[: -config.held_out], config.seq_len)
         self.real_to_score = self.rows[: -config.held_out]
         some = torch.linspace(0, len(self.samples) - 1, min(USUAL, len(self.samples))).long()
         self.data["usual"] = self.samples[some].clone()
 
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
-        """As for an LSTM-GAN, and scores.csv, scores.png and the area under the ROC curve."""
+        """As for an LSTM-GAN, and scores.csv, scores.png and the area under the ROC curve.
+
+        The area has no value where nothing could be planted, or scores are not finite.
+        """
         metrics = super().finish(run, progress)
         config = self.config
         planted = self.planted
         gan = self.untrained().to(run.state.device)
         gan.load_state_dict(self.raw.state_dict())
         gan.generator.load_state_dict(_best(run))
-        scores = scored(gan, config, self.data, planted.rows, config.seed)
+        scores = defined(lambda: scored(gan, config, self.data, planted.rows, config.seed))
+        if isinstance(scores, Undefined):
+            return metrics if config.metrics == "none" else {**metrics, "area_under_roc": scores}
         write_table(run.folder / "scores.csv", table(scores, config.seq_len))
         plot_scores(run.folder / "scores.png", scores.total, planted)
         if config.metrics == "none":
             return metrics
-        areas = {name: area_under_roc(part, planted) for name, part in scores._asdict().items()}
+        areas = defined_for(scores._asdict(), lambda part: area_under_roc(part, planted))
         metrics["area_under_roc"] = areas
         metrics["told"] = {
-            f"area under the ROC curve, {name}": ", ".join(f"{k} {v:.3f}" for k, v in area.items())
+            f"area under the ROC curve, {name}": ", ".join(
+                f"{kind} {shown(value)}" for kind, value in area.items()
+            )
             for name, area in areas.items()
+            if not isinstance(area, Undefined)
         }
         return metrics
 
@@ -87,12 +108,17 @@ def _best(run: Run) -> dict[str, Tensor]:
 def scored(
     gan: nn.Module, config: AnomalyConfig, data: dict[str, Any], rows: Tensor, seed: int
 ) -> AnomalyScores:
-    """Scores of all windows of ``rows`` [rows, channels] in [0, 1], against usual ones."""
+    """Scores of all windows of ``rows`` [rows, channels] in [0, 1], against usual ones.
+
+    Raises:
+        UndefinedScore: the critic's features are not finite.
+    """
     where = next(gan.parameters()).device
     random = torch.Generator(where).manual_seed(seed)
     usual = data["usual"].to(where)
     with torch.no_grad(), eval_mode(gan):
         features = gan.critic.features(usual)
+    check_finite("features of the critic", features)
     options = {
         "weight": config.weight,
         "usual_features": features,

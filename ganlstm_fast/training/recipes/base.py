@@ -87,7 +87,11 @@ class Recipe(ABC):
 
     @abstractmethod
     def watched(self) -> float:
-        """What early stopping watches, the lower the better. Leaves no trace."""
+        """What early stopping watches, the lower the better. Leaves no trace.
+
+        Raises:
+            UndefinedScore: it has no value for this data, or for what the model now makes.
+        """
 
     def troubles(self, state: State) -> dict[str, str]:
         """Signs that training goes wrong: what is told once, by name."""
@@ -95,7 +99,12 @@ class Recipe(ABC):
 
     @abstractmethod
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
-        """Write pictures and tables into the run's folder; returns the scores, for JSON."""
+        """Write pictures and tables into the run's folder.
+
+        Returns:
+            The scores, for :func:`~ganlstm_fast.training.undefined.for_json`; in ``told`` what is
+            said of some of them, by its name.
+        """
 
 
 def build(recipe: type[Recipe], config: Settings, data: dict[str, Any]) -> nn.Module:

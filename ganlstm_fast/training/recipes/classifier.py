@@ -28,6 +28,7 @@ from ganlstm_fast.training.pictures import plot_confusion
 from ganlstm_fast.training.recipes.series import scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.undefined import check_finite, defined_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,13 +102,18 @@ class ClassifierRecipe(SupervisedRecipe):
         confusion = torch.bincount(labels * classes + guess, minlength=classes**2)
         confusion = confusion.view(classes, classes)
         plot_confusion(run.folder / "confusion.png", confusion, self.test.classes)
-        right = chances[torch.arange(len(labels)), labels]
-        return {
-            "count": len(labels),
-            "accuracy": (guess == labels).double().mean().item(),
-            "cross_entropy": -right.clamp_min(1e-12).log().mean().item(),
-            "confusion": confusion.tolist(),
-        }
+
+        def scores() -> dict[str, Any]:
+            check_finite("probabilities", chances)
+            right = chances[torch.arange(len(labels)), labels]
+            return {
+                "accuracy": (guess == labels).double().mean().item(),
+                "cross_entropy": -right.clamp_min(1e-12).log().mean().item(),
+                "confusion": confusion.tolist(),
+            }
+
+        names = ("accuracy", "cross_entropy", "confusion")
+        return {"count": len(labels), **defined_all(names, scores)}
 
     @staticmethod
     def classify(

@@ -12,10 +12,11 @@ from ganlstm_fast.training.configs import ConditionalConfig
 from ganlstm_fast.training.data import split_by_time, windows
 from ganlstm_fast.training.datasets import load_months
 from ganlstm_fast.training.datasets.series import MONTHS
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.recipes.series import LSTMGANRecipe, rows_before, scaler_of
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.undefined import check_finite, defined_for, shown
 
 
 class ConditionalRecipe(LSTMGANRecipe):
@@ -88,12 +89,17 @@ class ConditionalRecipe(LSTMGANRecipe):
                 generator.sample(len(self.test), self.config.seq_len, random, **given).cpu()
                 for _ in range(8)
             ]
-            return (torch.stack(made).mean(0) - self.test).abs().mean().item()
+            mean = scaler_of(self.data).settle(torch.stack(made).mean(0))
+            check_finite("generated", mean)
+            if given is other and len(mean) < 2:
+                raise UndefinedScore("a single window is held out: there is no other condition")
+            return (mean - self.test).abs().mean().item()
 
-        metrics["condition_error"] = {"generated": error(inputs), "other condition": error(other)}
+        errors = defined_for({"generated": inputs, "other condition": other}, error)
+        metrics["condition_error"] = errors
         metrics["told"] = {
-            "error of the mean, held out": "{generated:.4f}, with the conditions of other windows "
-            "{other condition:.4f}".format(**metrics["condition_error"])
+            "error of the mean, held out": "{generated}, with the conditions of other windows "
+            "{other condition}".format(**{k: shown(v, 4) for k, v in errors.items()})
         }
         return metrics
 

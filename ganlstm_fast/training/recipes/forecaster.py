@@ -11,12 +11,13 @@ from ganlstm_fast.models import LSTMForecaster
 from ganlstm_fast.training.configs import ForecasterConfig
 from ganlstm_fast.training.data import load_series
 from ganlstm_fast.training.datasets import Pairs, forecast_pairs
-from ganlstm_fast.training.metrics.forecast import forecast_scores
+from ganlstm_fast.training.metrics.forecast import SCORES, forecast_scores
 from ganlstm_fast.training.outputs import trained, write_table
 from ganlstm_fast.training.pictures import plot_forecasts
 from ganlstm_fast.training.recipes.series import rows_before, scaled, scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.undefined import Undefined, defined_all, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,6 +42,7 @@ class ForecasterRecipe(SupervisedRecipe):
             for part in (before, watched)
         )
         self.data["last"] = self.rows[-config.history :].clone()
+        self.notes += _constants(self.data, self.series.values)
 
     @staticmethod
     def model(config: ForecasterConfig, data: dict[str, Any]) -> nn.Module:
@@ -78,11 +80,9 @@ class ForecasterRecipe(SupervisedRecipe):
         )
         if config.metrics == "none":
             return {}
-        try:
-            options = {"quantiles": config.levels, "period": config.period}
-            scores = forecast_scores(actual, self.test.starts, made, columns, **options)
-        except ValueError as error:
-            return {"reported": False, "reason": f"{error}; --period says how long a year is"}
+        options = {"quantiles": config.levels, "period": config.period}
+        judged = actual, self.test.starts, made, columns
+        scores = defined_all(SCORES, lambda: forecast_scores(*judged, **options))
         return {"told": _told(scores), **scores}
 
     @staticmethod
@@ -116,6 +116,16 @@ def predict(
     return scaler_of(data).unscale(made.sort(-1).values.transpose(-1, -2)).transpose(-1, -2)
 
 
+def _constants(data: dict[str, Any], values: Tensor) -> list[str]:
+    """What is told of columns that change only after the rows that the scaler was fitted to."""
+    later = ~scaler_of(data).varies & (values != values[0]).any(0)
+    return [
+        f"column {data['columns'][c]} is {values[0, c]:.6g} in all rows trained on and changes "
+        "after them: all that is forecast of it is that value"
+        for c in later.nonzero()[:, 0].tolist()
+    ]
+
+
 def _table(pairs: Pairs, made: Tensor, columns: list[str]) -> pd.DataFrame:
     import pandas as pd
 
@@ -128,13 +138,11 @@ def _table(pairs: Pairs, made: Tensor, columns: list[str]) -> pd.DataFrame:
 
 
 def _told(scores: dict[str, Any]) -> dict[str, str]:
-    return {
-        f"skill against {name}": "-"
-        if skill["mean"] is None
-        else f"{skill['mean']:.3f} ("
-        + ", ".join(
-            f"{c} {'-' if v is None else format(v, '.3f')}" for c, v in skill["by_column"].items()
-        )
-        + ")"
-        for name, skill in scores["skill"].items()
-    }
+    def line(skill: dict[str, Any] | Undefined) -> str:
+        if isinstance(skill, Undefined):
+            return "-"
+        by_column = ", ".join(f"{c} {shown(v)}" for c, v in skill["by_column"].items())
+        return f"{shown(skill['mean'])} ({by_column})"
+
+    skills = {} if isinstance(scores["skill"], Undefined) else scores["skill"]
+    return {f"skill against {name}": line(skill) for name, skill in skills.items()}

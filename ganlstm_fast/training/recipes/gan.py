@@ -240,10 +240,10 @@ class GANRecipe(Recipe):
 
     def watched(self) -> float:
         """The squared maximum mean discrepancy between samples and data."""
-        from ganlstm_fast.training.metrics.series import median_distance, mmd_squared
+        from ganlstm_fast.training.metrics.series import kernel_width, mmd_squared
 
         real, fake = (part.cpu() for part in self.some(self.average.module)[:2])
-        return mmd_squared(real, fake, median_distance(real))
+        return mmd_squared(real, fake, kernel_width(real))
 
     def troubles(self, state: State) -> dict[str, str]:
         real, fake, inputs = self.some(self.average.module)

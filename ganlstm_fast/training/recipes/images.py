@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from ganlstm_fast.models import DCGAN, MLPGAN
 from ganlstm_fast.training.configs import DCGANConfig, MLPGANConfig
 from ganlstm_fast.training.datasets import Labelled, digit_images, load_image_folder
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.pictures import plot_images, write_image
 from ganlstm_fast.training.recipes.classifier import digest
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.undefined import defined_all, defined_for
 
 # Of a folder with classes every so manieth image is held out to judge.
 HELD_OUT = 5
@@ -65,10 +66,11 @@ class ImageRecipe(GANRecipe):
         if config.metrics == "none":
             return {}
         if self.test is not None:
-            from ganlstm_fast.training.metrics.images import evaluate_images
+            from ganlstm_fast.training.metrics.images import SCORES, evaluate_images
 
-            return evaluate_images(self.labelled, self.test, made, config.seed)
-        return _compare(real, made)
+            judged = self.labelled, self.test, made, config.seed
+            return defined_all(SCORES, lambda: evaluate_images(*judged))
+        return defined_all(("mmd_squared", "diversity"), lambda: _compare(real, made))
 
     @staticmethod
     def generate(model: nn.Module, config: Any, data: dict[str, Any], count: int, seed: int) -> Any:
@@ -93,19 +95,23 @@ def _skipped(skipped: tuple[str, ...], most: int = 5) -> list[str]:
 
 
 def _compare(real: Tensor, made: Tensor) -> dict[str, Any]:
-    """Distance and variety beside the same of the other half of the real images."""
-    from ganlstm_fast.training.metrics.series import diversity, median_distance, mmd_squared
+    """Distance and variety beside the same of the other half of the real images.
+
+    Raises:
+        UndefinedScore: there are too few of them, or all of one half are equal.
+    """
+    from ganlstm_fast.training.metrics.series import diversity, kernel_width, mmd_squared
 
     count = min(len(real) // 2, len(made))
     if count < 2:
-        return {"reported": False, "reason": f"{len(real)} images are too few to compare with"}
+        raise UndefinedScore(f"{len(real)} images are too few to compare with")
     random = torch.Generator().manual_seed(0)
     mixed = real[torch.randperm(len(real), generator=random)[: 2 * count]]
     half, kinds = mixed[:count], {"generated": made[:count], "real": mixed[count:]}
-    width = median_distance(half)
+    width = kernel_width(half)
     return {
-        "mmd_squared": {name: mmd_squared(half, kind, width) for name, kind in kinds.items()},
-        "diversity": {name: diversity(half, kind) for name, kind in kinds.items()},
+        "mmd_squared": defined_for(kinds, lambda kind: mmd_squared(half, kind, width)),
+        "diversity": defined_for(kinds, lambda kind: diversity(half, kind)),
     }
 
 

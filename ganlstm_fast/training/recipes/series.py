@@ -14,11 +14,12 @@ from ganlstm_fast.training.configs import SINES, TrainConfig
 from ganlstm_fast.training.data import MinMaxScaler, Series, load_series, windows
 from ganlstm_fast.training.datasets import sines
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.metrics import PROTOCOLS, evaluate
+from ganlstm_fast.training.metrics import PROTOCOLS, evaluate, timegan
 from ganlstm_fast.training.outputs import trained, write_series
 from ganlstm_fast.training.plots import plot_samples
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.undefined import defined_all
 
 
 def scaled(config: Any, fit_to: int | None = None) -> tuple[Series, Tensor, dict[str, Any]]:
@@ -116,7 +117,8 @@ class LSTMGANRecipe(GANRecipe):
         generator = torch.Generator(state.device).manual_seed(config.seed)
         real, scaler = self.samples.cpu(), scaler_of(self.data)
         sizes = len(real), config.seq_len, generator
-        generated = trained(run).sample(*sizes, **self.inputs).cpu()
+        # Scored is what a user is given, in which a constant column is that constant.
+        generated = scaler.settle(trained(run).sample(*sizes, **self.inputs).cpu())
         in_units, columns = scaler.unscale(generated), self.data["columns"]
         write_series(run.folder / "samples.csv", in_units, columns)
         in_place = run.folder / "samples.png"
@@ -126,18 +128,14 @@ class LSTMGANRecipe(GANRecipe):
         protocol = dataclasses.replace(PROTOCOLS[config.metrics], seeds=config.score_seeds)
         untrained = self.untrained().to(state.device).generator
         with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
-            scores = _scores(
-                self.real_to_score,
-                generated,
-                untrained.sample(*sizes, **self.inputs).cpu(),
-                protocol=protocol,
-                seed=config.seed,
-                tick=bar.update,
+            kinds = generated, scaler.settle(untrained.sample(*sizes, **self.inputs).cpu())
+            options = {"protocol": protocol, "seed": config.seed, "tick": bar.update}
+            scores = defined_all(
+                timegan.SCORES, lambda: evaluate(self.real_to_score, *kinds, **options)
             )
-        if config.seq_len > 2 and len(real) >= 4:
-            from ganlstm_fast.training.metrics.series import compare_series
+        from ganlstm_fast.training.metrics.series import SCORES, compare_series
 
-            scores |= compare_series(real, generated, seed=config.seed)
+        scores |= defined_all(SCORES, lambda: compare_series(real, generated, seed=config.seed))
         return {"protocol": vars(protocol), **scores}
 
     @staticmethod
@@ -155,11 +153,3 @@ class LSTMGANRecipe(GANRecipe):
         write_series(path, made, data["columns"])
         count, steps, channels = made.shape
         return f"{count} series of {steps} steps and {channels} columns"
-
-
-def _scores(rows: Tensor, *series: Tensor, **options: Any) -> dict[str, Any]:
-    try:
-        return evaluate(rows, *series, **options)
-    except InputError as error:
-        # The series trained on may be too short to score, which is no reason to lose the run.
-        return {"reported": False, "reason": str(error)}

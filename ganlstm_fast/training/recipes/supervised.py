@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from ganlstm_fast.models.base import eval_mode
 from ganlstm_fast.training.config import SupervisedSettings
+from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.fabric import OneProcess
 from ganlstm_fast.training.recipes.adam import adam
 from ganlstm_fast.training.recipes.base import Recipe, update
 from ganlstm_fast.training.state import State
+from ganlstm_fast.training.undefined import check_finite
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -77,5 +79,9 @@ class SupervisedRecipe(Recipe):
     @torch.no_grad()
     def watched(self) -> float:
         """The loss of what is held out."""
+        if not len(next(iter(self.held.values()))):
+            raise UndefinedScore("there are too few samples to hold one out")
         with eval_mode(self.raw):
-            return self.loss(self.raw, self.held).item()
+            loss = self.loss(self.raw, self.held)
+        check_finite("held-out loss", loss)
+        return loss.item()

@@ -14,9 +14,11 @@ from ganlstm_fast.models import TextGAN
 from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.configs import TextGANConfig
 from ganlstm_fast.training.datasets import Vocabulary, load_text, text_windows
+from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.undefined import defined_for
 
 MADE = 1000
 
@@ -87,9 +89,9 @@ class TextGANRecipe(GANRecipe):
         ]
         kinds = {"generated": made, "real": self.held, "noise": noise, "shuffled": shuffled}
         return {
-            f"distance_of_{n}_grams": {
-                name: jensen_shannon(self.samples, kind, n, count) for name, kind in kinds.items()
-            }
+            f"distance_of_{n}_grams": defined_for(
+                kinds, lambda kind, n=n: jensen_shannon(self.samples, kind, n, count)
+            )
             for n in (1, 2, 3)
         }
 
@@ -121,13 +123,23 @@ def jensen_shannon(a: Tensor, b: Tensor, n: int, symbols: int) -> float:
 
     The Jensen-Shannon divergence in bits (Lin, 1991) of the groups in ``a`` and ``b``
     [any number, steps] of numbers below ``symbols``.
+
+    Raises:
+        UndefinedScore: no sequences, or sequences shorter than a group.
     """
-    place = symbols ** torch.arange(n)
-    counts = []
     for part in (a, b):
-        groups = (part.unfold(1, n, 1) * place).sum(-1).flatten()
-        counts.append(torch.bincount(groups, minlength=symbols**n).double() / groups.numel())
-    p, q = counts
+        if not len(part) or part.shape[1] < n:
+            raise UndefinedScore(
+                f"{len(part)} sequences of {part.shape[1]} symbols have no groups of {n}"
+            )
+    place = symbols ** torch.arange(n)
+    groups = [(part.unfold(1, n, 1) * place).sum(-1).flatten() for part in (a, b)]
+    # Only groups that are there: of 5,000 symbols there would be 10^11 groups of 3.
+    there, number = torch.unique(torch.cat(groups), return_inverse=True)
+    counts = [
+        torch.bincount(part, minlength=len(there)) for part in number.split(list(map(len, groups)))
+    ]
+    p, q = (count.double() / count.sum() for count in counts)
     middle = (p + q) / 2
     divergences = [torch.special.xlogy(x, x / middle).nan_to_num().sum() for x in (p, q)]
     return max(0.0, (sum(divergences) / 2 / torch.log(torch.tensor(2.0))).item())
