@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Container, Sequence
 from typing import Any
 
@@ -18,6 +19,20 @@ class Function(torch.autograd.Function):
         if torch._C._are_functorch_transforms_active():
             return super().apply(*args)
         return super(torch.autograd.Function, cls).apply(*args)
+
+
+def is_autocast(device: str) -> bool:
+    """Whether autocast is on for a kind of device."""
+    if device not in ("cpu", "cuda") and not torch.amp.is_autocast_available(device):
+        return False  # the meta device
+    return torch.is_autocast_enabled(device)
+
+
+def without_autocast(device: str) -> contextlib.AbstractContextManager[None]:
+    """Autocast runs PyTorch's own products in 16 bits, also those inside of our operators."""
+    if is_autocast(device):
+        return torch.autocast(device, enabled=False)
+    return contextlib.nullcontext()
 
 
 def contiguous(tensor: Tensor | None) -> Tensor | None:

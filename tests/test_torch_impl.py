@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from fake_gpu import OnGPU
 from lstm_cases import CASES
 from numerics import assert_close_to_reference
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from ganlstm_fast import FastLSTM
-from ganlstm_fast.lstm import fit
+from ganlstm_fast.lstm import autograd, fit
 
 ENDS = [7, 1, 3, 6, 2, 5]
 
@@ -29,7 +30,9 @@ def in_one_call(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         calls.append(arguments)
         return torch_lstm(*arguments)
 
-    monkeypatch.setattr(FastLSTM, "_can_be_one_call", lambda self, x: not self.recompute)
+    monkeypatch.setattr(
+        FastLSTM, "_can_be_one_call", lambda self, x: not self.recompute and not self._dropped
+    )
     monkeypatch.setattr(fit, "choose", lambda impl, *_: "torch" if impl is None else impl)
     monkeypatch.setattr(torch, "lstm", spy)
     return calls
@@ -114,6 +117,125 @@ def test_dropout_of_a_stack_is_that_of_torch() -> None:
         torch.manual_seed(1)
         outputs.append(layer(x)[0])
     torch.testing.assert_close(*outputs)
+
+
+def test_what_one_call_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU's tensors are asked: here those of a layer that would be one call."""
+
+    def one_call(**options: Any) -> bool:
+        layer = FastLSTM(3, 4, **options)
+        return layer._can_be_one_call(OnGPU()) and not layer._can_be_one_call(torch.zeros(1))
+
+    assert one_call()
+    assert one_call(num_layers=2, bidirectional=True)
+    assert one_call(dropout=0.0, num_layers=2)
+    assert not one_call(dropout=0.5, num_layers=2)
+    assert not one_call(recompute=True)
+    layer = FastLSTM(3, 4, num_layers=2, dropout=0.5).eval()
+    assert layer._can_be_one_call(OnGPU())
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not layer._can_be_one_call(OnGPU())
+    monkeypatch.undo()
+    seen = []
+    torch.func.grad(lambda x: seen.append(layer._can_be_one_call(OnGPU())) or x)(torch.ones(()))
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("change", ["train", "recompute"])
+@pytest.mark.usefixtures("in_one_call")
+def test_modes_that_change_before_the_backward(change: str) -> None:
+    """A recorded backward is that of the forward, of which it computes a part again."""
+    ours, torchs = pair(num_layers=2, dropout=0.5)
+    x = torch.randn(7, 3, 5, requires_grad=True)
+    results = []
+    for layer in (ours, torchs):
+        y, _ = layer.eval()(x)
+        if change == "train":
+            layer.train()
+        else:
+            layer.recompute = True
+        (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        results.append([grad, *torch.autograd.grad(grad.square().sum(), layer.parameters())])
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("where", ["one call", "a layer"])
+def test_lengths_that_change_before_the_backward(
+    where: str, request: pytest.FixtureRequest
+) -> None:
+    if where == "one call":
+        request.getfixturevalue("in_one_call")
+    ours = FastLSTM(5, 6, impl=None if where == "one call" else "torch")
+    x, lengths = torch.randn(7, 3, 5, requires_grad=True), torch.tensor([7, 3, 5])
+    y, _ = ours(x, lengths=lengths)
+    lengths.fill_(7)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("where", ["one call", "a layer"])
+def test_a_recorded_backward_computes_what_is_wanted(
+    where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if where == "one call":
+        request.getfixturevalue("in_one_call")
+    kernel, wanted = autograd._backward_kernel, []
+    monkeypatch.setattr(fit, "second_order", lambda *_: "cpu")
+    monkeypatch.setattr(
+        autograd, "_backward_kernel", lambda *a: (wanted.append(a[11]), kernel(*a))[1]
+    )
+    ours = FastLSTM(5, 6, impl=None if where == "one call" else "torch")
+    x = torch.randn(7, 3, 5, requires_grad=True)
+    torch.autograd.grad(ours(x)[0].sum(), x, create_graph=True)
+    assert wanted == [[True, *[False] * 5]]
+    torch.autograd.grad(ours(x)[0].sum(), ours.weight_hh_l0, create_graph=True)
+    assert wanted[1][:3] == [False] * 3
+    assert wanted[1][4]
+
+
+@pytest.mark.parametrize("where", ["one call", "a layer"])
+def test_autocast_around_the_backward_changes_nothing(
+    where: str, request: pytest.FixtureRequest
+) -> None:
+    """The operands keep the dtype of the forward, whatever block the backward is in."""
+    if where == "one call":
+        request.getfixturevalue("in_one_call")
+    ours = FastLSTM(5, 6, impl=None if where == "one call" else "torch")
+    x = torch.randn(7, 3, 5, requires_grad=True)
+    results = []
+    for enabled in (False, True):
+        y, _ = ours(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            (grad,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+        results.append([grad, *torch.autograd.grad(grad.sin().sum(), ours.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_projections_under_autocast() -> None:
+    """proj_size runs torch's LSTM, in autocast's dtype as the other layers."""
+    ours, torchs = pair(proj_size=3)
+    x = torch.randn(7, 3, 5)
+    rival = copy.deepcopy(torchs).bfloat16()(x.bfloat16())[0]
+    truth = torchs.double()(x.double())[0]
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16):
+            y, (h, c) = ours(x.to(dtype))
+        assert [t.dtype for t in (y, h, c)] == [torch.bfloat16] * 3
+        assert_close_to_reference(y, truth, rival)
+
+
+def test_dropout_of_a_stack_at_second_order() -> None:
+    """On a GPU, too, layers with dropout between them are one call each: the masks are the same."""
+    results = []
+    layer = FastLSTM(5, 6, num_layers=3, dropout=0.5, dtype=torch.float64)
+    x = torch.randn(7, 3, 5, dtype=torch.float64, requires_grad=True)
+    for impl in ("torch", "reference"):
+        layer.impl = impl
+        torch.manual_seed(1)
+        y, _ = layer(x)
+        (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        results.append([y, grad, *torch.autograd.grad(grad.square().sum(), layer.parameters())])
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.usefixtures("in_one_call")

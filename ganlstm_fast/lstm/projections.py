@@ -58,9 +58,10 @@ def precision_of_lstm(x: Tensor) -> Iterator[None]:
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b; float32 for 16-bit numbers."""
+    """a (N, K) times b (K, M); float32 for 16-bit numbers, and in their own dtype the others."""
     if a.dtype.itemsize > 2:
-        return a @ b
+        # Into a tensor: another product would be autocast.
+        return torch.mm(a, b, out=a.new_empty(a.size(0), b.size(1)))
     if a.is_cuda:
         return torch.mm(a, b, out_dtype=torch.float32)
     return a.float() @ b.float()

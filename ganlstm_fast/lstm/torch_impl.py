@@ -7,7 +7,6 @@ where torch's LSTM has none (cuDNN).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast.dynamo import outside_of_graphs
-from ganlstm_fast.functions import Function, records
+from ganlstm_fast.functions import (
+    Function,
+    are_tensors,
+    records,
+    wanted_inputs,
+    without_autocast,
+)
 from ganlstm_fast.lstm import autograd, fit, reference
 
 Outputs = tuple[Tensor, Tensor, Tensor]
@@ -28,53 +33,75 @@ GRAPH_BREAK = (
 
 
 class SecondOrderFunction(Function):
-    """(again, y, h_T, c_T, *inputs) -> y, h_T, c_T, which torch's LSTM has made of ``inputs``.
+    """(again, y, h_T, c_T, lengths, batch_sizes, *inputs) -> y, h_T, c_T, of torch's LSTM.
 
     A backward passes the gradients on to torch's graph. One that is itself recorded, which that
-    graph might not allow, passes them to the graph of ``again(*inputs)`` instead.
+    graph might not allow, passes them to the graph of ``again(lengths, batch_sizes, *inputs)``
+    instead, and of that computes what is wanted.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, again: Callable[..., Outputs], y: Tensor, h: Tensor, c: Tensor, *inputs: Tensor
+        again: Callable[..., Outputs],
+        y: Tensor,
+        h: Tensor,
+        c: Tensor,
+        lengths: Tensor | None,
+        batch_sizes: Tensor | None,
+        *inputs: Tensor,
     ) -> Outputs:
-        ctx.again, ctx.count = again, len(inputs)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs)
         return y.detach(), h.detach(), c.detach()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
+        ctx.again = inputs[0]
+        ctx.are_tensors = are_tensors(inputs)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[4:])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if not torch.is_grad_enabled():
-            return (None, *grads, *(None,) * ctx.count)
+            return (None, *grads, *(None,) * (len(ctx.are_tensors) - 4))
+        lengths, batch_sizes, *saved = ctx.saved_tensors
+        needs = wanted_inputs(ctx, ctx.are_tensors, 9)[6:]
         # Aliases: h0 may itself be a function of the weights (a cell called twice, a second layer),
         # and a gradient with respect to the weights must not go through it here.
-        inputs = [t.view_as(t) for t in ctx.saved_tensors]
-        outputs = ctx.again(*inputs)
-        wanted = [t for t in inputs if t.requires_grad]
-        given = [(o, g) for o, g in zip(outputs, grads, strict=True) if g is not None]
-        found = iter(
-            torch.autograd.grad(
-                [output for output, _ in given],
-                wanted,
-                [grad for _, grad in given],
-                create_graph=True,
-                allow_unused=True,
+        inputs = [t.view_as(t) for t in saved]
+        wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
+        given = [k for k, grad in enumerate(grads) if grad is not None]
+        if not given or not wanted:
+            return (None,) * len(ctx.are_tensors)
+        with without_autocast(saved[0].device.type):
+            outputs = ctx.again(lengths, batch_sizes, *inputs)
+            found = iter(
+                torch.autograd.grad(
+                    [outputs[k] for k in given],
+                    wanted,
+                    [grads[k] for k in given],
+                    create_graph=True,
+                    allow_unused=True,
+                )
             )
-            if given
-            else [None] * len(wanted)
-        )
-        gradients = (next(found) if t.requires_grad else None for t in inputs)
-        return (None,) * 4 + tuple(gradients)
+        return *(None,) * 6, *(next(found) if need else None for need in needs)
 
 
 def with_second_order(
-    outputs: Outputs, again: Callable[..., Outputs], inputs: Sequence[Tensor]
+    outputs: Outputs,
+    again: Callable[..., Outputs],
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    inputs: Sequence[Tensor],
 ) -> Outputs:
-    """What torch's LSTM gave, whose graph can be differentiated twice: see the Function."""
+    """What torch's LSTM gave of ``inputs``, with a graph that can be differentiated twice.
+
+    Args:
+        again: ``again(lengths, batch_sizes, *inputs)`` gives the outputs once more, from nothing
+            else that could have changed since.
+    """
     if not outputs[0].requires_grad or torch.compiler.is_compiling():
         return outputs
-    return SecondOrderFunction.apply(again, *outputs, *inputs)
+    return SecondOrderFunction.apply(again, *outputs, lengths, batch_sizes, *inputs)
 
 
 def torch_lstm(
@@ -101,18 +128,8 @@ def torch_lstm(
     arguments = [(h0, c0), list(weights), bias, layers, dropout, training, directions == 2]
     arguments += [False] if batch_sizes is None else []  # not batch_first
     first = (x,) if batch_sizes is None else (x, batch_sizes)
-    if is_autocast(x):
-        with torch.autocast(x.device.type, enabled=False):
-            return torch.lstm(*first, *arguments)
-    return torch.lstm(*first, *arguments)
-
-
-def is_autocast(x: Tensor) -> bool:
-    """Whether autocast is on for x's device."""
-    device = x.device.type
-    if device not in ("cpu", "cuda") and not torch.amp.is_autocast_available(device):
-        return False
-    return torch.is_autocast_enabled(device)
+    with without_autocast(x.device.type):
+        return torch.lstm(*first, *arguments)
 
 
 def torch_lstm_of_lengths(
@@ -127,7 +144,9 @@ def torch_lstm_of_lengths(
     return y, h.index_select(1, back), c.index_select(1, back)
 
 
-def _again(lengths: Tensor | None, x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor) -> Outputs:
+def _again(
+    lengths: Tensor | None, _: None, x: Tensor, h0: Tensor, c0: Tensor, *weights: Tensor
+) -> Outputs:
     """A layer once more, with a graph that can be differentiated twice."""
     impl = fit.second_order(x, h0.size(2))
     if impl is None:
@@ -157,5 +176,4 @@ def lstm_forward(
         outputs = torch_lstm(x, None, h0, c0, weights, **options)
     else:
         outputs = torch_lstm_of_lengths(x, lengths, h0, c0, weights, **options)
-    again = functools.partial(_again, lengths)
-    return with_second_order(outputs, again, (x, h0, c0, *weights))
+    return with_second_order(outputs, _again, lengths, None, (x, h0, c0, *weights))

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ganlstm_fast.functions import without_autocast
 from ganlstm_fast.nn.computed_weight import computed_from, usable
-from ganlstm_fast.spectral_norm import _without_autocast, check_options
+from ganlstm_fast.spectral_norm import check_options
 from ganlstm_fast.spectral_norm import conv as conv_ops
 
 __all__ = ["OperatorSpectralNorm"]
@@ -48,7 +49,7 @@ class OperatorSpectralNorm(nn.Module):
             F.normalize(wide.new_empty(shape).normal_().flatten(), dim=0).view(shape)
             for shape in (self.conv.output_shape, self.conv.input_shape)
         )
-        with _without_autocast(weight.device.type):
+        with without_autocast(weight.device.type):
             u, v = conv_ops.power_iteration(wide, u, v, self.conv, _INITIAL_ITERATIONS, eps)
         self.register_buffer("_conv_u", u.to(weight.dtype))
         self.register_buffer("_conv_v", v.to(weight.dtype))
@@ -64,7 +65,7 @@ class OperatorSpectralNorm(nn.Module):
         self._normalize(weight, _INITIAL_ITERATIONS, True)
 
     def _normalize(self, weight: Tensor, n_power_iterations: int, training: bool) -> Tensor:
-        with _without_autocast(weight.device.type):
+        with without_autocast(weight.device.type):
             normalized, u, v = conv_ops.spectral_normalize(
                 weight,
                 self._conv_u,

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.functional import dropout
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast.dynamo import let_dynamo_trace, outside_of_graphs
-from ganlstm_fast.functions import records
+from ganlstm_fast.functions import is_autocast, records
 from ganlstm_fast.lstm import fit, lstm, lstm_cell, torch_impl, work_of
 from ganlstm_fast.nn.drop_in import NotQuantized, with_arguments_of
 from ganlstm_fast.validation import check_lengths
@@ -26,7 +25,7 @@ Outputs = tuple[Tensor, Tensor, Tensor]
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """The tensors in autocast's dtype where autocast is on, as torch's LSTM takes them."""
-    if not torch_impl.is_autocast(tensors[0]):
+    if not is_autocast(tensors[0].device.type):
         return tensors
     dtype = torch.get_autocast_dtype(tensors[0].device.type)
     return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
@@ -203,16 +202,19 @@ class FastLSTM(nn.LSTM):
     ) -> Outputs:
         """All layers on a time-major batch, or on the data of a packed one."""
         if self.proj_size > 0:
-            return self._in_one_call(x, *hx, lengths, batch_sizes, self._flat())
+            x, h0, c0, *flat = _autocast(x, *hx, *self._flat())
+            return self._in_one_call(x, h0, c0, lengths, batch_sizes, flat)
         if not self._can_be_one_call(x):
             x, h0, c0 = _autocast(x, *hx)
-            return self._layers(x, h0, c0, lengths, batch_sizes, self._weights, self.impl)
+            options = {"dropout": self._dropped, "recompute": self.recompute, "impl": self.impl}
+            return self._layers(x, h0, c0, lengths, batch_sizes, self._weights, **options)
         x, h0, c0, *flat = _autocast(x, *hx, *self._flat())
         work = work_of(records(x, h0, c0, *flat), False, lengths)
         name = fit.choose(self.impl, x, self.hidden_size, work)
         if name == "torch":
             return self._in_one_call(x, h0, c0, lengths, batch_sizes, flat)
-        return self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), name)
+        options = {"dropout": 0.0, "recompute": False, "impl": name}
+        return self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), **options)
 
     def _layers(
         self,
@@ -222,12 +224,17 @@ class FastLSTM(nn.LSTM):
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
         weights_of: Callable[[int], Sequence[Tensor]],
+        *,
+        dropout: float,
+        recompute: bool,
         impl: str | None,
     ) -> Outputs:
         """One after the other. ``weights_of(k)``: of layer and direction ``k``."""
+        options = {"recompute": recompute, "impl": impl}
         if batch_sizes is not None:
             x, lengths = pad_packed_sequence(PackedSequence(x, batch_sizes))
-            y, h, c = self._layers(x, h0, c0, lengths, None, weights_of, impl)
+            options["dropout"] = dropout
+            y, h, c = self._layers(x, h0, c0, lengths, None, weights_of, **options)
             return pack_padded_sequence(y, lengths).data, h, c
         directions = 2 if self.bidirectional else 1
         last_h, last_c = [], []
@@ -237,14 +244,19 @@ class FastLSTM(nn.LSTM):
             if self.num_layers > 1:
                 h, c = h0[rows.start : rows.stop], c0[rows.start : rows.stop]
             weights = [weights_of(k) for k in rows]
-            x, h, c = lstm(x, weights, h, c, lengths=lengths, recompute=self.recompute, impl=impl)
+            x, h, c = lstm(x, weights, h, c, lengths=lengths, **options)
             last_h.append(h)
             last_c.append(c)
-            if layer < self.num_layers - 1 and self.training and self.dropout:
-                x = dropout(x, self.dropout)
+            if layer < self.num_layers - 1 and dropout:
+                x = F.dropout(x, dropout)
         if self.num_layers == 1:
             return x, last_h[0], last_c[0]
         return x, torch.cat(last_h), torch.cat(last_c)
+
+    @property
+    def _dropped(self) -> float:
+        """The share that is dropped between layers at this call."""
+        return self.dropout if self.training and self.num_layers > 1 else 0.0
 
     def _can_be_one_call(self, x: Tensor) -> bool:
         """Whether torch's LSTM may run all layers in one call, as cuDNN lays out their weights.
@@ -253,8 +265,7 @@ class FastLSTM(nn.LSTM):
         be dropped again for a second order, nor with ``recompute``, nor under a transform of
         torch.func, nor in a graph: there each layer chooses for itself.
         """
-        drops = self.num_layers > 1 and self.training and self.dropout > 0
-        if not x.is_cuda or drops or self.recompute or torch.compiler.is_compiling():
+        if not x.is_cuda or self._dropped or self.recompute or torch.compiler.is_compiling():
             return False
         return torch._C._functorch.peek_interpreter_stack() is None
 
@@ -276,7 +287,7 @@ class FastLSTM(nn.LSTM):
             "bias": self.bias,
             "layers": self.num_layers,
             "directions": 2 if self.bidirectional else 1,
-            "dropout": self.dropout if self.training else 0.0,
+            "dropout": self._dropped,
         }
         if lengths is None:
             outputs = torch_impl.torch_lstm(x, batch_sizes, h0, c0, flat, **options)
@@ -284,8 +295,9 @@ class FastLSTM(nn.LSTM):
             outputs = torch_impl.torch_lstm_of_lengths(x, lengths, h0, c0, flat, **options)
         if self.proj_size > 0:
             return outputs
-        again = functools.partial(self._again, lengths, batch_sizes)
-        return torch_impl.with_second_order(outputs, again, (x, h0, c0, *flat))
+        return torch_impl.with_second_order(
+            outputs, self._again, lengths, batch_sizes, (x, h0, c0, *flat)
+        )
 
     def _again(
         self,
@@ -296,9 +308,14 @@ class FastLSTM(nn.LSTM):
         c0: Tensor,
         *flat: Tensor,
     ) -> Outputs:
-        """All layers once more, with a graph that can be differentiated twice."""
+        """All layers once more, with a graph that can be differentiated twice.
+
+        Without dropout and ``recompute``, whatever the layer's modes are by now: with these it does
+        not come to one call.
+        """
         impl = fit.second_order(x, self.hidden_size) or "reference"
-        return self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), impl)
+        options = {"dropout": 0.0, "recompute": False, "impl": impl}
+        return self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), **options)
 
     def _grouped(self, flat: Sequence[Tensor]) -> Callable[[int], Sequence[Tensor]]:
         """The weights of a layer and direction, of all in one list."""
@@ -318,7 +335,7 @@ let_dynamo_trace(FastLSTM)
 
 
 class FastLSTMCell(nn.LSTMCell):
-    """``torch.nn.LSTMCell``: a fused kernel where no gradient is recorded, else torch's cell.
+    """``torch.nn.LSTMCell``: on a CPU a fused kernel where no gradient is recorded, else torch's.
 
     See :func:`ganlstm_fast.lstm_cell`; for a sequence that is known beforehand, ``FastLSTM`` is
     several times faster than a loop over either.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import operator
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast.backends import resolve
+from ganlstm_fast.functions import without_autocast
 from ganlstm_fast.operators import Operators
 from ganlstm_fast.spectral_norm import autograd, reference
 from ganlstm_fast.validation import check_tensor, describe
@@ -43,13 +43,6 @@ def check_options(ndim: int, n_power_iterations: int, eps: float, dim: int) -> i
     if not isinstance(dim, int) or not -ndim <= dim < ndim:
         raise IndexError(f"dim: expected a dimension in [{-ndim}, {ndim - 1}], got {describe(dim)}")
     return dim % ndim
-
-
-def _without_autocast(device: str) -> contextlib.AbstractContextManager[None]:
-    """Autocast would run the products in 16 bits, where sigma loses all but 3 digits."""
-    if torch.amp.is_autocast_available(device):
-        return torch.autocast(device, enabled=False)
-    return contextlib.nullcontext()  # the meta device
 
 
 def spectral_normalize(
@@ -230,7 +223,7 @@ def _reference(
     eps: float,
     training: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    with _without_autocast(weight.device.type):
+    with without_autocast(weight.device.type):
         return reference.spectral_normalize(
             weight,
             u,
