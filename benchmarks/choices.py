@@ -35,6 +35,7 @@ WORKS = {
 GROUP = re.compile(rf"CUDA ({'|'.join(map(re.escape, WORKS))}), (\w+)")
 NUMBERS = {"tf32": "tf32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 KERNELS = ("cuda", "triton", "cell")
+OURS = (*KERNELS, "torch")  # the last: torch's LSTM under our Function
 
 Capability = tuple[int, int]
 Key = tuple[Capability, str, str]  # and numbers, and work
@@ -89,7 +90,7 @@ def timed_cases(runs: Iterable[Run]) -> dict[Key, list[Timed]]:
 
 def _timed(run: Run, name: str, rows: Sequence[Row]) -> Timed:
     by_name = {row["implementation"]: row for row in rows if "median_s" in row}
-    ours = {k: by_name[f"FastLSTM, {k}"] for k in KERNELS if f"FastLSTM, {k}" in by_name}
+    ours = {k: by_name[f"FastLSTM, {k}"] for k in OURS if f"FastLSTM, {k}" in by_name}
     rivals = [row for rival, row in by_name.items() if rival.startswith("nn.LSTM")]
     rival = min(rivals, key=lambda row: row["median_s"], default=None)
     ratios = {}
@@ -116,7 +117,8 @@ def capability(run: Run) -> Capability:
 def fastest(cases: Sequence[Timed], work: str) -> tuple[str, ...]:
     """Of all cases of one H."""
     if work == "second order":
-        return tuple(sorted({k for c in cases for k in c.ours}, key=lambda k: _slowness(k, cases)))
+        timed = [k for k in KERNELS if any(k in c.ours for c in cases)]
+        return tuple(sorted(timed, key=lambda k: _slowness(k, cases)))
     least = {
         kernel: min(c.ratios[kernel] for c in cases)
         for kernel in KERNELS
@@ -128,7 +130,11 @@ def fastest(cases: Sequence[Timed], work: str) -> tuple[str, ...]:
 
 def _slowness(kernel: str, cases: Sequence[Timed]) -> float:
     """The mean logarithm of its time over that of the fastest, where it was measured."""
-    times = [math.log(c.ours[kernel] / min(c.ours.values())) for c in cases if kernel in c.ours]
+    times = []
+    for case in cases:
+        if kernel in case.ours:
+            least = min(time for other, time in case.ours.items() if other in KERNELS)
+            times.append(math.log(case.ours[kernel] / least))
     return sum(times) / len(times)
 
 
@@ -174,7 +180,7 @@ def _tuple(names: Sequence[str]) -> str:
 def table(runs: Sequence[Run]) -> list[list[str]]:
     """A line a case: what ``auto`` takes, its time, nn.LSTM's, and how many times faster it is.
 
-    Where it takes torch's LSTM, which is nn.LSTM's, the ratio is 1 by this reckoning.
+    The times are of ``impl=`` by that name. "-": not measured.
     """
     sys.path.insert(0, str(ROOT))
     from ganlstm_fast.lstm import fit
@@ -186,22 +192,28 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
             taken = next((kernel for kernel in order if _known(kernel, case)), None)
             if taken is None:
                 continue
-            time = case.rival if taken == "torch" else case.ours[taken]
-            ratio = f"{case.ratios.get(taken, 1.0):.2f}x" if case.rival is not None else "-"
-            rival = "-" if case.rival is None else f"{1e6 * case.rival:.0f} us"
-            line = [numbers, work, case.case, taken, f"{1e6 * time:.0f} us", rival, ratio]
-            lines.append([*line, case.run.path.name])
+            times = [_microseconds(case.ours.get(taken)), _microseconds(case.rival)]
+            ratio = f"{case.ratios[taken]:.2f}x" if taken in case.ratios else "-"
+            lines.append([numbers, work, case.case, taken, *times, ratio, case.run.path.name])
     return lines
 
 
+def _microseconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{1e6 * seconds:.0f} us"
+
+
 def overview(runs: Sequence[Run]) -> list[list[str]]:
-    """For each kind of numbers, how many times faster what ``auto`` takes is, over the cases."""
+    """For each kind of numbers, how many times faster what ``auto`` takes is, over the cases.
+
+    Of torch's LSTM only where it is taken.
+    """
     found: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
     for numbers, work, case, taken, _, _, ratio, _ in table(runs)[1:]:
-        if ratio != "-":
+        if ratio != "-" or taken == "torch":
             hidden = int(case.rpartition("H")[2])
             by_taken = found.setdefault((numbers, work), {})
-            by_taken.setdefault(taken, []).append((hidden, float(ratio.rstrip("x"))))
+            times = 1.0 if taken == "torch" else float(ratio.rstrip("x"))
+            by_taken.setdefault(taken, []).append((hidden, times))
     works = list(WORKS.values())
     lines = [["numbers", *works]]
     for numbers in dict.fromkeys(numbers for numbers, _ in found):

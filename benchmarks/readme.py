@@ -52,7 +52,10 @@ def of_device(device: Device, folder: Path) -> str:
         parts.append(
             "What `auto` takes there, by H (these results make "
             "[measured.py](ganlstm_fast/lstm/measured.py)), and how many times faster than nn.LSTM "
-            "it was. Second order is a WGAN-GP critic step:"
+            "it was, named by `impl=`. Second order is a WGAN-GP critic step; `gradient_penalty` has "
+            "`auto` take that choice from the forward on. With `torch` a call takes what FastLSTM's "
+            "own Python takes more than nn.LSTM: the rows `FastLSTM, torch` below, of code that has "
+            "been rewritten since."
         )
         parts.append(markdown_table(taken))
         parts.append("Each implementation, whether `auto` takes it or not:")
@@ -67,6 +70,9 @@ def of_device(device: Device, folder: Path) -> str:
     if missing:
         parts.append(f"No run on this device yet: {'; '.join(missing)}.")
     parts.append(f"From {', '.join(links)}.")
+    for run in device.runs:
+        if run.path in used and "note" in run.environment:
+            parts.append(f"{run.path.name}: {run.environment['note']}.")
     return "\n\n".join(parts)
 
 

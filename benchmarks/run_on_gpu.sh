@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build, test, check and measure on a machine with a GPU, in one command and under eight minutes:
+# Build, test, check and measure on a machine with a GPU, in one command that stops after eight minutes:
 #
 #   benchmarks/run_on_gpu.sh            all stages
 #   benchmarks/run_on_gpu.sh bench      some of: build explain test sanitize bench
@@ -12,7 +12,7 @@
 #
 # PYTHON         the interpreter that has torch (python3)
 # TOTAL_SECONDS  what all stages may take together (470); the benchmarks get what the others leave
-# TEST_SECONDS   what the tests may take (150; two minutes suffice on an H100 with 16 cores)
+# TEST_SECONDS   what the tests may take (150)
 # CHECK_SECONDS  what the sanitizer may take (75)
 # BENCH_OPTIONS  of bench_lstm_gpu.py (--save-results)
 # OUT            a folder that gets the logs, as they grow, and the result files

@@ -14,6 +14,7 @@ CPU, after all, before it is moved.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import importlib.util
 import os
 import warnings
@@ -44,7 +45,8 @@ class _Implementation:
 
     ``proven``: what shows that it is right on the hardware that it is for. An implementation of
     which nothing shows it is never chosen by ``auto``. ``by_size``: whether it is the fastest
-    depends on the size of a call, so that ``resolve`` does not choose it.
+    depends on the size of a call, so that ``resolve`` does not choose it. ``timed``: whether results
+    in ``benchmarks/results`` compare its speed with plain PyTorch's.
     """
 
     name: str
@@ -55,6 +57,7 @@ class _Implementation:
     package: str | None = None
     proven: str | None = "make test"
     by_size: bool = False
+    timed: bool = True
 
 
 _FLOATS = (torch.float32, torch.float64, torch.bfloat16)
@@ -106,6 +109,7 @@ FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             _HALVES_TOO,
             library="cuda",
             proven=_ON_AN_H100,
+            timed=False,
         ),
         _Implementation(
             "triton",
@@ -126,6 +130,7 @@ FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             _HALVES_TOO,
             library="cuda",
             proven=_ON_AN_H100,
+            timed=False,
         ),
         _Implementation(
             "triton",
@@ -271,6 +276,27 @@ def use_impl(impl: str, family: str | None = None) -> Iterator[None]:
         _choice = before
 
 
+_ahead = contextvars.ContextVar("second_order_ahead", default=False)
+
+
+@contextlib.contextmanager
+def second_order_ahead() -> Iterator[None]:
+    """Of calls in the block the gradient will itself be differentiated.
+
+    A forward cannot know that, and where another implementation is the fastest at first order, its
+    forward would have to be computed again by one that has a second order.
+    """
+    token = _ahead.set(True)
+    try:
+        yield
+    finally:
+        _ahead.reset(token)
+
+
+def is_second_order_ahead() -> bool:
+    return _ahead.get()
+
+
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
@@ -301,33 +327,44 @@ _DRIVERS = {12: "525", 13: "580"}
 
 
 def why_not_gpu(index: int | None) -> str | None:
-    """The reason why no kernel of ours runs on a GPU, or None. The current GPU has no ``index``."""
-    if index not in _WHY_NOT_GPU:
-        if not torch.cuda.is_available():
-            return "torch sees no CUDA device"
-        if index is None:
-            return why_not_gpu(torch.cuda.current_device())
-        _WHY_NOT_GPU[index] = _look_at_gpu(index)
-    return _WHY_NOT_GPU[index]
+    """The reason why no kernel of ours runs on a GPU, or None. The current GPU has no ``index``.
+
+    While a graph is traced, which cannot ask a GPU, one that was not looked at before passes.
+    """
+    if index in _WHY_NOT_GPU:
+        return _WHY_NOT_GPU[index]
+    if torch.compiler.is_compiling():
+        return None
+    if not torch.cuda.is_available():
+        return "torch sees no CUDA device"
+    if index is None:
+        return why_not_gpu(torch.cuda.current_device())
+    reason, will_stay = _look_at_gpu(index)
+    if will_stay:
+        _WHY_NOT_GPU[index] = reason
+    return reason
 
 
-def _look_at_gpu(index: int) -> str | None:
+def _look_at_gpu(index: int) -> tuple[str | None, bool]:
+    """The reason, and whether it is one for as long as the process runs."""
     major, minor = torch.cuda.get_device_capability(index)
     if major < 8:
-        return f"needs a GPU of compute capability 8.0 or newer, this one has {major}.{minor}"
+        needs = "needs a GPU of compute capability 8.0 or newer"
+        return f"{needs}, this one has {major}.{minor}", True
     if not is_loaded("cuda"):
-        return None  # Triton has no such library.
+        return None, True  # Triton has no such library.
     driver, runtime, error = _probe_gpu(index)
     if not error:
-        return None
+        return None, True
     if driver // 1000 < runtime // 1000:
         needed = _DRIVERS.get(runtime // 1000)
         version = f" ({needed} or newer)" if needed else ""
         return (
             f"needs a driver for CUDA {_cuda_version(runtime)}{version}, this one is for CUDA "
             f"{_cuda_version(driver)}; update it, or build ganlstm_fast with an older nvcc"
-        )
-    return f"does not run on this GPU: {error}"
+        ), True
+    # Such as "out of memory" while another process fills the GPU.
+    return f"does not run on this GPU: {error}", "no kernel image" in error
 
 
 def _probe_gpu(index: int) -> tuple[int, int, str]:
@@ -353,6 +390,13 @@ def is_auto(family: str, impl: str | None, device: torch.device) -> bool:
     return (_preferred(family, device) if impl is None else impl) == "auto"
 
 
+def described(family: str, impl: str | None) -> str:
+    """Who named an implementation, for an error's message: an argument, or a default."""
+    if impl is None:
+        return f"the default impl {_choice[family]!r}, of use_impl or {ENV_IMPL},"
+    return f"impl={impl!r}"
+
+
 def _preferred(family: str, device: torch.device) -> str:
     """The default in force, where it applies on ``device``; else "auto"."""
     impl = _choice[family]
@@ -374,6 +418,7 @@ def resolve(family: str, impl: str | None, device: torch.device | str, dtype: to
     """
     if isinstance(device, str):
         device = torch.device(device)
+    who = described(family, impl)
     if impl is None:
         impl = _preferred(family, device)
     elif impl not in IMPLS:
@@ -387,7 +432,7 @@ def resolve(family: str, impl: str | None, device: torch.device | str, dtype: to
             else f"{family} has {', '.join(this.name for this in known)}"
         )
         if reason is not None:
-            raise RuntimeError(f"impl={impl!r} cannot run {family}: {reason}")
+            raise RuntimeError(f"{who} cannot run {family}: {reason}")
         return impl
     name = chosen_by_auto(family, device, dtype)
     if name in ("torch", "reference"):
@@ -434,6 +479,11 @@ def names(family: str, device: torch.device) -> list[str]:
 def what(family: str, name: str) -> str:
     """What an implementation is, in a few words."""
     return next(this.what for this in FAMILIES[family] if this.name == name)
+
+
+def is_timed(family: str, name: str) -> bool:
+    """Whether results compare the speed of an implementation with plain PyTorch's."""
+    return next(this.timed for this in FAMILIES[family] if this.name == name)
 
 
 def why_not_chosen(family: str, name: str, device: torch.device, dtype: torch.dtype) -> str:

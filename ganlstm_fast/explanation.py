@@ -51,15 +51,20 @@ def _of_family(family: str, device: torch.device, dtype: torch.dtype) -> list[st
     kernels = [kernel for kernel in fit.KERNELS if kernel in kernels]
     chosen = {name}
     if family == "lstm" and device.type == "cuda" and is_auto and kernels:
-        chosen |= set(kernels)
+        runs = fit.most_units(device, dtype) > 0
+        chosen |= {kernel for kernel in kernels if runs or kernel != "cuda"}
         lines = _by_size(device, dtype, kernels)
     else:
         what = backends.what(family, name)
         what += f" for {backends.cpu_isa()}" if name == "cpu" else ""
+        what += "" if backends.is_timed(family, name) else "; its speed has not been measured"
         lines = [f"{family}: {name}{'' if is_auto else ' (chosen by you)'}, {what}"]
     for other in backends.names(family, device):
         if other not in chosen:
-            lines.append(f"  {other}: {backends.why_not_chosen(family, other, device, dtype)}")
+            reason = backends.why_not_chosen(family, other, device, dtype)
+            if family == "lstm" and other in kernels:
+                reason = fit.why_not_cuda(device.index or 0, 1, dtype.itemsize) or reason
+            lines.append(f"  {other}: {reason}")
     return lines
 
 
@@ -68,7 +73,7 @@ def _by_size(device: torch.device, dtype: torch.dtype, kernels: list[str]) -> li
     capability = torch.cuda.get_device_capability(device)
     numbers = fit.numbers(dtype, fit.tf32_is_allowed(device, dtype))
     table = {work: FASTEST.get(capability, {}).get((numbers, work)) for work in fit.WORKS}
-    second = ", else ".join(kernels)
+    second = _second_order(device, dtype, kernels)
     if not any(table.values()):
         return [
             f"lstm: torch (cuDNN), and where a backward is recorded {second}; "
@@ -78,6 +83,16 @@ def _by_size(device: torch.device, dtype: torch.dtype, kernels: list[str]) -> li
     for work in (fit.FORWARD, fit.TRAINING):
         lines.append(f"  {work}: {_ranges(table[work] or [])}")
     return [*lines, f"  {fit.SECOND_ORDER}: {second}"]
+
+
+def _second_order(device: torch.device, dtype: torch.dtype, kernels: list[str]) -> str:
+    """In the order in which they are tried, each with the largest H that it takes."""
+    parts = []
+    for kernel in kernels:
+        most = fit.most_units(device, dtype) if kernel == "cuda" else None
+        if most != 0:
+            parts.append(kernel if most is None else f"{kernel} up to H {most}")
+    return ", else ".join(parts)
 
 
 def _source(source: tuple[str, str, tuple[str, ...]]) -> str:

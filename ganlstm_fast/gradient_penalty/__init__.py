@@ -24,6 +24,7 @@ actually Converge?, 2018. [4] Kodali et al., On Convergence and Stability of GAN
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ganlstm_fast.backends import resolve
+from ganlstm_fast.backends import resolve, second_order_ahead
 from ganlstm_fast.gradient_penalty import autograd, reference
 from ganlstm_fast.validation import check_tensor, describe
 
@@ -438,7 +439,8 @@ def gradient_penalty(
     differentiable = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = [x if m is None else x.where(m, 0) for x, m in zip(points, masks, strict=True)]
-        scores = _scores(critic(*inputs, *further, **named), kept)
+        with second_order_ahead() if differentiable else contextlib.nullcontext():
+            scores = _scores(critic(*inputs, *further, **named), kept)
         scale = None if scaler is None else scaler.scale(points[0].new_ones((), dtype=_WIDE))
         grads = torch.autograd.grad(
             scores,

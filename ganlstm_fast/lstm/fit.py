@@ -2,8 +2,8 @@
 
 ``auto`` goes by what was measured (:mod:`ganlstm_fast.lstm.measured`). At first order it takes
 torch's LSTM (cuDNN) unless one of ours was faster at that H, or at the next H below and above.
-Where a backward is itself recorded, it takes ours, in the order of their speed at the nearest H. On
-a GPU that nobody has measured that is torch's LSTM, then ours.
+Where a backward is itself recorded, or cuDNN is off, it takes ours, in the order of their speed at
+the nearest H. On a GPU that nobody has measured that is torch's LSTM, then ours.
 """
 
 from __future__ import annotations
@@ -53,10 +53,23 @@ def why_not_cuda(device: int, hidden: int, element: int) -> str:
 _WHY_NOT_CUDA: dict[tuple[int, int, int], str] = {}
 
 
-def check(impl: str, x: Tensor, hidden: int) -> None:
+def most_units(device: torch.device, dtype: torch.dtype) -> int:
+    """The largest H that the walk in one launch has room for on a GPU; 0 where it does not run."""
+    fitting, too_many = 0, 1 << 14
+    while too_many - fitting > 1:
+        middle = (fitting + too_many) // 2
+        if why_not_cuda(device.index or 0, middle, dtype.itemsize):
+            too_many = middle
+        else:
+            fitting = middle
+    return fitting
+
+
+def check(impl: str, x: Tensor, hidden: int, who: str | None = None) -> None:
+    """Raise RuntimeError, which names ``who`` asked for it, if the implementation cannot run."""
     reason = why_not(impl, x, hidden)
     if reason is not None:
-        raise RuntimeError(f"impl={impl!r} cannot run lstm: {reason}")
+        raise RuntimeError(f"{who or f'impl={impl!r}'} cannot run lstm: {reason}")
 
 
 def choose(impl: str | None, x: Tensor, hidden: int, work: str) -> str:
@@ -72,11 +85,13 @@ def choose(impl: str | None, x: Tensor, hidden: int, work: str) -> str:
     # A graph that is being traced can read neither the settings nor what was found out before.
     by_size = x.is_cuda and not torch.compiler.is_compiling()
     if by_size and backends.is_auto("lstm", impl, x.device):
+        if work == TRAINING and backends.is_second_order_ahead():
+            work = SECOND_ORDER
         found = _fastest(x, hidden, work)
         if found is not None:
             return found
     name = backends.resolve("lstm", impl, x.device, x.dtype)
-    check(name, x, hidden)
+    check(name, x, hidden, backends.described("lstm", impl))
     return name
 
 
@@ -90,6 +105,10 @@ _FASTEST: dict[tuple[object, ...], str | None] = {}
 
 def _fastest(x: Tensor, hidden: int, work: str) -> str | None:
     """One of ``KERNELS``, or None for torch's LSTM."""
+    if backends.why_not_gpu(x.device.index) is not None:
+        return None
+    if not torch.backends.cudnn.enabled:
+        work = SECOND_ORDER  # without cuDNN torch's LSTM is small kernels at first order as well
     key = x.device.index, x.dtype, tf32_is_allowed(x.device, x.dtype), hidden, work
     if key not in _FASTEST:
         served = backends.serving("lstm", x.device, x.dtype, proven_only=True)
