@@ -310,7 +310,8 @@ def cuda_steps(torch: Path, cxx: list[str], nvcc: str) -> list[Step]:
     binding = [*base, *torch_flags(torch), "-Xcompiler", ",".join(path_flags(torch))]
     archs = re.findall(r"\d+[af]?", os.environ.get("GANLSTM_FAST_CUDA_ARCHS", "80;90"))
     code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
-    code.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+    newest = max(archs, key=lambda arch: int(re.sub(r"\D", "", arch)))
+    code.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
     steps = [compile_step(s, [*base, *code]) for s in sorted(CSRC.glob("*/*.cu"))]
     steps += [compile_step(s, binding) for s in sorted(CSRC.glob("*/binding_cuda.cpp"))]
 

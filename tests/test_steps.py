@@ -125,7 +125,10 @@ def test_says_what_fits_on_chip(dtype: torch.dtype, most: int) -> None:
 @pytest.mark.usefixtures("steps_on_cpu")
 def test_needs_clusters() -> None:
     why_not = emulated_why_not(0, 24, 4, capability=8)
-    assert why_not == "needs thread-block clusters, of compute capability 9.0; use impl='cell'"
+    assert why_not == (
+        "needs thread-block clusters: a GPU of compute capability 9.0 and kernels compiled for it; "
+        "use impl='cell'"
+    )
 
 
 def test_an_emulated_library_is_loaded_once() -> None:

@@ -1,4 +1,5 @@
 // The probe of a GPU as an op.
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 
 #include <string>
@@ -10,7 +11,8 @@ namespace ganlstm::cuda {
 namespace {
 
 std::tuple<int64_t, int64_t, std::string> probe_gpu(int64_t device) {
-  const Probe found = probe(static_cast<int>(device));
+  const torch::stable::accelerator::DeviceGuard guard(static_cast<int32_t>(device));
+  const Probe found = probe();
   const bool runs = found.error == cudaSuccess;
   return {found.driver, found.runtime, runs ? "" : cudaGetErrorString(found.error)};
 }

@@ -5,25 +5,20 @@ namespace {
 
 __global__ void probe_kernel() {}
 
-cudaError_t load_kernel(int device) {
-  int before = 0;
-  cudaError_t error = cudaGetDevice(&before);
-  if (error == cudaSuccess) error = cudaSetDevice(device);
-  if (error != cudaSuccess) return error;
+cudaError_t load_kernel() {
   cudaFuncAttributes attributes{};
-  error = cudaFuncGetAttributes(&attributes, probe_kernel);
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, probe_kernel);
   cudaGetLastError();  // else the error is reported again by the next launch
-  const cudaError_t back = cudaSetDevice(before);
-  return error == cudaSuccess ? back : error;
+  return error;
 }
 
 }  // namespace
 
-Probe probe(int device) {
+Probe probe() {
   Probe result{};
   cudaDriverGetVersion(&result.driver);
   cudaRuntimeGetVersion(&result.runtime);
-  result.error = load_kernel(device);
+  result.error = load_kernel();
   return result;
 }
 

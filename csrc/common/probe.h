@@ -1,4 +1,4 @@
-// Whether the kernels of this library run on a GPU.
+// Whether the kernels of this library run on the current GPU.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -9,10 +9,9 @@ namespace ganlstm::cuda {
 struct Probe {
   int driver;
   int runtime;        // the static one that is linked here
-  cudaError_t error;  // of loading a kernel on the device: cudaSuccess, no image for it, ...
+  cudaError_t error;  // of loading a kernel: cudaSuccess, no image for this GPU, ...
 };
 
-// Leaves the current device as it was.
-Probe probe(int device);
+Probe probe();
 
 }  // namespace ganlstm::cuda

@@ -66,6 +66,7 @@ struct GpuSteps {
 };
 
 std::string why_not_cuda(int64_t device, int64_t hidden, int64_t element) {
+  const torch::stable::accelerator::DeviceGuard guard(static_cast<int32_t>(device));
   return persistent::why_not(hidden, int(element), persistent::limits_of(int(device)));
 }
 

@@ -8,6 +8,7 @@
 
 namespace ganlstm::cuda::persistent {
 
+// Of the current device, which is `device`.
 Limits limits_of(int device);
 
 // On `stream` of the current device, by what plan() gave; returns the error of the launch.

@@ -94,7 +94,8 @@ inline bool fits(int64_t hidden, int element, const Limits& limits) {
 // Why a layer cannot run, as the end of a sentence, or nothing.
 inline std::string why_not(int64_t hidden, int element, const Limits& limits) {
   if (limits.capability < 9)
-    return "needs thread-block clusters, of compute capability 9.0; use impl='cell'";
+    return "needs thread-block clusters: a GPU of compute capability 9.0 and kernels compiled for "
+           "it; use impl='cell'";
   if (fits(hidden, element, limits)) return "";
   int64_t most = 0, too_many = hidden;
   while (too_many - most > 1) {

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "../common/cuda.h"
 #include "persistent_launch.h"
 #include "persistent_steps.h"
@@ -13,6 +15,8 @@ __global__ void __launch_bounds__(8 * kMostUnits, 1)
                                  unsigned int* arrivals) {
 #if __CUDA_ARCH__ >= 900
   Block<Args, kPrecision, kColumns, kGrid>(args, plan, rooms, arrivals).run(weight_hh);
+#else
+  __trap();  // limits_of() keeps it from being launched
 #endif
 }
 
@@ -69,6 +73,15 @@ Limits limits_of(int device) {
   cudaDeviceGetAttribute(&capability, cudaDevAttrComputeCapabilityMajor, device);
   cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  // A newer GPU also runs what was compiled for an older one, where the walk is empty.
+  cudaFuncAttributes attributes{};
+  const auto walk =
+      lstm_persistent_steps_kernel<ForwardSteps<float>, Precision::tf32, 1, false>;
+  if (cudaFuncGetAttributes(&attributes, walk) != cudaSuccess) {
+    cudaGetLastError();  // else the error is reported again by the next launch
+    return {};
+  }
+  capability = std::min(capability, attributes.ptxVersion / 10);
   return {capability, static_cast<size_t>(shared), multiprocessors};
 }
 
