@@ -52,10 +52,10 @@ def of_device(device: Device, folder: Path) -> str:
         parts.append(
             "What `auto` takes there, by H (these results make "
             "[measured.py](ganlstm_fast/lstm/measured.py)), and how many times faster than nn.LSTM "
-            "it was, named by `impl=`. Second order is a WGAN-GP critic step; `gradient_penalty` has "
-            "`auto` take that choice from the forward on. With `torch` a call takes what FastLSTM's "
-            "own Python takes more than nn.LSTM: the rows `FastLSTM, torch` below, of code that has "
-            "been rewritten since."
+            "it was, named by `impl=`. Second order is a WGAN-GP critic step; in "
+            "`gradient_penalty`, `auto` takes that choice from the forward on. With `torch`, "
+            "FastLSTM's own Python comes on top of what nn.LSTM takes: the rows `FastLSTM, torch` "
+            "below, of code that has been rewritten since."
         )
         parts.append(markdown_table(taken))
         parts.append("Each implementation, whether `auto` takes it or not:")

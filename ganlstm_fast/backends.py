@@ -45,8 +45,8 @@ class _Implementation:
 
     ``proven``: what shows that it is right on the hardware that it is for. An implementation of
     which nothing shows it is never chosen by ``auto``. ``by_size``: whether it is the fastest
-    depends on the size of a call, so that ``resolve`` does not choose it. ``timed``: whether results
-    in ``benchmarks/results`` compare its speed with plain PyTorch's.
+    depends on the size of a call, so that ``resolve`` does not choose it. ``timed``: whether
+    results in ``benchmarks/results`` compare its speed with plain PyTorch's.
     """
 
     name: str

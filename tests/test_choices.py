@@ -265,7 +265,8 @@ def test_explain() -> None:
         "  triton: one Triton launch for all steps of a pass; nothing shows yet that it is right "
         "on hardware",
         "  reference: plain PyTorch, differentiable to any order; by name only",
-        "spectral_norm: cuda, one launch for all weights of a pass; its speed has not been measured",
+        "spectral_norm: cuda, one launch for all weights of a pass; its speed has not been "
+        "measured",
         "  triton: a few Triton launches for all weights of a pass; nothing shows yet that it is "
         "right on hardware",
         "  reference: plain PyTorch, differentiable to any order; by name only",
