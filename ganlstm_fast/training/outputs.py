@@ -75,9 +75,10 @@ def _written(column: pd.Series) -> pd.Series:
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values[:0]
     if not len(finite):
         return column
-    span, largest = np.ptp(finite), np.abs(finite).max()
+    # A single number is no constant: it is written as if the column had a range of 1.
+    span, largest = np.ptp(finite) if len(finite) > 1 else 1.0, np.abs(finite).max()
     if span > 0:
-        more = math.floor(math.log10(largest / span))
+        more = math.floor(math.log10(max(largest / span, 1)))
         text = f".{min(DIGITS + more, 17)}g"
         return column if more < 1 else column.map(lambda v: format(v, text), na_action="ignore")
     constant = finite[0]
