@@ -1,11 +1,12 @@
-"""The README's Python examples run as they stand, one after the other."""
+"""The README, and the pages that it points to: examples run as they stand, tests that are named exist."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README, WHAT_WORKS = ROOT / "README.md", ROOT / "docs" / "what-works.md"
 
 
 def test_examples_run() -> None:
@@ -14,3 +15,13 @@ def test_examples_run() -> None:
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(README), "exec"), names)
+
+
+def test_the_page_of_what_works_names_tests_that_exist() -> None:
+    """By file, or file::function."""
+    text = WHAT_WORKS.read_text()
+    named = re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", text)
+    assert len(named) >= 20
+    for file, function in named:
+        source = (ROOT / file).read_text()
+        assert not function or re.search(rf"^def {function}\(", source, re.MULTILINE), function
