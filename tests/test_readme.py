@@ -1,4 +1,4 @@
-"""The README, and the pages that it points to: examples run as they stand, tests that are named exist."""
+"""The README's Python examples run as they stand, and the tests that the pages name exist."""
 
 from __future__ import annotations
 
