@@ -228,7 +228,6 @@ def test_forecast(tmp_path, capsys):
         (["lstm-classifier", "--data=nowhere"], "nowhere does not exist"),
         (["lstm-forecaster", "--held-out=1400"], "cannot be split"),
         (["conditional-lstm-gan", "--date-column=day"], "has no column day"),
-        (["anomaly", "--planted=50"], "ask for fewer"),
     ],
 )
 def test_errors_of_other_models(tmp_path, monkeypatch, capsys, arguments, message):

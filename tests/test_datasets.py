@@ -286,6 +286,22 @@ def test_fewer_than_asked_for_are_planted_where_there_is_no_more_room():
     assert planted.missing["flat"].startswith(f"{count} of 9 found a place in the 100 rows")
 
 
+def test_where_room_is_short_each_kind_has_its_share():
+    rows = torch.rand(260, 2, generator=generator())
+    planted = plant_anomalies(rows, 20, gap=20, strict=False, generator=generator())
+    counts = [[e.kind for e in planted.events].count(kind) for kind in ALL]
+    assert len(set(counts)) == 1
+    assert 1 <= counts[0] < 20
+    assert set(planted.missing) == ALL
+    assert planted.missing["flat"].startswith(f"{counts[0]} of 20 have room in the 260 rows")
+    # A kind that has no place at all takes none from the others.
+    still = torch.zeros(400, 1)
+    still[::40] = 1.0
+    planted = plant_anomalies(still, 4, ("spike", "swapped"), strict=False, generator=generator())
+    assert len(planted.events) == 4
+    assert set(planted.missing) == {"swapped"}
+
+
 def test_a_constant_channel_gets_no_shift_of_its_own():
     rows = torch.rand(900, 2, generator=generator())
     rows[:, 1] = 0.5

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -118,7 +119,8 @@ def plant_anomalies(
         gap: rows between two anomalies, at least; with the length of a window or more, none has
             two.
         strict: raise where fewer than ``count`` of a kind have a place; else plant those that
-            have, and say in ``missing`` why the others are not there.
+            have, and say in ``missing`` why the others are not there. Where room is short, fewer of
+            each kind are planted rather than all of some kinds.
         generator: of the random numbers, on the CPU; None is torch's own.
 
     Raises:
@@ -135,6 +137,7 @@ def plant_anomalies(
     labels = torch.zeros_like(taken)
     events: list[Event] = []
     missing: dict[str, str] = {}
+    crowded = False
 
     def below(limit: int) -> int:
         return int(torch.randint(limit, (), generator=generator))
@@ -167,13 +170,32 @@ def plant_anomalies(
                     f"{done or 'none'} of {count} found a place in the {len(rows)} rows that is "
                     f"{gap} rows from others and where it changes enough"
                 )
+                crowded = True
                 break
             events.append(event)
         if reason and strict:
             raise InputError(f"no place for {count} anomalies of the kind {name}: {reason}")
         if reason:
             missing[name] = reason
-    return Planted(changed, labels, tuple(sorted(events, key=lambda event: event.start)), missing)
+    events.sort(key=lambda event: event.start)
+    planted = Planted(changed, labels, tuple(events), missing)
+    if not crowded or count == 1:
+        return planted
+    fewer = plant_anomalies(
+        rows,
+        count // 2,
+        kinds,
+        strength=strength,
+        gap=gap,
+        strict=False,
+        generator=generator,
+    )
+    counts = Counter(event.kind for event in fewer.events)
+    if len(counts) <= len({event.kind for event in events}):
+        return planted
+    room = "of {} have room in the {} rows beside as many of the other kinds, {} rows apart"
+    short = {k: f"{n} {room.format(count, len(rows), gap)}" for k, n in counts.items()}
+    return replace(fewer, missing=fewer.missing | short)
 
 
 def _why_never(kind: _Kind, rows: Tensor) -> str | None:
