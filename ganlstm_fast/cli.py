@@ -203,7 +203,7 @@ def _forecast(options: dict[str, Any]) -> int:
     from ganlstm_fast.training import forecast
     from ganlstm_fast.training.outputs import series_table
 
-    made, columns = forecast(options["run"], options["data"], options["device"])
+    made, columns = forecast(options["run"], options["data"], options["device"], options["series"])
     table = series_table(made[None], columns).drop(columns="sample")
     return _write_table(options, table, f"{len(made)} steps of {len(columns)} columns")
 

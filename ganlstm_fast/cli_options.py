@@ -82,6 +82,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE.csv",
         help="of conditional-lstm-gan: rows that the samples follow (what was trained on)",
     )
+    generate.add_argument(
+        "--series", metavar="NAME", help="of conditional-lstm-gan: which of several they follow"
+    )
     evaluate = _add(
         commands,
         "evaluate",
@@ -111,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_run(forecast)
     forecast.add_argument("--data", metavar="FILE.csv", help="the series (what was trained on)")
+    forecast.add_argument("--series", metavar="NAME", help="which, where there are several")
     forecast.add_argument("-o", "--output", metavar="OUT.csv", help="the file (the screen)")
     classify = _add(
         commands,

@@ -226,7 +226,7 @@ def test_forecast(tmp_path, capsys):
         (["text-gan", "--data=nowhere"], "cannot be read"),
         (["text-gan", "--augment=jitter"], "--augment: expected some of nothing"),
         (["lstm-classifier", "--data=nowhere"], "nowhere does not exist"),
-        (["lstm-forecaster", "--held-out=1400"], "cannot be split"),
+        (["lstm-forecaster", "--held-out=1400"], "--horizon 1; --held-out 730 works"),
         (["conditional-lstm-gan", "--date-column=day"], "has no column day"),
     ],
 )

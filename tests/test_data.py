@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from ganlstm_fast.training.data import MinMaxScaler, load_series, time_folds, windows
+from ganlstm_fast.training.data import MinMaxScaler, load_series
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.windows import time_folds, windows
 
 
 def test_bundled_weather():
@@ -30,7 +31,6 @@ def test_columns_are_chosen_and_ordered(tmp_path):
         ("a,b\n", None, "no rows"),
         ("a,b\n\n\n", None, "no rows"),
         ("a,b\nx,y\n", None, "no column of numbers"),
-        ("a;b\n1;2\n", None, "no column of numbers"),
         ("1,2\n3,4\n", None, "first line holds numbers"),
         ("a,b\n1,2\n", ["c"], "no column c; it has a, b"),
         ("a,b\n1,2\n", ["a", "a"], "twice"),
@@ -38,7 +38,6 @@ def test_columns_are_chosen_and_ordered(tmp_path):
         ("a,b\n1,2\n1,oops\n", ["b"], r"other than numbers, such as 'oops' \(line 3\)"),
         ("a,b\n1,2\n1,\n,3\n5,6\n7,inf\n", None, "in a, b, lines 3-4, 6;"),
         ("a,b\n1,2\n\n3,4\n", None, "line 3;"),
-        ("a,b\n1,2\n1,2,3,4\n", None, "not a CSV file"),
     ],
 )
 def test_bad_files(tmp_path, text, columns, message):

@@ -8,14 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ganlstm_fast.training.data import (
-    MinMaxScaler,
-    load_dates,
-    load_series,
-    series_folds,
-    split_by_time,
-    windows,
-)
+from ganlstm_fast.training.data import MinMaxScaler, load_dates, load_series
 from ganlstm_fast.training.datasets import (
     Vocabulary,
     digit_columns,
@@ -32,6 +25,7 @@ from ganlstm_fast.training.datasets import (
     text_windows,
 )
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.windows import series_folds, split_by_time, windows
 
 
 def generator(seed: int = 0) -> torch.Generator:

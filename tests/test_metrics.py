@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from ganlstm_fast.training.data import windows
 from ganlstm_fast.training.datasets import sines
 from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.metrics import (
@@ -19,6 +18,7 @@ from ganlstm_fast.training.metrics import (
     timegan,
 )
 from ganlstm_fast.training.metrics.timegan import _why_not_valid
+from ganlstm_fast.training.windows import windows
 
 
 def waves(rows: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import mean_pinball_loss
 
-from ganlstm_fast.training.data import MinMaxScaler, load_series, windows
+from ganlstm_fast.training.data import MinMaxScaler, load_series
 from ganlstm_fast.training.datasets import Planted, forecast_pairs, plant_anomalies
 from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.metrics.anomaly import area_under_roc
@@ -17,6 +17,7 @@ from ganlstm_fast.training.metrics.forecast import (
     same_day_last_year,
 )
 from ganlstm_fast.training.undefined import Undefined, for_json
+from ganlstm_fast.training.windows import windows
 
 
 def test_simple_forecasts():

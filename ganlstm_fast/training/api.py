@@ -85,7 +85,8 @@ def train(
     if resume is not None:
         line = f"going on with {run.folder} at step {state.step}, {where}"
     else:
-        line = f"training on {state.recipe.describe()}; {where}; writing to {run.folder}"
+        what = "; ".join((state.recipe.describe(), *state.recipe.found, where))
+        line = f"training on {what}; writing to {run.folder}"
     if first:
         for note in run.state.recipe.notes:
             warn(note)

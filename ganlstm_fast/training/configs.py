@@ -49,7 +49,22 @@ class TableOptions:
         metavar="FILE.csv",
     )
     columns: tuple[str, ...] | None = data_option(
-        None, "columns to learn (all columns of numbers)", metavar="A,B"
+        None, "columns to learn (all of numbers, but for those that number the rows)", metavar="A,B"
+    )
+    date_column: str | None = data_option(
+        None,
+        "column of dates, by which rows are sorted; none: they are in order (the first of dates)",
+        metavar="NAME",
+    )
+    series_column: str | None = data_option(
+        None,
+        "column that says which of several series a row is of; no window runs from one into the "
+        "next, and the last rows of each are held out; none: there is one series (refuse a file "
+        "that looks as if it held several)",
+        metavar="NAME",
+    )
+    gaps: str = data_option(
+        "cut", "windows end before a gap in time, or cross it", choices=("cut", "cross")
     )
 
 
@@ -88,7 +103,11 @@ class TrainConfig(TableOptions, SequenceGANOptions, GANSettings):
 class AnomalyConfig(TrainConfig):
     """Settings of ``anomaly``: an LSTM-GAN whose critic and generator score windows."""
 
-    held_out: int = data_option(730, "last rows, in which anomalies are planted to test", COUNT)
+    held_out: int | None = data_option(
+        None,
+        "last rows, in which anomalies are planted to test (730, at most half of the rows)",
+        COUNT,
+    )
     planted: int = data_option(2, "anomalies planted of each kind", COUNT)
     search_steps: int = model_option(50, "steps of the search for a window's noise", COUNT)
     weight: float = model_option(
@@ -107,8 +126,9 @@ class ConditionalConfig(TrainConfig):
         choices=("month", "history", "both"),
     )
     history: int = data_option(28, "rows before that are given", COUNT)
-    date_column: str = data_option("date", "column of dates that the month is read from")
-    held_out: int = data_option(365, "last rows that are not trained on", COUNT)
+    held_out: int | None = data_option(
+        None, "last rows that are not trained on (365, at most a quarter of the rows)", COUNT
+    )
     embedding: int = model_option(16, "numbers that a condition is encoded in", COUNT)
     projection: bool = model_option(False, "the critic takes the month by projection")
 
@@ -119,8 +139,11 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
 
     history: int = data_option(100, "rows that a forecast is made from", COUNT)
     horizon: int = data_option(1, "rows that are forecast", COUNT)
-    held_out: int = data_option(
-        365, "last rows, to test on; half as many before them are watched", TWO
+    held_out: int | None = data_option(
+        None,
+        "last rows, to test on; half as many before them are watched (365, at most a quarter of "
+        "the rows)",
+        TWO,
     )
     quantiles: tuple[float, ...] = model_option(
         (0.1, 0.5, 0.9), "to forecast, with 0.5 in the middle", metavar="A,B,C"
@@ -162,6 +185,12 @@ class ClassifierConfig(LSTMOptions, SupervisedSettings):
     )
     series_column: str = data_option("series", "column that names the sequence of a row")
     label_column: str = data_option("label", "column of its class")
+    date_column: str | None = data_option(
+        None,
+        "column of dates, by which the rows of a sequence are sorted; none: they are in order (the "
+        "first of dates)",
+        metavar="NAME",
+    )
     sequences: str = data_option(
         "rows",
         "of digits: rows of pixels, or columns without the empty ones at the sides, whose number "

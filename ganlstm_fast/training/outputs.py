@@ -121,6 +121,8 @@ def finish(run: Run, progress: type[tqdm] = Bar) -> dict[str, Any]:
     metrics: dict[str, Any] = {"steps": state.step, "metrics": state.config.metrics}
     if state.best:
         metrics["best"] = {name: state.best[name] for name in ("step", "value")}
+    if state.recipe.found:
+        metrics["data"] = state.recipe.found
     if state.step:
         plot_losses(run.folder / "losses.png", state.history[: state.step], state.recipe.columns)
     metrics = for_json(metrics | state.recipe.finish(run, progress))

@@ -98,7 +98,7 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
         save_figure(figure, path)
 
 
-def plot_scores(path: Path, scores: Tensor, planted: Any) -> None:
+def plot_scores(path: Path, scores: Tensor, planted: Any, seq_len: int) -> None:
     """The score of each window over the anomalies that were planted, if there are any."""
     colours = dict(zip(KINDS, ("#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True))
     with drawing(10.5, 3) as figure:
@@ -113,10 +113,18 @@ def plot_scores(path: Path, scores: Tensor, planted: Any) -> None:
                 lw=0,
                 label=event.kind if seen else None,
             )
-        seq_len = len(planted.rows) - len(scores) + 1
-        ax.plot(np.arange(len(scores)) + 1 + seq_len / 2, scores, color=REAL, lw=1)
+        for start, stop in _runs(planted.stretches.first_rows(seq_len)):
+            middle = np.arange(start, stop) + 1 + seq_len / 2
+            ax.plot(middle, scores[: stop - start], color=REAL, lw=1)
+            scores = scores[stop - start :]
         ax.set_xlabel("row (of a window: its middle)")
         ax.set_ylabel("score")
         if planted.events:
             ax.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
         save_figure(figure, path)
+
+
+def _runs(first: Tensor) -> list[tuple[int, int]]:
+    """The runs of consecutive rows in ``first`` int64: the first of each and the one after it."""
+    edges = np.flatnonzero(np.diff(first.numpy()) > 1) + 1
+    return [(int(part[0]), int(part[-1]) + 1) for part in np.split(first.numpy(), edges)]

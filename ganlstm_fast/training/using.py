@@ -101,7 +101,8 @@ def generate(
     Args:
         run: the run's folder, or its checkpoint.
         given: of ``conditional-lstm-gan``: ``month``, 1 to 12, and ``after``, a CSV file with the
-            columns of the run, whose last rows the samples follow. None is the same as left out.
+            columns of the run, whose last rows the samples follow, of the ``series`` of that name
+            where there are several. None is the same as left out.
 
     Returns:
         Of series: [count, steps, channels] float64 in the units of the run's data, and the
@@ -165,8 +166,9 @@ def score(
         seed: of the search for the noise that makes a window.
 
     Returns:
-        A line a window: ``first_row`` and ``last_row``, from 1, the score ``total`` and its parts
-        ``critic`` and ``reconstruction``; the higher, the more unusual.
+        A line a window, by series and time: its series where there are several, ``first_row`` and
+        ``last_row`` as rows of the file from 1, the score ``total`` and its parts ``critic`` and
+        ``reconstruction``; the higher, the more unusual.
 
     Raises:
         InputError: a run or data that cannot be used, or a run of another model.
@@ -176,12 +178,13 @@ def score(
 
 
 def forecast(
-    run: str | Path, data: str | None = None, device: str = AUTO
+    run: str | Path, data: str | None = None, device: str = AUTO, series: str | None = None
 ) -> tuple[Tensor, list[str]]:
     """What follows a series, by a run of ``lstm-forecaster``.
 
     Args:
         data: a CSV file with the columns of the run; None is what the run was trained on.
+        series: the name of the one to forecast, where there are several.
 
     Returns:
         [horizon, channels] float64 in the units of the data, and the channels' names.
@@ -190,7 +193,7 @@ def forecast(
         InputError: as :func:`score`.
     """
     found = load_trained(run, device)
-    return found.able("forecast")(found.model, found.config, found.data, data)
+    return found.able("forecast")(found.model, found.config, found.data, data, series)
 
 
 def classify(run: str | Path, data: str | None = None, device: str = AUTO) -> pd.DataFrame:

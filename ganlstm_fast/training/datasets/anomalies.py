@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ganlstm_fast.training.data import windows
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.windows import Stretches, windows
 
 # A change of less than this, in standard deviations of the channel, is no anomaly to be found.
 CHANGE = 0.5
@@ -36,22 +36,24 @@ class Planted:
         labels: [rows] bool, which rows were changed.
         events: the anomalies, by their first row.
         missing: by kind, why fewer than asked for were planted.
+        stretches: of the rows; None: all follow each other.
     """
 
     rows: Tensor
     labels: Tensor
     events: tuple[Event, ...]
     missing: dict[str, str] = field(default_factory=dict)
+    stretches: Stretches | None = None
 
     def window_labels(self, seq_len: int, kind: str | None = None) -> Tensor:
-        """[rows - seq_len + 1] bool: which windows have a row of an anomaly, or of ``kind``."""
+        """[windows] bool: which windows have a row of an anomaly, or of ``kind``."""
         labels = self.labels
         if kind is not None:
             labels = torch.zeros_like(labels)
             for event in self.events:
                 if event.kind == kind:
                     labels[event.start : event.stop] = True
-        return windows(labels[:, None], seq_len)[..., 0].any(1)
+        return windows(labels[:, None], seq_len, self.stretches)[..., 0].any(1)
 
 
 def _spike(stretch: Tensor, spread: Tensor, side: Tensor, strength: float) -> Tensor:
@@ -96,6 +98,7 @@ def plant_anomalies(
     strength: float = 2.0,
     gap: int = 24,
     strict: bool = True,
+    stretches: Stretches | None = None,
     generator: torch.Generator | None = None,
 ) -> Planted:
     """Change a copy of a series at random places, ``count`` times for each kind of anomaly.
@@ -121,6 +124,7 @@ def plant_anomalies(
         strict: raise where fewer than ``count`` of a kind have a place; else plant those that
             have, and say in ``missing`` why the others are not there. Where room is short, fewer of
             each kind are planted rather than all of some kinds.
+        stretches: of the rows, in one of which an anomaly lies; None: all follow each other.
         generator: of the random numbers, on the CPU; None is torch's own.
 
     Raises:
@@ -152,6 +156,11 @@ def plant_anomalies(
         side = 2.0 * torch.randint(2, (kind.channels,), generator=generator) - 1
         if taken[start : start + length].any():
             return None
+        if (
+            stretches is not None
+            and stretches.of_row[start] != stretches.of_row[start + length - 1]
+        ):
+            return None
         before = rows[start : start + length, channels]
         after = kind.change(before, spread[channels], side.to(rows.dtype), strength)
         if not ((after - before).abs().amax(0) > CHANGE * spread[channels]).all():
@@ -178,7 +187,7 @@ def plant_anomalies(
         if reason:
             missing[name] = reason
     events.sort(key=lambda event: event.start)
-    planted = Planted(changed, labels, tuple(events), missing)
+    planted = Planted(changed, labels, tuple(events), missing, stretches)
     if not crowded or count == 1:
         return planted
     fewer = plant_anomalies(
@@ -187,6 +196,7 @@ def plant_anomalies(
         kinds,
         strength=strength,
         gap=gap,
+        stretches=stretches,
         strict=False,
         generator=generator,
     )

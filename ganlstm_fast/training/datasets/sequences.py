@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganlstm_fast.training.data import choose, finite_values, lines, names, read_table
+from ganlstm_fast.training.data import series_of
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables.read import read_table
+from ganlstm_fast.training.tables.records import names
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Sequences:
         names: what the file calls each, in the order of their first rows.
         labels: the class of each; None where they were not asked for.
         columns: the channels' names.
+        notes: what was found out about the file, in some words each.
     """
 
     values: Tensor
@@ -31,6 +34,7 @@ class Sequences:
     names: tuple[str, ...]
     labels: tuple[str, ...] | None
     columns: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def load_sequences(
@@ -38,44 +42,43 @@ def load_sequences(
     series_column: str = "series",
     label_column: str | None = "label",
     columns: Sequence[str] | None = None,
+    date_column: str | None = None,
 ) -> Sequences:
-    """Read a CSV file whose first line names its columns, with a row for each step.
+    """Read a text file whose first line names its columns, with a row for each step.
 
     Args:
-        series_column: says which sequence a row belongs to; the rows of one are in their order.
+        series_column: says which sequence a row belongs to.
         label_column: says the sequence's class, the same in all of its rows; None: there is none.
-        columns: the channels, in this order; None: all other columns of numbers.
+        columns: the channels, in this order; None: all other columns of numbers, but for those
+            that number the rows.
+        date_column: by which the rows of a sequence are sorted, as
+            :func:`~ganlstm_fast.training.data.load_series` has it.
 
     Raises:
-        InputError: no such file, no table in it, a column that is not there or holds no numbers, a
-            missing value, or a sequence with several labels.
+        InputError: as :func:`~ganlstm_fast.training.data.load_series`, a label that is missing, or
+            a sequence with several labels.
     """
-    import pandas as pd
-
-    file = Path(path)
-    table = read_table(file)
-    told = [series_column, *([] if label_column is None else [label_column])]
-    for column in told:
-        if column not in table.columns:
-            raise InputError(f"{file} has no column {column}; it has {names(table.columns)}")
-        gaps = np.flatnonzero(table[column].isna().to_numpy())
-        if len(gaps):
-            raise InputError(f"{file}: column {column} is empty in {lines(gaps)}")
-    chosen = choose(table if columns is not None else table.drop(columns=told), columns, file)
-    values = torch.from_numpy(finite_values(table, chosen, file))
-    number, found = pd.factorize(table[series_column])
-    number = torch.from_numpy(number.astype(np.int64))
-    lengths = torch.bincount(number, minlength=len(found))
-    padded = values.new_zeros(len(found), int(lengths.max()), len(chosen))
-    order = number.argsort(stable=True)
-    step = torch.arange(len(order)) - (lengths.cumsum(0) - lengths).repeat_interleave(lengths)
-    padded[number[order], step] = values[order]
+    table = read_table(Path(path))
+    file, frame = table.file, table.frame
+    beside = [] if label_column is None else [label_column]
+    for column in beside:
+        if column not in frame.columns:
+            raise InputError(f"{file} has no column {column}; it has {names(frame.columns)}")
+        empty = np.flatnonzero(frame[column].isna().to_numpy())
+        if len(empty):
+            raise InputError(f"{file}: column {column} is empty in {table.at(empty)}")
+    series = series_of(table, columns, date_column, series_column, "cross", beside)
+    lengths = series.stretches.lengths
+    padded = series.values.new_zeros(len(lengths), int(lengths.max()), len(series.columns))
+    number = series.stretches.series[series.stretches.of_row]
+    step = torch.arange(len(number)) - (lengths.cumsum(0) - lengths)[number]
+    padded[number, step] = series.values
     labels = None
     if label_column is not None:
-        of_series = table.groupby(series_column, sort=False)[label_column]
+        of_series = frame.groupby(series_column, sort=False)[label_column]
         mixed = of_series.nunique()
         if (mixed > 1).any():
             several = [str(name) for name in mixed.index[mixed > 1]]
             raise InputError(f"{file}: {names(several)} has several values of {label_column}")
         labels = tuple(map(str, of_series.first()))
-    return Sequences(padded, lengths, tuple(map(str, found)), labels, tuple(chosen))
+    return Sequences(padded, lengths, series.series, labels, series.columns, series.notes)

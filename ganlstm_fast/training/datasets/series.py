@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganlstm_fast.training.data import load_dates, split_by_time, windows
+from ganlstm_fast.training.data import load_dates
 from ganlstm_fast.training.datasets.labelled import Labelled
+from ganlstm_fast.training.windows import Stretches, split_by_time, windows, windows_at
 
 MONTHS = tuple(calendar.month_name[1:])
 
@@ -84,7 +85,11 @@ class Pairs:
 
 
 def forecast_pairs(
-    rows: Tensor, history: int, horizon: int, held_out: int = 365
+    rows: Tensor,
+    history: int,
+    horizon: int,
+    held_out: int | Tensor = 365,
+    stretches: Stretches | None = None,
 ) -> tuple[Pairs, Pairs]:
     """All pairs of ``history`` rows and the ``horizon`` rows after them.
 
@@ -95,15 +100,18 @@ def forecast_pairs(
 
     Args:
         rows: [rows, channels].
+        held_out: rows at the end of each series, one number or [series] int64.
+        stretches: of the rows; None: all follow each other.
 
     Returns:
-        The pairs to train on, and those held out.
+        The pairs to train on, and those held out. A pair lies in one stretch.
 
     Raises:
         InputError: too few rows for a pair on both sides.
     """
-    both = windows(rows, history + horizon)
-    return tuple(
-        Pairs(both[first, :history], both[first, history:], first + history)
-        for first in split_by_time(len(rows), history + horizon, held_out, context=history)
-    )
+    length, known = history + horizon, stretches or Stretches.whole(len(rows))
+    pairs = []
+    for first in known.split(length, held_out, context=history):
+        both = windows_at(rows, length, first)
+        pairs.append(Pairs(both[:, :history], both[:, history:], first + history))
+    return pairs[0], pairs[1]

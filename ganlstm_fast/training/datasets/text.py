@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganlstm_fast.training.data import split_by_time, windows
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.windows import split_by_time, windows
 
 BUNDLED = Path(__file__).with_name("sonnets.txt")
 

@@ -7,16 +7,21 @@ from torch import Tensor
 from ganlstm_fast.training.datasets.anomalies import Planted
 from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.undefined import Undefined, check_finite
+from ganlstm_fast.training.windows import Stretches
 
 
-def area_under_roc(scores: Tensor, planted: Planted) -> dict[str, float | Undefined]:
+def area_under_roc(
+    scores: Tensor, planted: Planted, seq_len: int | None = None
+) -> dict[str, float | Undefined]:
     """The area under the ROC curve of the windows' scores: of all anomalies, and of each kind.
 
     It is the chance that a window with an anomaly has a higher score than one without (Fawcett, An
     introduction to ROC analysis, 2006): 1 is perfect, 0.5 is chance.
 
     Args:
-        scores: [rows - seq_len + 1], of all windows of ``planted.rows``; the higher, the stranger.
+        scores: [windows], of all windows of ``planted.rows``; the higher, the stranger.
+        seq_len: rows of a window; None: what the number of scores says, where all rows follow each
+            other.
 
     Returns:
         ``all``, and by kind: its windows against those without any anomaly. Of the kinds of
@@ -29,8 +34,11 @@ def area_under_roc(scores: Tensor, planted: Planted) -> dict[str, float | Undefi
     """
     from sklearn.metrics import roc_auc_score
 
-    seq_len = len(planted.rows) - len(scores) + 1
-    if scores.ndim != 1 or not 1 <= seq_len <= len(planted.rows):
+    known = planted.stretches or Stretches.whole(len(planted.rows))
+    if seq_len is None:
+        seq_len = len(planted.rows) - len(scores) + 1
+    count = len(known.first_rows(seq_len)) if 1 <= seq_len <= len(planted.rows) else 0
+    if scores.ndim != 1 or not len(scores) == count > 0:
         raise ValueError(
             f"scores: expected one for each window of {len(planted.rows)} rows, "
             f"got shape {tuple(scores.shape)}"

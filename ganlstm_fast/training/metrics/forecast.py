@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.undefined import Undefined, check_finite, defined
+from ganlstm_fast.training.windows import Stretches
 
 SCORES = ("columns", "skill")
 
@@ -31,21 +32,32 @@ def same_as_yesterday(rows: Tensor, starts: Tensor, horizon: int) -> Tensor:
     return _rows_at(rows, (starts - 1)[:, None].expand(-1, horizon), "yesterday's")
 
 
-def same_day_last_year(rows: Tensor, starts: Tensor, horizon: int, period: int = 365) -> Tensor:
+def same_day_last_year(
+    rows: Tensor,
+    starts: Tensor,
+    horizon: int,
+    period: int = 365,
+    stretches: Stretches | None = None,
+) -> Tensor:
     """The rows ``period`` before those of each forecast (before that, where these are not known).
 
     Args:
         rows, starts, horizon: as for :func:`same_as_yesterday`.
         period: rows in a year. Where the horizon is longer, whole periods more are gone back.
+        stretches: of the rows; None: all follow each other.
 
     Returns:
         [n, horizon, channels].
 
     Raises:
-        UndefinedScore: a start less than a period after the first row.
+        UndefinedScore: a start less than a period after the first row of its stretch.
     """
     ahead = torch.arange(horizon)
     source = starts[:, None] + ahead % period - period
+    if stretches is not None and (source[:, 0] < stretches.starts[stretches.of_row[starts]]).any():
+        raise UndefinedScore(
+            f"before some forecasts the row a period of {period} back is not known"
+        )
     return _rows_at(rows, source, "last year's", f" with a period of {period}")
 
 
@@ -94,6 +106,7 @@ def forecast_scores(
     *,
     quantiles: Sequence[float] | None = None,
     period: int = 365,
+    stretches: Stretches | None = None,
 ) -> dict[str, object]:
     """Mean absolute and root mean square error of forecasts, and their skill.
 
@@ -110,6 +123,7 @@ def forecast_scores(
         quantiles: that are forecast. Their middle one, which has to be 0.5, is what is judged by
             the absolute and the square error.
         period: rows in a year.
+        stretches: of the rows; None: all follow each other.
 
     Returns:
         ``count``, ``horizon``; ``columns``, by name ``mae`` and ``rmse`` (and ``pinball``), each
@@ -137,7 +151,9 @@ def forecast_scores(
     check_finite("forecast", forecast)
     found = {
         "same as yesterday": defined(lambda: same_as_yesterday(rows, starts, horizon)),
-        "same day last year": defined(lambda: same_day_last_year(rows, starts, horizon, period)),
+        "same day last year": defined(
+            lambda: same_day_last_year(rows, starts, horizon, period, stretches)
+        ),
     }
     simple = {name: made for name, made in found.items() if not isinstance(made, Undefined)}
     middle = forecast if quantiles is None else forecast[..., len(quantiles) // 2]

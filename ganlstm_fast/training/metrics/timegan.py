@@ -12,7 +12,7 @@ least 1), batches of 128, Adam at 1e-3.
   absolute error on real windows, in the scale in which the data's range is [0, 1].
 
 Where this differs from the authors' code, which splits overlapping windows at random: what is held
-out shares no row with what was trained on (:func:`~ganlstm_fast.training.data.time_folds`), and
+out shares no row with what was trained on (:func:`~ganlstm_fast.training.windows.time_folds`), and
 accuracy and error are means over five folds, so that every piece of the data is held out once (the
 score of a single fold of a few hundred windows is partly chance, and never below 0; its mean is
 given too). For noise and the untrained generator, which only bound the scale, one fold is run.
@@ -41,9 +41,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganlstm_fast.training.data import series_folds, time_folds, windows
 from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.undefined import check_finite
+from ganlstm_fast.training.windows import Stretches, series_folds, time_folds, windows
 
 SCORES = ("discriminative_score", "predictive_score")
 NOISE_AT_LEAST = 0.45
@@ -238,6 +238,7 @@ def evaluate(
     protocol: Protocol = PROTOCOLS["full"],
     seed: int = 0,
     tick: Callable[[], object] = _no_tick,
+    stretches: Stretches | None = None,
 ) -> dict[str, object]:
     """Both scores of generated series, beside the same numbers for what bounds them.
 
@@ -249,6 +250,8 @@ def evaluate(
         untrained: the same of a generator that has not been trained.
         seed: of the first of the ``protocol.seeds`` runs; the others follow it.
         tick: called after each of the ``protocol.iterations``.
+        stretches: of the rows of one long series, in which its windows lie; None: all follow each
+            other.
 
     Returns:
         A dictionary for JSON. ``reported`` tells whether the protocol's checks held; if not,
@@ -272,7 +275,7 @@ def evaluate(
                 f"{2 * protocol.folds}"
             )
     check_finite("real", real)
-    runs = [_run(real, kinds, protocol, seed + k, tick) for k in range(protocol.seeds)]
+    runs = [_run(real, kinds, protocol, seed + k, tick, stretches) for k in range(protocol.seeds)]
     names = (*kinds, "noise", "real")
     accuracies, errors = ([[run[i][k] for run in runs] for k in range(len(names))] for i in (0, 1))
 
@@ -318,14 +321,15 @@ def _run(
     protocol: Protocol,
     seed: int,
     tick: Callable[[], object],
+    stretches: Stretches | None,
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Accuracies and errors of each kind, of noise and of real series, and of each fold."""
     generator = torch.Generator().manual_seed(seed)
     try:
         if real.ndim == 2:
             seq_len = kinds["generated"].shape[1]
-            split = time_folds(len(real), seq_len, protocol.folds)
-            real = windows(real, seq_len)
+            split = time_folds(stretches or len(real), seq_len, protocol.folds)
+            real = windows(real, seq_len, stretches)
         else:
             split = series_folds(len(real), protocol.folds, generator)
     except InputError as error:

@@ -10,14 +10,20 @@ from torch import Tensor, nn
 from ganlstm_fast.models import AnomalyScores, anomaly_scores
 from ganlstm_fast.models.base import eval_mode
 from ganlstm_fast.training.configs import AnomalyConfig
-from ganlstm_fast.training.data import load_series, windows
 from ganlstm_fast.training.datasets import plant_anomalies
 from ganlstm_fast.training.metrics.anomaly import area_under_roc
 from ganlstm_fast.training.outputs import write_table
 from ganlstm_fast.training.pictures import plot_scores
-from ganlstm_fast.training.recipes.series import LSTMGANRecipe, scaler_of
+from ganlstm_fast.training.recipes.series import LSTMGANRecipe, read_series, scaler_of
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import Undefined, check_finite, defined, defined_for, shown
+from ganlstm_fast.training.windows import (
+    Stretches,
+    check_room,
+    held_out_words,
+    last_rows,
+    windows,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,10 +40,20 @@ class AnomalyRecipe(LSTMGANRecipe):
     def __init__(self, config: AnomalyConfig) -> None:
         super().__init__(config)
         random = torch.Generator().manual_seed(config.seed)
+        known = self.series.stretches
+        held = last_rows(config.held_out, known, usual=730, share=2)
+
+        def fits(held: Tensor | int, seq_len: int) -> bool:
+            left = known.left(held)
+            return min(known.part(left).longest, known.part(~left).longest) >= seq_len
+
+        check_room(known, held, fits, seq_len=config.seq_len)
+        self.held_out, left = held_out_words(held), known.left(held)
         self.planted = plant_anomalies(
-            self.rows[-config.held_out :],
+            self.rows[~left],
             config.planted,
             gap=config.seq_len,
+            stretches=known.part(~left),
             strict=False,
             generator=random,
         )
@@ -49,10 +65,13 @@ class AnomalyRecipe(LSTMGANRecipe):
             f"test with: {reason}"
             for reason, of in kinds.items()
         ]
-        self.samples = windows(self.rows[: -config.held_out], config.seq_len)
-        self.real_to_score = self.rows[: -config.held_out]
+        self.real_to_score, self.stretches_to_score = self.rows[left], known.part(left)
+        self.samples = windows(self.rows[left], config.seq_len, self.stretches_to_score)
         some = torch.linspace(0, len(self.samples) - 1, min(USUAL, len(self.samples))).long()
         self.data["usual"] = self.samples[some].clone()
+
+    def describe(self) -> str:
+        return f"{super().describe()}; {self.held_out}"
 
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
         """As for an LSTM-GAN, and scores.csv, scores.png and the area under the ROC curve.
@@ -65,14 +84,17 @@ class AnomalyRecipe(LSTMGANRecipe):
         gan = self.untrained().to(run.state.device)
         gan.load_state_dict(self.raw.state_dict())
         gan.generator.load_state_dict(_best(run))
-        scores = defined(lambda: scored(gan, config, self.data, planted.rows, config.seed))
+        rows = planted.rows, planted.stretches
+        scores = defined(lambda: scored(gan, config, self.data, *rows, config.seed))
         if isinstance(scores, Undefined):
             return metrics if config.metrics == "none" else {**metrics, "area_under_roc": scores}
-        write_table(run.folder / "scores.csv", table(scores, config.seq_len))
-        plot_scores(run.folder / "scores.png", scores.total, planted)
+        write_table(run.folder / "scores.csv", table(scores, config.seq_len, planted.stretches))
+        plot_scores(run.folder / "scores.png", scores.total, planted, config.seq_len)
         if config.metrics == "none":
             return metrics
-        areas = defined_for(scores._asdict(), lambda part: area_under_roc(part, planted))
+        areas = defined_for(
+            scores._asdict(), lambda part: area_under_roc(part, planted, config.seq_len)
+        )
         metrics["area_under_roc"] = areas
         metrics["told"] = {
             f"area under the ROC curve, {name}": ", ".join(
@@ -95,9 +117,21 @@ class AnomalyRecipe(LSTMGANRecipe):
 
         Args:
             file: of the series; None: what was trained on.
+
+        Returns:
+            A line a window: its series where there are several, its first and last row in the
+            file, from 1, and its scores.
         """
-        rows = scaler_of(data).scale(load_series(file or config.data, data["columns"]).values)
-        return table(scored(model, config, data, rows, seed), config.seq_len)
+        series = read_series(config, file, data["columns"])
+        known, rows = series.stretches, scaler_of(data).scale(series.values)
+        found = table(scored(model, config, data, rows, known, seed), config.seq_len, known)
+        first, last = (found[c].to_numpy(copy=True) - 1 for c in ("first_row", "last_row"))
+        file_rows = series.file_rows.numpy() + 1
+        found["first_row"], found["last_row"] = file_rows[first], file_rows[last]
+        if series.series:
+            of_window = series.names_of(torch.from_numpy(first))
+            found.insert(0, config.series_column, of_window, allow_duplicates=True)
+        return found
 
 
 def _best(run: Run) -> dict[str, Tensor]:
@@ -106,7 +140,12 @@ def _best(run: Run) -> dict[str, Tensor]:
 
 
 def scored(
-    gan: nn.Module, config: AnomalyConfig, data: dict[str, Any], rows: Tensor, seed: int
+    gan: nn.Module,
+    config: AnomalyConfig,
+    data: dict[str, Any],
+    rows: Tensor,
+    stretches: Stretches,
+    seed: int,
 ) -> AnomalyScores:
     """Scores of all windows of ``rows`` [rows, channels] in [0, 1], against usual ones.
 
@@ -126,15 +165,15 @@ def scored(
         "steps": config.search_steps,
     }
     reference = anomaly_scores(gan, usual, **options)
-    samples = windows(rows, config.seq_len).contiguous().to(where)
+    samples = windows(rows, config.seq_len, stretches).contiguous().to(where)
     found = anomaly_scores(gan, samples, reference=reference, **options)
     return AnomalyScores(*(part.cpu() for part in found))
 
 
-def table(scores: AnomalyScores, seq_len: int) -> pd.DataFrame:
+def table(scores: AnomalyScores, seq_len: int, stretches: Stretches) -> pd.DataFrame:
     """A line a window: its first and last row, from 1, and its scores."""
     import pandas as pd
 
-    first = torch.arange(1, len(scores.total) + 1).numpy()
+    first = stretches.first_rows(seq_len).numpy() + 1
     parts = {name: part.numpy() for name, part in scores._asdict().items()}
     return pd.DataFrame({"first_row": first, "last_row": first + seq_len - 1, **parts})

@@ -37,7 +37,8 @@ class Recipe(ABC):
         data: what a checkpoint tells of the data: its ``fingerprint``, and all that :meth:`model`
             and what uses a trained model need to know of it.
         size: how many samples make an epoch.
-        notes: what is to be told about the data.
+        notes: what the user is warned of about the data.
+        found: what was found out about the data, in some words each.
         given: what ``generate`` takes by keyword beside the count and the seed.
     """
 
@@ -47,10 +48,11 @@ class Recipe(ABC):
     data: dict[str, Any]
     size: int
     notes: list[str]
+    found: list[str]
 
     def __init__(self, config: Settings) -> None:
         self.config = config
-        self.notes = []
+        self.notes, self.found = [], []
 
     @staticmethod
     @abstractmethod

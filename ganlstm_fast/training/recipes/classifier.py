@@ -58,7 +58,7 @@ class ClassifierRecipe(SupervisedRecipe):
             self.data = {}
         else:
             train, self.test, self.data = _from_file(config)
-            self.name = Path(config.data).stem
+            self.name, self.found = Path(config.data).stem, self.data["notes"]
         self.data |= {
             "fingerprint": digest(train.inputs, train.labels),
             "channels": train.inputs.shape[2],
@@ -129,7 +129,9 @@ class ClassifierRecipe(SupervisedRecipe):
         file = file or config.data
         if config.data is None or file is None:
             raise InputError("a run of the digits has no columns to find in a file")
-        found = load_sequences(file, config.series_column, None, data["columns"])
+        found = load_sequences(
+            file, config.series_column, None, data["columns"], config.date_column
+        )
         scaled = zero_padding(scaler_of(data).scale(found.values), found.lengths)
         inputs = scaled.to(next(model.parameters()).device)
         pairs = zip(inputs.split(1024), found.lengths.split(1024), strict=True)
@@ -144,7 +146,7 @@ class ClassifierRecipe(SupervisedRecipe):
 
 def _from_file(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, Any]]:
     """To train on, held out, and what a checkpoint tells of the columns and their ranges."""
-    columns = config.series_column, config.label_column, config.columns
+    columns = config.series_column, config.label_column, config.columns, config.date_column
     found = load_sequences(config.data, *columns)
     classes = tuple(sorted(set(found.labels)))
     if len(classes) < 2:
@@ -163,7 +165,8 @@ def _from_file(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, 
         for p in (train, test)
     )
     ranges = {"minimum": scaler.minimum, "maximum": scaler.maximum}
-    return *parts, {"columns": list(found.columns), **ranges}
+    notes = list(found.notes)
+    return *parts, {"columns": list(found.columns), "notes": notes, **ranges}
 
 
 def _tensors(part: Labelled) -> dict[str, Tensor]:

@@ -9,39 +9,63 @@ from torch import Tensor, nn
 
 from ganlstm_fast.models import ConditionalLSTMGAN
 from ganlstm_fast.training.configs import ConditionalConfig
-from ganlstm_fast.training.data import split_by_time, windows
-from ganlstm_fast.training.datasets import load_months
+from ganlstm_fast.training.data import Series
 from ganlstm_fast.training.datasets.series import MONTHS
 from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.outputs import trained
-from ganlstm_fast.training.recipes.series import LSTMGANRecipe, rows_before, scaler_of
+from ganlstm_fast.training.recipes.series import (
+    LSTMGANRecipe,
+    latest,
+    rows_before,
+    scaler_of,
+)
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import check_finite, defined_for, shown
+from ganlstm_fast.training.windows import (
+    check_room,
+    held_out_words,
+    last_rows,
+    windows_at,
+)
 
 
 class ConditionalRecipe(LSTMGANRecipe):
     """Windows of a table, each with the month of its middle row, the rows before it, or both."""
 
-    given = ("month", "after")
+    given = ("month", "after", "series")
     config: ConditionalConfig
 
     def __init__(self, config: ConditionalConfig) -> None:
         super().__init__(config)
         before = config.history if config.condition != "month" else 0
-        length = before + config.seq_len
-        both = windows(self.rows, length)
-        first, last = split_by_time(len(self.rows), length, config.held_out, context=before)
+        known = self.series.stretches
+        held = last_rows(config.held_out, known, usual=365, share=4)
+        sizes = {"seq_len": config.seq_len, **({"history": before} if before else {})}
+
+        def fits(held: Tensor | int, seq_len: int, history: int = 0) -> bool:
+            return known.has_room(history + seq_len, held, history)
+
+        check_room(known, held, fits, **sizes)
+        self.held_out, self.before = held_out_words(held), before
+        self.months = None if config.condition == "history" else months_of(self.series)
+        first, last = known.split(before + config.seq_len, held, before)
+        self.samples, self.inputs = self._take(first)
+        self.test, self.test_inputs = self._take(last)
+        left = known.left(held)
+        self.real_to_score, self.stretches_to_score = self.rows[left], known.part(left)
+        if before:
+            self.data |= latest(self.series, self.rows, before)
+
+    def _take(self, first: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The windows that start at the rows ``first``, and what is told of them."""
+        before, seq_len = self.before, self.config.seq_len
+        both = windows_at(self.rows, before + seq_len, first)
         inputs = {}
-        if config.condition != "history":
-            months = load_months(config.data, config.date_column)
-            inputs["labels"] = months[torch.arange(len(both)) + before + config.seq_len // 2]
+        if self.months is not None:
+            inputs["labels"] = self.months[first + before + seq_len // 2]
         if before:
             inputs["history"] = both[:, :before]
-        self.samples, self.inputs = _take(both[:, before:], inputs, first)
-        self.test, self.test_inputs = _take(both[:, before:], inputs, last)
-        self.real_to_score = self.rows[: -config.held_out]
-        if before:
-            self.data["last"] = self.rows[-before:].clone()
+        return both[:, before:], inputs
 
     @staticmethod
     def model(config: ConditionalConfig, data: dict[str, Any]) -> nn.Module:
@@ -66,10 +90,7 @@ class ConditionalRecipe(LSTMGANRecipe):
             "history": "the rows before",
             "both": "month and rows before",
         }
-        return (
-            f"{super().describe()}, given {given[self.config.condition]}; the last "
-            f"{self.config.held_out} rows are held out"
-        )
+        return f"{super().describe()}, given {given[self.config.condition]}; {self.held_out}"
 
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
         """As for an LSTM-GAN, and how well the condition is followed on the held-out rows."""
@@ -112,12 +133,14 @@ class ConditionalRecipe(LSTMGANRecipe):
         seed: int,
         month: int | None = None,
         after: str | None = None,
+        series: str | None = None,
     ) -> Tensor:
         """Series [count, seq_len, channels] under a condition.
 
         Args:
             month: 1 to 12, of all of them; None: January, February, ... in turn.
             after: a file whose last rows they follow; None: what was trained on.
+            series: the name of the one they follow, where there are several.
         """
         where = next(model.parameters()).device
         given = {}
@@ -130,15 +153,21 @@ class ConditionalRecipe(LSTMGANRecipe):
         if config.condition != "history":
             in_turn = torch.arange(count, device=where) % len(MONTHS)
             given["labels"] = in_turn if month is None else torch.full_like(in_turn, month - 1)
+        if series is not None and config.condition == "month":
+            raise InputError("--series: the run was trained with --condition month")
         if config.condition != "month":
-            rows = data["last"] if after is None else rows_before(after, data, config.history)
+            rows = rows_before(config, data, config.history, after, series)
             given["history"] = rows.to(where).expand(count, -1, -1).contiguous()
         random = torch.Generator(where).manual_seed(seed)
         made = model.generator.sample(count, config.seq_len, random, **given).cpu()
         return scaler_of(data).unscale(made)
 
 
-def _take(
-    samples: Tensor, inputs: dict[str, Tensor], index: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    return samples[index], {name: value[index] for name, value in inputs.items()}
+def months_of(series: Series) -> Tensor:
+    """[rows] int64, January as 0; raises InputError where no column says the dates."""
+    if series.times is None:
+        raise InputError(
+            f"{series.name} has no column of dates, from which the month is read; name one with "
+            "--date-column, or give --condition history"
+        )
+    return torch.from_numpy(series.times.astype("datetime64[M]").astype("int64") % 12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ganlstm_fast.models import LSTMGAN
 from ganlstm_fast.training.configs import SINES, TrainConfig
-from ganlstm_fast.training.data import MinMaxScaler, Series, load_series, windows
+from ganlstm_fast.training.data import MinMaxScaler, Series, load_series
 from ganlstm_fast.training.datasets import sines
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics import PROTOCOLS, evaluate, timegan
@@ -19,48 +20,120 @@ from ganlstm_fast.training.outputs import trained, write_series
 from ganlstm_fast.training.plots import plot_samples
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.tables.long import SeveralSeries
 from ganlstm_fast.training.undefined import defined_all
+from ganlstm_fast.training.windows import Stretches, windows
 
 
-def scaled(config: Any, fit_to: int | None = None) -> tuple[Series, Tensor, dict[str, Any]]:
-    """The table, its rows in [0, 1], and what a checkpoint tells of it.
+def read_series(
+    config: Any, file: str | None = None, columns: Sequence[str] | None = None
+) -> Series:
+    """The series of a run's data, or of another file with the run's ``columns``."""
+    try:
+        return load_series(
+            config.data if file is None else file,
+            config.columns if columns is None else columns,
+            date_column=config.date_column,
+            series_column=config.series_column,
+            gaps=config.gaps,
+        )
+    except SeveralSeries as error:
+        if file is None:
+            raise
+        raise InputError(
+            f"{file} holds several series: {error.why}; the run was trained on one, give a file "
+            "with the rows of one"
+        ) from None
+
+
+def scaled(series: Series, fitted_to: Tensor | None = None) -> tuple[Tensor, dict[str, Any]]:
+    """The rows of ``series`` in [0, 1], and what a checkpoint tells of them.
 
     Args:
-        fit_to: the scaler is fitted to so many first rows; None: to all.
+        fitted_to: [rows] bool, the rows that the scaler is fitted to; None: all.
     """
-    series = load_series(config.data, config.columns)
-    scaler = MinMaxScaler.fit(series.values[:fit_to])
+    seen = series.values if fitted_to is None else series.values[fitted_to]
+    scaler = MinMaxScaler.fit(seen)
     data = {
         "name": series.name,
         "columns": list(series.columns),
         "fingerprint": series.fingerprint,
         "minimum": scaler.minimum,
         "maximum": scaler.maximum,
+        "notes": list(series.notes),
     }
-    return series, scaler.scale(series.values), data
+    return scaler.scale(series.values), data
 
 
 def scaler_of(data: dict[str, Any]) -> MinMaxScaler:
     return MinMaxScaler(data["minimum"], data["maximum"])
 
 
-def rows_before(file: str, data: dict[str, Any], count: int) -> Tensor:
-    """The last ``count`` rows of a file, scaled as what was trained on."""
-    values = load_series(file, data["columns"]).values
-    if len(values) < count:
-        raise InputError(f"{file} has {len(values)} rows; {count} are needed before what follows")
-    return scaler_of(data).scale(values)[-count:]
+def latest(series: Series, rows: Tensor, count: int) -> dict[str, Any]:
+    """The last ``count`` of ``rows``, for a checkpoint: what follows them can be made.
+
+    Returns:
+        ``last`` [count, channels]; of several series ``last`` [n, count, channels], and
+        ``last_of``, their names. A series is left out if its last rows, after a gap perhaps, are
+        fewer.
+    """
+    known = series.stretches
+    final = torch.ones(len(known.series), dtype=torch.bool)
+    final[:-1] = known.series[1:] != known.series[:-1]
+    long = (final & (known.stops - known.starts >= count)).nonzero()[:, 0]
+    found = [rows[stop - count : stop] for stop in known.stops[long].tolist()]
+    if not found:
+        return {}
+    if not series.series:
+        return {"last": found[0].clone()}
+    names = [series.series[k] for k in known.series[long].tolist()]
+    return {"last": torch.stack(found), "last_of": names}
+
+
+def rows_before(
+    config: Any, data: dict[str, Any], count: int, file: str | None, name: str | None
+) -> Tensor:
+    """The last ``count`` rows [count, channels] of a series, scaled as what was trained on.
+
+    Args:
+        file: of the series; None: what was trained on.
+        name: of the series, where there are several.
+    """
+    found, where = data, "what was trained on"
+    if file is not None:
+        series, where = read_series(config, file, data["columns"]), file
+        found = latest(series, scaler_of(data).scale(series.values), count)
+        if "last" not in found and len(series.stretches.starts) == 1:
+            rows = len(series.values)
+            raise InputError(f"{file} has {rows} rows; {count} are needed before what follows")
+    if "last" not in found:
+        raise InputError(
+            f"the last rows of {where} are fewer than the {count} that are needed without a gap "
+            "before what follows; give others"
+        )
+    names = found.get("last_of")
+    if names is None:
+        if name is not None:
+            raise InputError("--series: the run was trained without --series-column")
+        return found["last"]
+    if name is None and len(names) == 1:
+        name = names[0]
+    if name not in names:
+        few = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise InputError(f"--series: expected one of those with {count} last rows: {few}")
+    return found["last"][names.index(name)]
 
 
 class LSTMGANRecipe(GANRecipe):
     """Windows of a table, or series that are made.
 
     Attributes:
-        real_to_score: as TimeGAN's scores take real series.
+        real_to_score, stretches_to_score: as TimeGAN's scores take real series.
     """
 
     config: TrainConfig
     real_to_score: Tensor
+    stretches_to_score: Stretches | None = None
     units: dict[str, str]
 
     def __init__(self, config: TrainConfig) -> None:
@@ -69,10 +142,12 @@ class LSTMGANRecipe(GANRecipe):
         if config.data == SINES:
             self._make_sines()
             return
-        self.series, self.rows, self.data = scaled(config)
+        self.series = read_series(config)
+        self.rows, self.data = scaled(self.series)
         self.name, self.units = self.series.name, self.series.units
-        self.samples = windows(self.rows, config.seq_len)
-        self.real_to_score = self.rows
+        self.found = list(self.series.notes)
+        self.samples = windows(self.rows, config.seq_len, self.series.stretches)
+        self.real_to_score, self.stretches_to_score = self.rows, self.series.stretches
 
     def _make_sines(self) -> None:
         random = torch.Generator().manual_seed(0)
@@ -130,6 +205,7 @@ class LSTMGANRecipe(GANRecipe):
         with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
             kinds = generated, scaler.settle(untrained.sample(*sizes, **self.inputs).cpu())
             options = {"protocol": protocol, "seed": config.seed, "tick": bar.update}
+            options["stretches"] = self.stretches_to_score
             scores = defined_all(
                 timegan.SCORES, lambda: evaluate(self.real_to_score, *kinds, **options)
             )

@@ -1,0 +1,147 @@
+"""Numbers as people write them: decimal commas, and signs between groups of three digits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables.records import at_lines
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SIGN, _POWER = r"[+-]?", r"(?:[eE][+-]?\d+)?"
+# Numbers in which the comma, or the point, is the decimal sign.
+COMMA = rf"{_SIGN}(?:[1-9]\d{{0,2}}(?:[. \u00a0\u202f]\d{{3}})+|\d+)(?:,\d*)?{_POWER}|{_SIGN},\d+"
+POINT = rf"{_SIGN}(?:[1-9]\d{{0,2}}(?:,\d{{3}})+|\d+)(?:\.\d*)?{_POWER}|{_SIGN}\.\d+"
+# The decimal sign is found out from as many numbers of each column, if they tell it.
+SOME = 1000
+
+
+def is_text(column: pd.Series) -> bool:
+    """Whether the column holds something other than numbers and true or false."""
+    import pandas as pd
+
+    return not pd.api.types.is_numeric_dtype(column)
+
+
+def with_numbers(
+    frame: pd.DataFrame, as_text: Callable[[], pd.DataFrame], lines: np.ndarray, file: Path
+) -> tuple[pd.DataFrame, list[str]]:
+    """``frame`` with columns of such numbers as numbers, and notes on what their signs are.
+
+    Args:
+        frame: in which numbers with a decimal point have been read.
+        as_text: gives the same with every cell as it is written.
+        lines: [rows] int64, of the file.
+
+    Raises:
+        InputError: numbers of both kinds, or such as 1,234 that may be either.
+    """
+    shaped: dict[str, pd.Series] = {}
+    for name in frame.columns:
+        if is_text(frame[name]):
+            cells = frame[name].dropna().astype(str)
+            comma = cells.str.contains(",", regex=False)
+            if not len(cells) or not comma.any():
+                continue
+            cells = cells.str.strip()
+            if cells[:SOME].str.fullmatch(f"{COMMA}|{POINT}").mean() >= 0.5:
+                shaped[name] = cells[comma]
+    if not shaped:
+        return frame, []
+    import pandas as pd
+
+    decimal, thousands = _signs(shaped, as_text, lines, file)
+    text = as_text()
+    frame = frame.copy()
+    set_apart = False
+    for name in frame.columns:
+        # Whole numbers as they were read have neither sign.
+        if not is_text(frame[name]) and not pd.api.types.is_float_dtype(frame[name]):
+            continue
+        cells = text[name].dropna().astype(str).str.strip()
+        if not len(cells):
+            continue
+        # Without the signs between thousands, whose places are looked at where there are some.
+        grouped = cells.str.contains(thousands).astype(bool)
+        plain = cells.str.replace(thousands, "", regex=True)
+        values = pd.to_numeric(plain.str.replace(decimal, ".", regex=False), errors="coerce")
+        number = values.notna()
+        number[grouped] = cells[grouped].str.fullmatch(COMMA if decimal == "," else POINT)
+        if decimal == "," and not is_text(frame[name]):
+            _no_points(name, cells[~number], lines, file)
+        elif not is_text(frame[name]) or not number.all():
+            continue
+        set_apart |= bool(grouped.any())
+        frame[name] = values.astype(float).reindex(frame.index)
+    notes = ["decimal commas"] if decimal == "," else []
+    if set_apart:
+        notes.append("thousands set apart")
+    return frame, notes
+
+
+def _signs(
+    shaped: dict[str, pd.Series],
+    as_text: Callable[[], pd.DataFrame],
+    lines: np.ndarray,
+    file: Path,
+) -> tuple[str, str]:
+    """The decimal sign and a pattern of those between thousands."""
+    places: dict[str, tuple[int, str, str]] = {}
+    for most in (SOME, None):
+        for name, every in shaped.items():
+            cells = every[:most]
+            comma, point = cells.str.fullmatch(COMMA), cells.str.fullmatch(POINT)
+            for kind, found in ((",", comma & ~point), (".", point & ~comma), ("?", comma & point)):
+                if found.any():
+                    row = found.index[found.argmax()]
+                    places.setdefault(kind, (int(lines[row]), name, cells[row]))
+        if "," in places or "." in places:
+            break
+    if "," in places and "." in places:
+        (one, a, x), (two, b, y) = places[","], places["."]
+        raise InputError(
+            f"{file}: {x!r} in line {one} ({a}) has a decimal comma, {y!r} in line {two} ({b}) a "
+            "decimal point; write all numbers with a decimal point and nothing between thousands"
+        )
+    if "," in places:
+        return ",", r"[. \u00a0\u202f]"
+    # Cells with a point that no group of three digits follows say that it is the decimal sign.
+    if "." not in places:
+        raw = as_text()
+        point = rf"{_SIGN}\d*\.(?:\d{{1,2}}|\d{{4,}})"
+        cells_of = (raw[c].dropna().astype(str).str.strip() for c in raw)
+        if not any(cells.str.fullmatch(point).any() for cells in cells_of if len(cells)):
+            line, name, cell = places["?"]
+            value = cell.replace(",", "")
+            raise InputError(
+                f"{file}: {cell!r} in line {line} ({name}) may be {value} or "
+                f"{cell.replace(',', '.')}; write numbers with a decimal point and nothing between "
+                "thousands"
+            )
+    return ".", ","
+
+
+def _no_points(name: str, wrong: pd.Series, lines: np.ndarray, file: Path) -> None:
+    if len(wrong):
+        where = at_lines(lines[wrong.index.to_numpy()])
+        raise InputError(
+            f"{file}: column {name} has decimal points ({wrong.iloc[0]!r}, {where}), where other "
+            "columns have decimal commas; write all numbers with a decimal point"
+        )
+
+
+def parses(cells: pd.Series) -> pd.Series:
+    """For each filled cell of a text column whether it is a number, bool."""
+    import pandas as pd
+
+    plain = cells.astype(str).str.strip()
+    number = pd.to_numeric(plain, errors="coerce").notna()
+    rest = plain[~number]
+    number[rest.index] = rest.str.fullmatch(f"{COMMA}|{POINT}").astype(bool)
+    return number

@@ -1,0 +1,99 @@
+"""A file's table, each column as numbers where they are."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables.numbers import with_numbers
+from ganlstm_fast.training.tables.records import Records, at_lines, split_records
+from ganlstm_fast.training.tables.text import read_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Table:
+    """What stands in a file.
+
+    Attributes:
+        file: where it was read from.
+        frame: a row for each record; text columns as text, all others as numbers.
+        lines: [rows] int64, the line of the file at which each row starts.
+        unnamed: the columns without a name, which are called ``Unnamed: 0`` and so on.
+        notes: how the file was read.
+    """
+
+    file: Path
+    frame: pd.DataFrame
+    lines: np.ndarray
+    unnamed: tuple[str, ...]
+    notes: list[str]
+
+    def at(self, rows: np.ndarray) -> str:
+        """The lines of ``rows`` (int64 numbers, or a bool for each) in words."""
+        return at_lines(np.sort(self.lines[rows]))
+
+
+def read_table(file: Path) -> Table:
+    """The table in ``file`` without the empty lines at its end, which are no gap.
+
+    Raises:
+        InputError: no such file, or no table in it whose columns and numbers are clear.
+    """
+    text, notes = read_text(file)
+    records = split_records(text, file)
+    named = [name or f"Unnamed: {k}" for k, name in enumerate(records.names)]
+    frame = _frame(records, named, file)
+    filled = np.flatnonzero(frame.notna().any(axis=1).to_numpy())
+    rows = filled[-1] + 1 if len(filled) else 0
+    if not rows:
+        raise InputError(f"{file} has no rows below its line of column names")
+    frame, lines = frame.iloc[:rows], records.lines[:rows]
+
+    def as_text() -> pd.DataFrame:
+        return _frame(records, named, file, as_text=True).iloc[:rows]
+
+    frame, said = with_numbers(frame, as_text, lines, file)
+    unnamed = tuple(n for n, name in zip(named, records.names, strict=True) if n != name)
+    return Table(file, frame, lines, unnamed, [*notes, *records.notes, *said])
+
+
+def _frame(
+    records: Records, named: list[str], file: Path, *, as_text: bool = False
+) -> pd.DataFrame:
+    import pandas as pd
+
+    # Without a name for every field pandas would take the first ones for an index.
+    surplus = [f"\0{k}" for k in range(records.width - len(named))]
+    if not len(records.lines):
+        return pd.DataFrame(columns=named)
+    # A table with a single column and an empty last line ends without a line for pandas.
+    try:
+        frame = pd.read_csv(
+            io.StringIO(records.body),
+            sep=records.delimiter,
+            header=None,
+            names=named + surplus,
+            index_col=False,
+            # Blank lines are kept, so that a row's number gives its line in the file.
+            skip_blank_lines=False,
+            skipinitialspace=True,
+            low_memory=False,
+            dtype=str if as_text else None,
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file} is not a CSV file: {reason}") from None
+    if len(frame) != len(records.lines):
+        raise InputError(
+            f"{file} cannot be read for sure: it has {len(records.lines)} or {len(frame)} records; "
+            "look at its quotes and line ends"
+        )
+    return frame[named]

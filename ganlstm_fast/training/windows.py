@@ -1,0 +1,311 @@
+"""Windows of series: which rows they may be taken from, and splits that share no row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ganlstm_fast.training.config import flag
+from ganlstm_fast.training.errors import InputError
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """The runs of rows that follow each other without a gap, of one series or several.
+
+    They cover all rows of a table, in order. A window lies in one of them.
+
+    Attributes:
+        starts, stops: [n] int64, the first row of each and the one after its last.
+        series: [n] int64, the number of the series that each is of, not decreasing.
+        count: how many series there are, also those without rows.
+    """
+
+    starts: Tensor
+    stops: Tensor
+    series: Tensor
+    count: int
+
+    @classmethod
+    def whole(cls, rows: int) -> Stretches:
+        """All of ``rows`` rows follow each other."""
+        return cls.of([(0, rows, 0)])
+
+    @classmethod
+    def of(cls, runs: Iterable[tuple[int, int, int]]) -> Stretches:
+        """Stretches of some ``(start, stop, series)``."""
+        starts, stops, series = torch.tensor(list(runs), dtype=torch.int64).reshape(-1, 3).unbind(1)
+        return cls(starts, stops, series, int(series.max()) + 1 if len(series) else 0)
+
+    @property
+    def rows(self) -> int:
+        return int(self.stops[-1]) if len(self.stops) else 0
+
+    @property
+    def longest(self) -> int:
+        return int((self.stops - self.starts).max()) if len(self.stops) else 0
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """[series] int64, how many rows each series has."""
+        rows = torch.zeros(self.count, dtype=torch.int64)
+        return rows.index_add(0, self.series, self.stops - self.starts)
+
+    @cached_property
+    def of_row(self) -> Tensor:
+        """[rows] int64, the stretch that each row is in."""
+        return torch.arange(len(self.starts)).repeat_interleave(self.stops - self.starts)
+
+    def first_rows(self, seq_len: int) -> Tensor:
+        """[n] int64, in order: the rows at which a window of ``seq_len`` rows can start."""
+        counts = (self.stops - self.starts - seq_len + 1).clamp_min(0)
+        number = torch.arange(len(counts)).repeat_interleave(counts)
+        before = counts.cumsum(0) - counts
+        return self.starts[number] + torch.arange(len(number)) - before[number]
+
+    def left(self, count: int | Tensor) -> Tensor:
+        """[rows] bool: which rows are none of the last ``count`` of their series."""
+        return self._in_series() < (self.lengths - count)[self.series[self.of_row]]
+
+    def part(self, kept: Tensor) -> Stretches:
+        """Those of a table that has only the rows ``kept`` [rows] bool."""
+        number = self.of_row[kept]
+        row = kept.nonzero()[:, 0]
+        edge = (number[1:] != number[:-1]) | (row[1:] != row[:-1] + 1)
+        first = torch.zeros(min(1, len(row)), dtype=torch.int64)
+        starts = torch.cat((first, edge.nonzero()[:, 0] + 1))
+        stops = torch.cat((starts[1:], first + len(row)))
+        return Stretches(starts, stops, self.series[number[starts]], self.count)
+
+    def _in_series(self) -> Tensor:
+        """[rows] int64, which row of its series each is."""
+        first = self.lengths.cumsum(0) - self.lengths
+        return torch.arange(self.rows) - first[self.series[self.of_row]]
+
+    def split(
+        self, seq_len: int, held_out: int | Tensor, context: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Split windows into those before and those in the last rows of each series.
+
+        Args:
+            seq_len: rows in a window.
+            held_out: rows at the end of each series for which the later windows are, the same
+                number or [series] int64.
+            context: rows at the start of a window that may come from before the last ``held_out``
+                rows. They are then left out of what is trained on.
+
+        Returns:
+            The first row [n] int64 of each window to train on, and of each window held out; none
+            of one side shares a row with the other. Without its context a held-out window starts
+            at any of the last ``held_out`` rows of its series from which there is a whole one.
+
+        Raises:
+            InputError: no window on one of the two sides.
+        """
+        first = self.first_rows(seq_len)
+        series = self.series[self.of_row[first]]
+        cut = (self.lengths - held_out - context)[series]
+        place = self._in_series()[first]
+        train, held = first[place + seq_len <= cut], first[place >= cut]
+        if not len(train) or not len(held):
+            raise InputError(
+                f"{_rows_in_words(self)} cannot be split into windows of {seq_len} before and in "
+                f"the last {int(torch.as_tensor(held_out).max())}, with {context} of context; give "
+                "more data or shorter windows"
+            )
+        return train, held
+
+    def has_room(self, seq_len: int, held_out: int | Tensor, context: int = 0) -> bool:
+        """Whether :meth:`split` finds windows for both sides."""
+        try:
+            self.split(seq_len, held_out, context)
+        except InputError:
+            return False
+        return True
+
+
+def _stretches(rows: int | Stretches) -> Stretches:
+    return rows if isinstance(rows, Stretches) else Stretches.whole(rows)
+
+
+def _rows_in_words(stretches: Stretches) -> str:
+    if len(stretches.starts) == 1:
+        return f"{stretches.rows} steps"
+    return (
+        f"{stretches.rows} steps in {len(stretches.starts)} stretches (the longest of "
+        f"{stretches.longest})"
+    )
+
+
+def windows(values: Tensor, seq_len: int, stretches: Stretches | None = None) -> Tensor:
+    """All windows of ``seq_len`` rows: [rows, channels] -> [n, seq_len, channels].
+
+    Args:
+        stretches: of the rows; None: all follow each other. Then there are n = rows - seq_len + 1
+            windows, and nothing is copied.
+
+    Raises:
+        InputError: no stretch has ``seq_len`` rows.
+    """
+    known = _stretches(values.shape[0] if stretches is None else stretches)
+    if known.longest < seq_len:
+        if len(known.starts) > 1:
+            raise InputError(
+                f"the longest of the data's {len(known.starts)} stretches without a gap has "
+                f"{known.longest} rows, fewer than one window of {seq_len}; give --seq-len "
+                f"{max(2, known.longest)} or less, or --gaps cross to let windows run over gaps"
+            )
+        raise InputError(
+            f"the data has {known.longest} rows, fewer than one window of {seq_len}; "
+            f"give --seq-len {max(2, known.longest)} or less, or more data"
+        )
+    every = values.unfold(0, seq_len, 1).transpose(1, 2)
+    return every if len(known.starts) == 1 else every[known.first_rows(seq_len)]
+
+
+def windows_at(values: Tensor, seq_len: int, first: Tensor) -> Tensor:
+    """[n, seq_len, channels]: the windows of ``values`` [rows, channels] from at ``first``."""
+    if not len(first):
+        return values.new_empty((0, seq_len, values.shape[1]))
+    return values.unfold(0, seq_len, 1).transpose(1, 2)[first]
+
+
+def time_folds(rows: int | Stretches, seq_len: int, folds: int = 5) -> list[tuple[Tensor, Tensor]]:
+    """Split windows into train and held-out ones that share no row, ``folds`` times.
+
+    The rows of each stretch are cut into blocks of about four windows, dealt to the folds in turn,
+    so that each fold holds pieces from the whole length of the data (all seasons). A window is
+    held out in a fold if all of its rows belong to that fold, and is trained on if none of them
+    does; one that crosses an edge is in neither.
+
+    Args:
+        rows: the number of rows of one series without gaps, or the stretches.
+
+    Returns:
+        For each fold the numbers [n], among all :func:`windows`, of the windows trained on, and of
+        those held out.
+
+    Raises:
+        InputError: too few rows for every fold to hold a window out.
+    """
+    known = _stretches(rows)
+    block = min(4 * seq_len, known.rows // folds)
+    least = folds * (seq_len + 1)
+    too_few = (
+        f"{known.rows} rows are too few to hold out windows of {seq_len} that share no row with "
+        f"the others; at least {least} are needed"
+    )
+    if block < seq_len + 1:
+        raise InputError(too_few)
+    fold_of_row = _blocks(known, seq_len, block) % folds
+    inside = windows(fold_of_row[:, None], seq_len, known)[..., 0]
+    split = []
+    for fold in range(folds):
+        hits = (inside == fold).sum(1)
+        split.append(((hits == 0).nonzero()[:, 0], (hits == seq_len).nonzero()[:, 0]))
+    if any(not len(part) for parts in split for part in parts):
+        raise InputError(f"{too_few} in each of several stretches")
+    return split
+
+
+def _blocks(known: Stretches, seq_len: int, block: int) -> Tensor:
+    """[rows] int64: the number of the block of about ``block`` rows that each row is in."""
+    if len(known.starts) == 1:
+        return torch.arange(known.rows) // block
+    numbers, count = [], 0
+    for length in (known.stops - known.starts).tolist():
+        # Of equal length, so that a block at a stretch's end is not too short for a window.
+        pieces = max(1, round(length / block))
+        numbers.append(count + torch.arange(length) * pieces // length)
+        # A stretch that is too short for a window takes no fold's turn.
+        count += pieces if length >= seq_len else 0
+    return torch.cat(numbers)
+
+
+def series_folds(
+    count: int, folds: int = 5, generator: torch.Generator | None = None
+) -> list[tuple[Tensor, Tensor]]:
+    """Split ``count`` independent series at random, so that each is held out in one fold.
+
+    Only for series that share no row: windows of one series need :func:`time_folds`.
+
+    Returns:
+        For each fold the indices [n] of the series trained on, and those held out.
+
+    Raises:
+        InputError: fewer than two series for each fold.
+    """
+    if count < 2 * folds:
+        raise InputError(f"{count} series are too few to hold some out; at least {2 * folds}")
+    fold_of_series = torch.randperm(count, generator=generator) % folds
+    return [
+        ((fold_of_series != f).nonzero()[:, 0], (fold_of_series == f).nonzero()[:, 0])
+        for f in range(folds)
+    ]
+
+
+def split_by_time(
+    rows: int | Stretches, seq_len: int, held_out: int, context: int = 0
+) -> tuple[Tensor, Tensor]:
+    """:meth:`Stretches.split` of so many rows of one series, or of stretches."""
+    return _stretches(rows).split(seq_len, held_out, context)
+
+
+def last_rows(asked: int | None, stretches: Stretches, usual: int, share: int) -> Tensor:
+    """[series] int64: how many rows at the end of each series are held out.
+
+    Args:
+        asked: the setting; None: ``usual``, but at most one row in ``share``.
+    """
+    if asked is not None:
+        return torch.full_like(stretches.lengths, asked)
+    return (stretches.lengths // share).clamp_max(usual)
+
+
+def held_out_words(held: Tensor) -> str:
+    """What is held out of each series, [series] int64, in words."""
+    least, most = int(held.min()), int(held.max())
+    if len(held) == 1:
+        return f"the last {most} rows are held out"
+    count = f"{most}" if least == most else f"{least} to {most}"
+    return f"the last {count} rows of each series are held out"
+
+
+def check_room(known: Stretches, held: Tensor, fits: Callable[..., bool], **sizes: int) -> None:
+    """Raise InputError, with settings that work, unless ``fits(held, **sizes)``.
+
+    Args:
+        held: [series] int64, rows that are held out of each.
+        fits: takes what is held out, and numbers of rows by the settings' names.
+    """
+    if fits(held, **sizes):
+        return
+    given = {"held_out": int(held.max()), **sizes}
+    shares = [int(known.lengths.max()) // share for share in (2, 3, 4, 5)]
+    least = [count for count in shares if 0 < count < given["held_out"]]
+    raise InputError(
+        f"{_rows_in_words(known)} have no room for windows to train on and held-out ones with "
+        f"{_options(given)}; {_what_works(fits, given, least)}"
+    )
+
+
+def _options(settings: dict[str, int]) -> str:
+    return " ".join(f"{flag(name)} {value}" for name, value in settings.items())
+
+
+def _what_works(fits: Callable[..., bool], given: dict[str, int], least: list[int]) -> str:
+    """The first settings that fit: with ``least`` rows held out, then also with shorter windows."""
+    sizes = {name: value for name, value in given.items() if name != "held_out"}
+    while True:
+        for held in (given["held_out"], *least):
+            if fits(held, **sizes):
+                changed = {"held_out": held, **sizes}
+                return f"{_options({k: v for k, v in changed.items() if v != given[k]})} works"
+        longest = max(sizes, key=sizes.__getitem__)
+        if sizes[longest] <= 2:
+            return "give more data"
+        sizes[longest] = max(2, sizes[longest] * 3 // 4)
