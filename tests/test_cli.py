@@ -227,6 +227,7 @@ def test_forecast(tmp_path, capsys):
         (["text-gan", "--augment=jitter"], "--augment: expected some of nothing"),
         (["lstm-classifier", "--data=nowhere"], "nowhere does not exist"),
         (["lstm-forecaster", "--held-out=1400"], "--horizon 1; --held-out 730 works"),
+        (["anomaly", "--data=sines"], "--data sines: independent series have no last rows"),
         (["conditional-lstm-gan", "--date-column=day"], "has no column day"),
     ],
 )

@@ -5,7 +5,8 @@ import torch
 
 from ganlstm_fast.training.data import MinMaxScaler, load_series
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.windows import time_folds, windows
+from ganlstm_fast.training.splits import time_folds
+from ganlstm_fast.training.windows import windows
 
 
 def test_bundled_weather():

@@ -25,7 +25,8 @@ from ganlstm_fast.training.datasets import (
     text_windows,
 )
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.windows import series_folds, split_by_time, windows
+from ganlstm_fast.training.splits import series_folds, split_by_time
+from ganlstm_fast.training.windows import windows
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -329,7 +330,7 @@ def test_text_windows():
     assert vocabulary.decode(test[-1]) == text[-32:]
     with pytest.raises(InputError, match=r"not in the vocabulary: \['z'\]"):
         Vocabulary.of("abc").encode("abz")
-    with pytest.raises(InputError, match="100 steps cannot be split"):
+    with pytest.raises(InputError, match=r"100 symbols, .* give --seq-len 10 or less"):
         text_windows(text[:100], vocabulary, 32)
 
 

@@ -150,7 +150,8 @@ def test_a_run_of_one_series_refuses_a_file_of_several(tmp_path, machines):
     file = tmp_path / "one.csv"
     table(90)[::-1].to_csv(file, index=False)
     config = dataclasses.replace(ANOMALY, data=str(file), series_column=None)
-    folder = run(config, out=tmp_path / "r").folder
+    # In 45 rows there is no room for every kind of anomaly, which is told.
+    folder = run(config, out=tmp_path / "r", warn=lambda line: None).folder
     with pytest.raises(InputError, match="the run was trained on one"):
         score(folder, machines)
     # The file has its newest row first.
@@ -235,6 +236,8 @@ def test_the_first_line_and_the_summary_say_how_the_file_was_read(tmp_path, caps
     assert said in capsys.readouterr().out.splitlines()[0]
     assert "; ".join(json.loads((out / "metrics.json").read_text())["data"]) == said
     assert "; ".join(load_checkpoint(out)["data"]["notes"]) == said
+    assert main(["report", str(out), "--quiet", "--device=cpu"]) == 0
+    assert "semicolons; decimal commas; " in (out / "report.html").read_text()
 
 
 def test_the_bundled_data_is_what_runs_were_trained_on_before():

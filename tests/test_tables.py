@@ -117,6 +117,22 @@ def test_the_index_that_pandas_writes_is_no_channel(tmp_path, name, index):
     assert series.notes[0].startswith("left out: Unnamed: 0")
 
 
+def test_columns_that_were_not_asked_for_may_hold_anything(tmp_path):
+    series = read(tmp_path, "a,b\n-,1\n2,3\n4,5\n", columns=["b"])
+    assert by_column(series) == {"b": [1, 3, 5]}
+    with pytest.raises(InputError, match=r"column a .* such as '-' \(line 2\)"):
+        read(tmp_path, "a,b\n-,1\n2,3\n4,5\n", columns=["a", "b"])
+
+
+def test_numbers_of_many_digits(tmp_path):
+    series = read(tmp_path, f"a,b\n{10**25},1\n2,3\n")
+    assert by_column(series) == {"a": [1e25, 2], "b": [1, 3]}
+
+
+def test_names_have_one_line(tmp_path):
+    assert read(tmp_path, '"a\nin m",b\n1,2\n3,4\n').columns == ("a in m", "b")
+
+
 def test_columns_that_count_are_kept_if_there_is_nothing_else(tmp_path):
     assert by_column(read(tmp_path, "a\n1\n2\n3\n4\n5\n6\n")) == {"a": [1, 2, 3, 4, 5, 6]}
 

@@ -7,9 +7,10 @@ import torch
 
 from ganlstm_fast.training.data import load_series
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.splits import time_folds
 from ganlstm_fast.training.tables.dates import read_dates
 from ganlstm_fast.training.tables.gaps import find_gaps
-from ganlstm_fast.training.windows import Stretches, time_folds, windows
+from ganlstm_fast.training.windows import Stretches, windows
 
 
 def read(tmp_path, table, **options):

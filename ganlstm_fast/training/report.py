@@ -88,6 +88,9 @@ def write_report(run: str | Path, output: str | Path | None = None, device: str 
 def _head(folder: Path, found: Trained) -> str:
     steps = f"{found.content['step']} of {found.config.steps} steps"
     what = f"{found.name}: {MODELS[found.name].summary}. {steps}, seed {found.config.seed}."
+    notes = "; ".join(found.data.get("notes", []))
+    if notes:
+        what += f" Data: {notes}."
     return f'<h1>{escape(folder.resolve().name)}</h1><p class="what">{escape(what)}</p>'
 
 

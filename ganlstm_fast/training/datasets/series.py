@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ganlstm_fast.training.data import load_dates
 from ganlstm_fast.training.datasets.labelled import Labelled
-from ganlstm_fast.training.windows import Stretches, split_by_time, windows, windows_at
+from ganlstm_fast.training.splits import split_by_time
+from ganlstm_fast.training.windows import Stretches, windows, windows_at
 
 MONTHS = tuple(calendar.month_name[1:])
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.windows import split_by_time, windows
+from ganlstm_fast.training.windows import Stretches, windows
 
 BUNDLED = Path(__file__).with_name("sonnets.txt")
 
@@ -86,5 +86,11 @@ def text_windows(
             both sides.
     """
     every = windows(vocabulary.encode(text)[:, None], seq_len)[..., 0]
-    train, test = split_by_time(len(text), seq_len, int(held_out * len(text)))
+    held, rows = int(held_out * len(text)), Stretches.whole(len(text))
+    if not rows.has_room(seq_len, held):
+        raise InputError(
+            f"the text has {len(text)} symbols, too few for windows of {seq_len} both before and "
+            f"in its last {held}; give --seq-len {max(2, held)} or less, or more text"
+        )
+    train, test = rows.split(seq_len, held)
     return every[: len(train)], every[test[0] :]

@@ -12,7 +12,7 @@ least 1), batches of 128, Adam at 1e-3.
   absolute error on real windows, in the scale in which the data's range is [0, 1].
 
 Where this differs from the authors' code, which splits overlapping windows at random: what is held
-out shares no row with what was trained on (:func:`~ganlstm_fast.training.windows.time_folds`), and
+out shares no row with what was trained on (:func:`~ganlstm_fast.training.splits.time_folds`), and
 accuracy and error are means over five folds, so that every piece of the data is held out once (the
 score of a single fold of a few hundred windows is partly chance, and never below 0; its mean is
 given too). For noise and the untrained generator, which only bound the scale, one fold is run.
@@ -42,8 +42,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlstm_fast.training.errors import InputError, UndefinedScore
+from ganlstm_fast.training.splits import series_folds, time_folds
 from ganlstm_fast.training.undefined import check_finite
-from ganlstm_fast.training.windows import Stretches, series_folds, time_folds, windows
+from ganlstm_fast.training.windows import Stretches, windows
 
 SCORES = ("discriminative_score", "predictive_score")
 NOISE_AT_LEAST = 0.45

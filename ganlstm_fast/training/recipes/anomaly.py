@@ -15,15 +15,10 @@ from ganlstm_fast.training.metrics.anomaly import area_under_roc
 from ganlstm_fast.training.outputs import write_table
 from ganlstm_fast.training.pictures import plot_scores
 from ganlstm_fast.training.recipes.series import LSTMGANRecipe, read_series, scaler_of
+from ganlstm_fast.training.splits import check_room, held_out_words, last_rows
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import Undefined, check_finite, defined, defined_for, shown
-from ganlstm_fast.training.windows import (
-    Stretches,
-    check_room,
-    held_out_words,
-    last_rows,
-    windows,
-)
+from ganlstm_fast.training.windows import Stretches, windows
 
 if TYPE_CHECKING:
     import pandas as pd

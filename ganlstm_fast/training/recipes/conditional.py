@@ -19,14 +19,10 @@ from ganlstm_fast.training.recipes.series import (
     rows_before,
     scaler_of,
 )
+from ganlstm_fast.training.splits import check_room, held_out_words, last_rows
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import check_finite, defined_for, shown
-from ganlstm_fast.training.windows import (
-    check_room,
-    held_out_words,
-    last_rows,
-    windows_at,
-)
+from ganlstm_fast.training.windows import windows_at
 
 
 class ConditionalRecipe(LSTMGANRecipe):

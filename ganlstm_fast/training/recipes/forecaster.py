@@ -23,9 +23,10 @@ from ganlstm_fast.training.recipes.series import (
     scaler_of,
 )
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
+from ganlstm_fast.training.splits import check_room, held_out_words, last_rows
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import Undefined, defined_all, shown
-from ganlstm_fast.training.windows import Stretches, check_room, held_out_words, last_rows
+from ganlstm_fast.training.windows import Stretches
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -140,6 +140,11 @@ class LSTMGANRecipe(GANRecipe):
         super().__init__(config)
         self.inputs = {}
         if config.data == SINES:
+            if type(self) is not LSTMGANRecipe:
+                raise InputError(
+                    f"--data {SINES}: independent series have no last rows to hold out; train "
+                    "lstm-gan on them, or give a file"
+                )
             self._make_sines()
             return
         self.series = read_series(config)

@@ -42,10 +42,16 @@ def with_numbers(
     Raises:
         InputError: numbers of both kinds, or such as 1,234 that may be either.
     """
+    import pandas as pd
+
     shaped: dict[str, pd.Series] = {}
     for name in frame.columns:
         if is_text(frame[name]):
             cells = frame[name].dropna().astype(str)
+            if len(cells) and pd.to_numeric(cells, errors="coerce").notna().all():
+                # Whole numbers of more digits than an integer has are left as text.
+                frame = frame.assign(**{name: pd.to_numeric(cells).astype(float)})
+                continue
             comma = cells.str.contains(",", regex=False)
             if not len(cells) or not comma.any():
                 continue
@@ -54,8 +60,6 @@ def with_numbers(
                 shaped[name] = cells[comma]
     if not shaped:
         return frame, []
-    import pandas as pd
-
     decimal, thousands = _signs(shaped, as_text, lines, file)
     text = as_text()
     frame = frame.copy()

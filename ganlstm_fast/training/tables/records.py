@@ -70,7 +70,7 @@ def split_records(text: str, file: Path) -> Records:
     delimiter = given or _delimiter(physical[top:])
     try:
         header, after = next(_parsed(physical[top:], delimiter))
-        header = _commented(header)
+        header = [re.sub(r"\s*[\r\n]+\s*", " ", name) for name in _commented(header)]
         body = physical[top + after :]
         width, lines = _checked(header, body, delimiter, top + after, file)
     except csv.Error as error:
