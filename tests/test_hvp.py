@@ -164,3 +164,42 @@ def test_a_vector_that_depends_on_x_needs_the_third_order() -> None:
     x = torch.randn(5, 2, 3, dtype=F64, requires_grad=True)
     with pytest.raises(RuntimeError, match="a third derivative was asked for"):
         torch.autograd.grad(_double_backward(x, x.sin()).sum(), x)
+
+
+@pytest.mark.parametrize("function", [hvp, vhp], ids=["hvp", "vhp"])
+def test_a_gradient_of_a_product_is_right_or_raises(function: Callable[..., object]) -> None:
+    """The head scales the LSTM's cotangents, by which the product depends on it."""
+    lstm = _layers("cpu").requires_grad_(False)
+    head = nn.Linear(8, 1, dtype=F64)
+    x, v = torch.randn(2, 5, 2, 3, dtype=F64)
+
+    def score(x: Tensor) -> Tensor:
+        return head(lstm(x)[0]).sum()
+
+    grads = {}
+    for impl in ("reference", "cpu"):
+        lstm.impl = impl
+        product = function(score, x, v, create_graph=True)[1]
+        loss = product.square().sum() - score(x)
+        if impl == "cpu":
+            with pytest.raises(RuntimeError, match="a third derivative was asked for"):
+                torch.autograd.grad(loss, head.weight)
+        else:
+            (grads[impl],) = torch.autograd.grad(loss, head.weight)
+    assert grads["reference"].any()
+
+
+@pytest.mark.parametrize("where", ["grad_y", "grad_h", "grad_c"])
+def test_what_scales_a_cotangent_reaches_the_third_order(where: str) -> None:
+    """d and dz stand for the cotangents in the kernels; the graph knows where they come from."""
+    layer = gf.FastLSTM(3, 4, dtype=F64, impl="cpu").requires_grad_(False)
+    x = torch.randn(5, 2, 3, dtype=F64, requires_grad=True)
+    v, w = torch.randn(5, 2, 3, dtype=F64, requires_grad=True), torch.randn(5, 2, 3, dtype=F64)
+    scale = torch.tensor(2.0, dtype=F64, requires_grad=True)
+    y, (h, c) = layer(x)
+    total = {"grad_y": y, "grad_h": h, "grad_c": c}[where].sum()
+    (grad,) = torch.autograd.grad(scale * total, x, create_graph=True)
+    (double,) = torch.autograd.grad(grad, x, v, create_graph=True)
+    (product,) = torch.autograd.grad(double, v, w, create_graph=True)
+    with pytest.raises(RuntimeError, match="a third derivative was asked for"):
+        torch.autograd.grad(product.sum() + scale, scale)

@@ -237,15 +237,16 @@ class LSTMDoubleBackwardFunction(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, ctx.impl, count = inputs[13:16]
+        _, ctx.impl, ctx.count = inputs[13:16]
         ctx.set_materialize_grads(False)
         ctx.are_tensors = are_tensors(inputs)
-        ctx.save_for_backward(*inputs[3:13], *inputs[16 + count : 16 + 2 * count])
+        ctx.save_for_backward(*inputs[3:13], *inputs[16 + ctx.count :])
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights = ctx.saved_tensors
-        count = len(weights)
+        count = ctx.count
+        grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *rest = ctx.saved_tensors
+        weights, unread = rest[:count], rest[count:]
         linear = (0, 1, 2, *range(16, 16 + count))
         needs = refuse_unless_linear(ctx, ctx.are_tensors, linear, THIRD_ORDER)
         w_grads, w_inputs = (
@@ -264,12 +265,11 @@ class LSTMDoubleBackwardFunction(Function):
             arguments = (grad_c, x, h0, c0, lengths, y, gates, c, dz, d)
             outputs = LSTMDoubleBackwardFunction.apply(
                 *(v_x, v_h0, v_c0, *arguments, [False] * 3 + wanted, ctx.impl, count),
-                *(*v_weights, *weights),
+                *(*v_weights, *weights, *unread),
             )
             second = _flat(outputs[3:], needs)
             found = [added(a, b) for a, b in zip(found, second, strict=True)]
-        unread = len(ctx.are_tensors) - 16 - count
-        return *found[:3], *(None,) * 13, *found[3:], *(None,) * unread
+        return *found[:3], *(None,) * 13, *found[3:], *(None,) * (count + len(unread))
 
 
 def _double_backward(
