@@ -31,7 +31,7 @@ from torch.nn.utils.weight_norm import WeightNorm as OldWeightNorm
 
 from ganlstm_fast import nn as layers
 from ganlstm_fast.nn.conv_norm import OperatorSpectralNorm
-from ganlstm_fast.nn.pickling import make_picklable
+from ganlstm_fast.nn.parametrized import complete, set_class
 from ganlstm_fast.nn.spectral_norm import SpectralNorm, _translate_state
 from ganlstm_fast.spectral_norm import check_options
 from ganlstm_fast.validation import describe
@@ -53,8 +53,8 @@ _TO_TORCH: dict[type, type] = {
 }
 
 _RECURRENT = {"LSTM", "LSTMCell", "GRU", "GRUCell", "RNN", "RNNCell"}
-# Buffers or parameters of mimicry's layers, and of the wrapper that SAGAN's PyTorch code spread.
-_SPECTRAL_NORMS_OF_OTHERS = {"sn_u", "weight_bar"}
+# Buffers or parameters of mimicry's and BigGAN's layers, and of the wrapper that SAGAN's code spread.
+_SPECTRAL_NORMS_OF_OTHERS = {"sn_u", "u0", "weight_bar"}
 
 _SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
 
@@ -162,7 +162,7 @@ def to_torch(model: nn.Module) -> Report:
         for weight, _, item in items:
             if type(item) is SpectralNorm:
                 item.__class__ = TorchSpectralNorm
-                _set_class(module, parametrize.type_before_parametrizations(module))
+                set_class(module, parametrize.type_before_parametrizations(module))
                 _remove_hooks(module._load_state_dict_pre_hooks, partial(_is_ours, weight))
                 report.append(Change(name, _norm("ganlstm_fast", weight), _norm("torch", weight)))
     return report
@@ -201,29 +201,6 @@ def _norm(owner: str, weight: str) -> str:
 # ---- classes ----
 
 
-def _set_class(module: nn.Module, base: type) -> None:
-    """Make ``module`` an instance of ``base``.
-
-    That is safe between a layer of torch's and ours of the same family, and only there: both are
-    plain classes without ``__slots__`` (Python refuses another layout), the state lies in
-    ``__dict__`` and is the same but for attributes that the callers here add or take away, and
-    neither constructor registers anything outside of it. The object stays, and with it whatever
-    refers to it: hooks, DDP, its places in the model.
-    """
-    if not parametrize.is_parametrized(module):
-        module.__class__ = base
-        return
-    # parametrize has put a class of properties in between. A deepcopy shares it: so not that one
-    # is changed, but its body goes to a new one. make_picklable's method stays behind: files of
-    # torch's layers do not name this library.
-    body = {
-        key: value
-        for key, value in vars(type(module)).items()
-        if key not in ("__dict__", "__weakref__", "__doc__", "__reduce_ex__")
-    }
-    module.__class__ = type(f"Parametrized{base.__name__}", (base,), body)
-
-
 def _accelerate_class(name: str, module: nn.Module) -> Iterator[Change]:
     if not isinstance(module, tuple(_TO_OURS)) or isinstance(module, tuple(_TO_OURS.values())):
         return
@@ -239,7 +216,7 @@ def _accelerate_class(name: str, module: nn.Module) -> Iterator[Change]:
     if note:
         yield Change(name, before, None, note)
         return
-    _set_class(module, _TO_OURS[base])
+    set_class(module, _TO_OURS[base])
     module.impl = None
     if isinstance(module, layers.FastLSTM):
         module.recompute = False
@@ -282,7 +259,7 @@ def _class_to_torch(name: str, module: nn.Module) -> Iterator[Change]:
         yield Change(name, before, None, "its forward was replaced on the instance")
         return
     note = "recompute=True is lost" if getattr(module, "recompute", False) else ""
-    _set_class(module, _TO_TORCH[base])
+    set_class(module, _TO_TORCH[base])
     for attribute in ("impl", "recompute"):
         vars(module).pop(attribute, None)
     yield Change(name, before, _title(module), note)
@@ -361,7 +338,7 @@ def _convert_old(name: str, module: nn.Module, hook: OldSpectralNorm) -> Change:
 def _finish(module: nn.Module, weight: str) -> None:
     """What :func:`ganlstm_fast.spectral_norm` does after it has registered a parametrization."""
     module.register_load_state_dict_pre_hook(partial(_translate_state, weight))
-    make_picklable(module)
+    complete(module, weight)
 
 
 def _is_of(kind: type, weight: str, hook: object) -> bool:

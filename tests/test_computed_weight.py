@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import spectral_norm as old_spectral_norm
 
 import ganlstm_fast as gf
@@ -57,45 +57,115 @@ def test_reset_parameters_draws_what_torchs_layer_draws(name: str) -> None:
     assert 0.9 < _largest_singular_value(layer.eval()) < 1.1
 
 
-def _fill_views(w: Tensor) -> None:
-    w[0] = 3.0
-    w[1].fill_(4.0)
-    w.data.view(-1)[-1:].zero_()
-    w.T[1, 2:3].fill_(9.0)
-
-
-WRITES: dict[str, Callable[[Tensor], object]] = {
+OVERWRITES: dict[str, Callable[[Tensor], object]] = {
     "init": lambda w: nn.init.xavier_uniform_(w, 2.0),
     "init of data": lambda w: nn.init.normal_(w.data, 0.0, 0.02),
     "init of detach": lambda w: nn.init.kaiming_normal_(w.detach()),
     "orthogonal": nn.init.orthogonal_,
-    "truncated": nn.init.trunc_normal_,
+    "orthogonal data": lambda w: nn.init.orthogonal_(w.data),
+    "truncated": lambda w: nn.init.trunc_normal_(w, std=2.0),
+    "truncated data": lambda w: nn.init.trunc_normal_(w.data, std=2.0),
+    "sparse": lambda w: nn.init.sparse_(w.data, 0.5),
+    "eye of data": lambda w: nn.init.eye_(w.data),
     "constant": lambda w: nn.init.constant_(w.data, 0.5),
     "dirac": lambda w: nn.init.dirac_(w.view(5, 3, 2)),
     "copy": lambda w: w.copy_(torch.arange(30.0).view(5, 6)),
-    "clamp": lambda w: w.data.clamp_(-0.01, 0.01),
-    "scaled": lambda w: w.mul_(0.5).add_(1.0),
-    "masked": lambda w: w.masked_fill_(torch.eye(5, 6, dtype=torch.bool), 0.0),
-    "views": _fill_views,
+    "normal, then in place": lambda w: w.normal_().mul_(0.5).add_(1.0),
     "data replaced": lambda w: setattr(w, "data", torch.ones(5, 6, dtype=F64)),
+    "function": lambda w: torch.nn.init.uniform_(w.data.flatten(), 1.0, 2.0),
+    "foreach": lambda w: torch._foreach_copy_([w.data], [torch.ones(5, 6, dtype=F64)]),
+    "out": lambda w: torch.add(torch.ones(5, 6, dtype=F64), 1.0, out=w.data),
 }
 
 
-@pytest.mark.parametrize("write", WRITES)
-def test_a_write_does_what_it_does_to_a_parameter(write: str) -> None:
+@pytest.mark.parametrize("write", OVERWRITES)
+def test_what_overwrites_the_weight_is_the_new_parameter(write: str) -> None:
     layer = gf.SNLinear(6, 5, dtype=F64)
     plain = nn.Parameter(_original(layer).detach().clone())
     for weight in (plain, layer.weight):
         torch.manual_seed(2)
         with torch.no_grad():
-            WRITES[write](weight)
+            OVERWRITES[write](weight)
     assert torch.equal(_original(layer), plain)
     assert _original(layer).requires_grad
     assert 0.8 < _largest_singular_value(layer.eval()) < 1.2
 
 
+def _rows(w: Tensor) -> None:
+    w[0] = 0.0
+    w[1].mul_(2.0)
+    w.data.view(-1)[-1:].zero_()
+    w.T[1, 2:3].neg_()
+    for k, row in enumerate(w.data):
+        row.mul_(1.0 + k)
+    for part in w.chunk(5):
+        part[:, 0].mul_(0.5)
+
+
+def _centre(w: Tensor) -> None:
+    w = w.data
+    w -= w.mean(1, keepdim=True)
+
+
+def _augmented(w: Tensor) -> None:
+    data = w.data
+    data *= torch.eye(5, 6, dtype=F64)
+    data[2] /= 4.0
+
+
+# What a plain layer's weight becomes does not depend on a factor before or after these.
+CHANGES: dict[str, Callable[[Tensor], object]] = {
+    "rows": _rows,
+    "masked": lambda w: w.masked_fill_(torch.eye(5, 6, dtype=torch.bool), 0.0),
+    "mask": lambda w: w.data.mul_(torch.eye(5, 6, dtype=F64)),
+    "augmented": _augmented,
+    "centred": _centre,
+    "centred in place": lambda w: w.sub_(w.mean(1, keepdim=True)),
+    "function": lambda w: torch.relu_(w.data),
+    "in place option": lambda w: nn.functional.leaky_relu(w.data, 0.1, inplace=True),
+    "diagonal": lambda w: w.diagonal().mul_(3.0),
+    "unflatten": lambda w: w.unflatten(1, (2, 3))[:, 0].zero_(),
+    "foreach": lambda w: torch._foreach_mul_([w.data], 2.0),
+    "several": lambda w: w.mul_(0.5).neg_().abs_(),
+}
+
+
+@pytest.mark.parametrize("write", CHANGES)
+def test_another_write_changes_what_is_seen_and_keeps_the_size(write: str) -> None:
+    layer = gf.SNLinear(6, 5, dtype=F64)
+    plain = nn.Parameter(_original(layer).detach().clone())
+    with torch.no_grad():
+        for weight in (plain, layer.weight):
+            CHANGES[write](weight)
+    torch.testing.assert_close(_original(layer), plain)
+    assert 0.8 < _largest_singular_value(layer.eval()) < 1.2
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda w: w.clamp_(-0.1, 0.2),
+        lambda w: w.data.add_(1.0),
+        lambda w: w.__setitem__(0, 1.0),
+        lambda w: w.div_(w.norm(dim=1, keepdim=True)).mul_(torch.arange(1.0, 6.0).view(5, 1)),
+    ],
+    ids=["clamp", "add", "a row", "rows of known lengths"],
+)
+def test_the_layer_computes_with_what_was_seen(write: Callable[[Tensor], object]) -> None:
+    """But for a factor: the weight is normalised again."""
+    layer = gf.SNLinear(6, 5, dtype=F64)
+    shown = layer.weight.detach().clone()
+    held = layer.weight
+    shown.copy_(held)
+    with torch.no_grad():
+        write(shown)
+        write(held)
+    assert torch.equal(held, shown)
+    used = layer.eval().weight
+    torch.testing.assert_close(used / used.norm(), shown / shown.norm())
+
+
 def test_a_held_weight_shows_what_was_written() -> None:
-    """nn.init.trunc_normal_ looks for values out of range in what it has just drawn."""
     layer = gf.SNLinear(6, 5, dtype=F64).eval()
     held = layer.weight
     view = held.data[1:]
@@ -109,13 +179,34 @@ def test_a_held_weight_shows_what_was_written() -> None:
 def test_reading_is_of_the_normalised_weight() -> None:
     layer = gf.SNLinear(6, 5, dtype=F64).eval()
     with torch.no_grad():
-        layer.weight.mul_(100.0)
+        _original(layer).mul_(100.0)
     for read in (layer.weight, layer.weight.data, layer.weight.detach().clone(), layer.weight * 1):
         assert float(torch.linalg.matrix_norm(read.detach(), 2)) == pytest.approx(1.0, abs=0.1)
-    layer.weight *= 3.0
-    assert float(torch.linalg.matrix_norm(_original(layer).detach(), 2)) == pytest.approx(
-        3, abs=0.3
-    )
+        assert type(read + 0) is Tensor
+        assert type(read.clone()) is Tensor
+
+
+def test_a_parameter_made_of_a_weight_is_one_of_its_own() -> None:
+    layer, other = gf.SNLinear(6, 5, dtype=F64), nn.Linear(6, 5, dtype=F64)
+    before = _original(layer).detach().clone()
+    for value in (layer.weight, layer.weight.data, layer.weight.detach()):
+        other.weight = nn.Parameter(value)
+        assert type(other.weight) is nn.Parameter
+        assert type(copy.deepcopy(other).weight) is nn.Parameter
+        optimizer = torch.optim.SGD(other.parameters(), 1.0)
+        other(torch.ones(1, 6, dtype=F64)).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            other.weight.add_(1.0)
+    assert torch.equal(_original(layer), before)
+
+
+def test_data_of_another_kind_is_refused() -> None:
+    layer = gf.SNLinear(6, 5)
+    with pytest.raises(ValueError, match=r"data: expected \(5, 6\) torch.float32"):
+        layer.weight.data = torch.ones(6)
+    with pytest.raises(ValueError, match=r"got \(5, 6\) torch.float64"):
+        layer.weight.data = torch.ones(5, 6, dtype=F64)
 
 
 def test_copies_and_files_of_a_weight_hold_plain_tensors() -> None:
@@ -129,11 +220,91 @@ def test_copies_and_files_of_a_weight_hold_plain_tensors() -> None:
     assert type(torch.load(file, weights_only=True)["weight"]) is Tensor
 
 
-def test_a_write_with_a_graph_raises_as_for_a_parameter() -> None:
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda w: w.mul_(2.0),
+        lambda w: w.__setitem__(0, 1.0),
+        lambda w: w[0].fill_(1.0),
+        lambda w: w.view(-1).zero_(),
+    ],
+    ids=["in place", "a row", "a view", "flat"],
+)
+def test_a_write_with_a_graph_raises_as_for_a_parameter(write: Callable[[Tensor], object]) -> None:
     layer = gf.SNLinear(6, 5)
     before = _original(layer).detach().clone()
-    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
-        layer.weight.mul_(2.0)
+    with pytest.raises(RuntimeError, match=r"write under torch.no_grad\(\)"):
+        write(layer.weight)
+    assert torch.equal(_original(layer), before)
+
+
+class ScaledInForward(nn.Linear):
+    """Works in place on what is a temporary tensor under torch's spectral norm."""
+
+    def forward(this, x: Tensor) -> Tensor:
+        weight = this.weight
+        weight.mul_(2.0)
+        weight[0].neg_()
+        return nn.functional.linear(x, weight.t().contiguous().t(), this.bias)
+
+
+def test_a_forward_that_works_in_place() -> None:
+    """It never changes the parameter; where it cannot be what it is under torch's, it raises."""
+    ours = gf.spectral_norm(ScaledInForward(4, 4, dtype=F64)).eval()
+    torchs = copy.deepcopy(ours)
+    gf.to_torch(torchs)
+    x, before = torch.randn(3, 4, dtype=F64), _original(ours).detach().clone()
+    y = ours(x)
+    torch.testing.assert_close(y, torchs(x))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"write to layer.weight.clone\(\)"):
+        ours(x)
+    assert torch.equal(_original(ours), before)
+
+
+class MaskedConv(nn.Conv2d):
+    """As of PixelCNN: each forward masks the parameter."""
+
+    def __init__(self) -> None:
+        super().__init__(2, 3, 3, dtype=F64)
+        self.register_buffer("mask", torch.ones_like(self.weight.data))
+        self.mask[:, :, 1:, 1:] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.weight.data *= self.mask
+        return super().forward(x)
+
+
+def test_a_forward_that_masks_the_parameter() -> None:
+    layer = gf.spectral_norm(MaskedConv())
+    masked = _original(layer).detach() * layer.mask
+    for _ in range(3):
+        layer(torch.randn(1, 2, 5, 5, dtype=F64))
+    torch.testing.assert_close(_original(layer).detach(), masked)
+
+
+class Halved(nn.Module):
+    """A parametrization that works in place."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        weight[0] = 0.0
+        return weight
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        return weight
+
+
+def test_with_another_parametrization_a_write_raises() -> None:
+    """Which parameter gives a value is not known; what the other one does is left to it."""
+    layer = gf.spectral_norm(nn.Linear(4, 3))
+    parametrize.register_parametrization(layer, "weight", Halved())
+    before = _original(layer).detach().clone()
+    with torch.no_grad():
+        assert not layer.weight[0].any()
+    for write in (layer.reset_parameters, lambda: nn.init.normal_(layer.weight.data)):
+        with pytest.raises(RuntimeError, match=r"write to layer.parametrizations.<name>.original"):
+            write()
     assert torch.equal(_original(layer), before)
 
 
@@ -168,6 +339,26 @@ def test_within_a_block_that_shares_weights(block: str) -> None:
         torch.testing.assert_close(layer(x), x[:, :5] + layer.bias)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: gf.SNLSTM(3, 8, dtype=F64),
+        lambda: gf.spectral_norm(nn.LSTMCell(3, 8, dtype=F64), "weight_hh"),
+        lambda: gf.spectral_norm(nn.GRU(3, 8, dtype=F64), "weight_hh_l0"),
+    ],
+    ids=["SNLSTM", "cell", "GRU"],
+)
+def test_reset_parameters_of_a_recurrent_layer(make: Callable[[], nn.Module]) -> None:
+    """It goes by parameters(), past the weights; u and v are those of the new ones all the same."""
+    layer = make()
+    for chain in layer.parametrizations.values():
+        nn.init.dirac_(chain.original.data.view(*chain.original.shape, 1))
+    layer.reset_parameters()
+    for name in layer.parametrizations:
+        weight = getattr(layer.eval(), name).detach()
+        assert 0.9 < float(torch.linalg.matrix_norm(weight, 2)) < 1.1
+
+
 def test_norm_of_the_operator() -> None:
     """Its module's name is not taken for a convolution's either (DCGAN's weights_init)."""
     layer = gf.SNConv2d(2, 4, 3, padding=1, norm="conv", input_size=(6, 6), dtype=F64)
@@ -197,7 +388,7 @@ def test_weights_init_of_dcgan(norm: str) -> None:
             return gf.SNConv2d(*args)
         if norm.startswith("older"):
             return old_spectral_norm(nn.Conv2d(*args))
-        return nn.utils.parametrizations.spectral_norm(nn.Conv2d(*args))
+        return parametrizations.spectral_norm(nn.Conv2d(*args))
 
     critic = nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4), conv(4, 5, 3))
     plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlstm_fast.functions import without_autocast
-from ganlstm_fast.nn.computed_weight import computed_from, usable
+from ganlstm_fast.nn.computed_weight import usable
 from ganlstm_fast.spectral_norm import check_options
 from ganlstm_fast.spectral_norm import conv as conv_ops
 
@@ -55,14 +55,19 @@ class OperatorSpectralNorm(nn.Module):
         self.register_buffer("_conv_v", v.to(weight.dtype))
 
     def forward(self, weight: Tensor) -> Tensor:
-        normalized = self._normalize(weight, self.n_power_iterations, self.training)
-        return computed_from(weight, self, normalized)
+        return self._normalize(weight, self.n_power_iterations, self.training)
 
     def start_again(self, weight: Tensor) -> None:
         """Iterate as often as at first, after ``weight`` was written to."""
         for vector in (self._conv_u, self._conv_v):
             vector.copy_(usable(vector))
         self._normalize(weight, _INITIAL_ITERATIONS, True)
+
+    def scale_of(self, weight: Tensor) -> Tensor:
+        """How many times its normalised one a weight is: sigma, without another iteration."""
+        normalized = self._normalize(weight, self.n_power_iterations, False)
+        scale = torch.linalg.vector_norm(weight) / torch.linalg.vector_norm(normalized)
+        return torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))
 
     def _normalize(self, weight: Tensor, n_power_iterations: int, training: bool) -> Tensor:
         with without_autocast(weight.device.type):

@@ -41,6 +41,17 @@ def _in_dtype_of(c0: Tensor, results: Sequence[Tensor]) -> Sequence[Tensor]:
     return [t.to(c0.dtype) for t in results]
 
 
+def _check_states(input: Tensor, hx: State) -> None:
+    """What torch's LSTM finds out where its kernels start; the shapes have been checked."""
+    if isinstance(hx, Tensor):
+        raise TypeError("hx: expected a tuple (h_0, c_0), got a Tensor")
+    if len(hx) != 2:
+        raise RuntimeError(f"lstm expects two hidden states, got {len(hx)}")
+    for name, state in zip(("h_0", "c_0"), hx, strict=True):
+        if state.dtype != input.dtype and not is_autocast(input.device.type):
+            raise RuntimeError(f"{name}: expected {input.dtype} of the input, got {state.dtype}")
+
+
 class FastLSTM(nn.LSTM):
     """``torch.nn.LSTM`` on fused kernels: first and second order gradients, lengths in the kernel.
 
@@ -165,6 +176,7 @@ class FastLSTM(nn.LSTM):
             hx = self._zeros(input, input.size(batch_dim))
         else:
             self.check_forward_args(input, hx, None)
+            _check_states(input, hx)
         if input.size(1 - batch_dim) == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         x = input.transpose(0, 1) if self.batch_first else input
@@ -186,6 +198,7 @@ class FastLSTM(nn.LSTM):
         else:
             hx = self.permute_hidden(hx, sorted_indices)
         self.check_forward_args(data, hx, batch_sizes)
+        _check_states(data, hx)
         y, h, c = _in_dtype_of(hx[1], self._stack(data, hx, None, batch_sizes))
         # Not _replace, of which Dynamo makes an empty tuple.
         output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)

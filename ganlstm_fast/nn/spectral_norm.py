@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ganlstm_fast.nn.computed_weight import computed_from, usable
+from ganlstm_fast.nn.computed_weight import usable
 from ganlstm_fast.nn.conv_norm import OperatorSpectralNorm
 from ganlstm_fast.nn.drop_in import NotQuantized, with_arguments_of
-from ganlstm_fast.nn.pickling import make_picklable
+from ganlstm_fast.nn.parametrized import complete
 from ganlstm_fast.spectral_norm import check_options, normalize_and_update, reference
 from ganlstm_fast.validation import describe
 
@@ -74,12 +74,12 @@ class SpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         if weight.dim() == 1:
-            normalized = reference.normalize_vector(weight, self.eps)
-        else:
-            normalized = None if self._shared is None else self._shared.get(self, weight)
-            if normalized is None:
-                normalized = self._normalize(weight, self.n_power_iterations, self.training)
-        return computed_from(weight, self, normalized)
+            return reference.normalize_vector(weight, self.eps)
+        if self._shared is not None:
+            shared = self._shared.get(self, weight)
+            if shared is not None:
+                return shared
+        return self._normalize(weight, self.n_power_iterations, self.training)
 
     def start_again(self, weight: Tensor) -> None:
         """Iterate as often as at first, after ``weight`` was written to."""
@@ -88,6 +88,15 @@ class SpectralNorm(nn.Module):
         for vector in (self._u, self._v):
             vector.copy_(usable(vector))
         self._normalize(weight, _INITIAL_ITERATIONS, True)
+
+    def scale_of(self, weight: Tensor) -> Tensor:
+        """How many times its normalised one a weight is: sigma, without another iteration."""
+        if weight.dim() == 1:
+            normalized = reference.normalize_vector(weight, self.eps)
+        else:
+            normalized = self._normalize(weight, self.n_power_iterations, False)
+        scale = torch.linalg.vector_norm(weight) / torch.linalg.vector_norm(normalized)
+        return torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))
 
     def _normalize(self, weight: Tensor, n_power_iterations: int, training: bool) -> Tensor:
         vectors = (self._u,), (self._v,)
@@ -170,8 +179,8 @@ def spectral_norm(
     ``n_power_iterations`` of ``u = normalize(W v)``, ``v = normalize(W^T u)`` and stores both; in
     eval mode they stay (Miyato et al., 2018). :func:`ganlstm_fast.spectral_norm_step` and
     :func:`torch.nn.utils.parametrize.cached` make the accesses of a block share one iteration.
-    The parameter is ``module.parametrizations.<name>.original``. What is written to
-    ``module.<name>`` in place or to its ``.data`` goes to the parameter, so that initialisers and
+    The parameter is ``module.parametrizations.<name>.original``. After a write to ``module.<name>``
+    in place or to its ``.data`` it is what was written, so that initialisers and
     ``module.reset_parameters()`` work as without a spectral norm; 15 iterations follow at once.
     Differentiable twice; where no kernel runs, to any order.
 
@@ -238,7 +247,7 @@ def spectral_norm(
             raise ValueError(f"dim: expected None with norm='conv', got {dim!r}")
         conv = OperatorSpectralNorm(module, input_size, n_power_iterations, eps)
         parametrize.register_parametrization(module, name, conv)
-        make_picklable(module)
+        complete(module, name)
         return module
     if norm != "matrix":
         raise ValueError(f"norm: expected 'matrix' or 'conv', got {norm!r}")
@@ -249,7 +258,7 @@ def spectral_norm(
     parametrization = SpectralNorm(weight, n_power_iterations, dim, eps)
     parametrize.register_parametrization(module, name, parametrization)
     module.register_load_state_dict_pre_hook(partial(_translate_state, name))
-    make_picklable(module)
+    complete(module, name)
     return module
 
 

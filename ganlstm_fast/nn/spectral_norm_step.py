@@ -108,7 +108,8 @@ class SharedWeights:
             without = [(a, e.weight) for a, e in self._entries.items() if _lacks_a_graph(e)]
             self._normalize(without, iterate=False)
         normalized = self._entries[layer].normalized
-        return normalized if _needs_a_graph(weight) else normalized.detach()
+        # Not its own method: what a layer gave out as its weight has another.
+        return normalized if _needs_a_graph(weight) else Tensor.detach(normalized)
 
     def _normalize(self, weights: Iterable[tuple[SpectralNorm, Tensor]], iterate: bool) -> None:
         groups: dict[tuple[object, ...], list[tuple[SpectralNorm, Tensor]]] = {}
