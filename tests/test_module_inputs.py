@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence
 from torch.testing._internal.common_modules import ModuleErrorEnum, ModuleInfo, module_db
 from torch.utils._pytree import tree_leaves
 
@@ -119,3 +120,23 @@ def test_errors_of_a_cell(case: str) -> None:
     assert ours.type is torchs.type
     if re.search(r"inconsistent|doesn't match", str(torchs.value)):
         assert str(ours.value) == str(torchs.value)
+
+
+SEQUENCE, PAIR = torch.zeros(5, 2, 3), (torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
+LAYER_ERRORS = {
+    "h's dtype": (SEQUENCE, (PAIR[0].double(), PAIR[1])),
+    "c's dtype": (SEQUENCE, (PAIR[0], PAIR[1].double())),
+    "three states": (SEQUENCE, (*PAIR, PAIR[0])),
+    "one state": (SEQUENCE, PAIR[:1]),
+    "a tensor for the pair": (SEQUENCE, torch.stack(PAIR)),
+    "packed, h's dtype": (pack_sequence([SEQUENCE[:, 0]]), tuple(s[:, :1].double() for s in PAIR)),
+}
+
+
+@pytest.mark.parametrize("case", LAYER_ERRORS)
+def test_errors_of_a_layer(case: str) -> None:
+    with pytest.raises(Exception) as torchs:  # noqa: PT011  (which one is what is compared)
+        nn.LSTM(3, 4)(*LAYER_ERRORS[case])
+    with pytest.raises(torchs.type) as ours:
+        gf.FastLSTM(3, 4)(*LAYER_ERRORS[case])
+    assert ours.type is torchs.type

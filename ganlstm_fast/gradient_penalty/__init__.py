@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -214,7 +215,7 @@ def _penalty_of(
 
 
 def _check_number(name: str, value: float) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(f"{name}: expected a number, got {describe(value)}")
     if not (value >= 0 and math.isfinite(value)):
         raise ValueError(f"{name}: expected a finite number, 0 or more, got {value}")
