@@ -53,7 +53,7 @@ _TO_TORCH: dict[type, type] = {
 }
 
 _RECURRENT = {"LSTM", "LSTMCell", "GRU", "GRUCell", "RNN", "RNNCell"}
-# Buffers or parameters of mimicry's and BigGAN's layers, and of the wrapper that SAGAN's code spread.
+# Buffers or parameters of mimicry's and BigGAN's layers, and of the wrapper of SAGAN's code.
 _SPECTRAL_NORMS_OF_OTHERS = {"sn_u", "u0", "weight_bar"}
 
 _SHARDED = {"FullyShardedDataParallel", "FSDPModule"}

@@ -6,8 +6,8 @@ that it went to. Here it reaches the parameter ``W``:
 - What overwrites the whole weight (``normal_``, ``copy_``, ``.data = value``) is the new parameter.
 - Any other write (``w[0] = 1``, ``clamp_``, ``*= mask``) changes what the tensor shows; the
   parameter becomes that times sigma. So the layer computes with what was seen, and what was not
-  written to keeps its size. What does not depend on a factor, such as a mask or ``w -= w.mean()``, is what it
-  would be without a spectral norm.
+  written to keeps its size. What does not depend on a factor, such as a mask or
+  ``w -= w.mean()``, is what it would be without a spectral norm.
 """
 
 from __future__ import annotations
