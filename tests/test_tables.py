@@ -50,6 +50,7 @@ def test_delimiter_and_decimal_sign_are_found_out_and_said(tmp_path, text, value
     [
         ("a;b\n1.234,56;1\n999,1;2\n1.000;3\n", [1234.56, 999.1, 1000]),
         ("a;b\n1\u00a0234,5;1\n-2\u202f000,25;2\n,5;3\n", [1234.5, -2000.25, 0.5]),
+        ("a;b\n1.234.567;1\n999;2\n1.000;3\n", [1234567, 999, 1000]),
         ('a,b\n"1,234",1.5\n"2,345,678",2\n', [1234, 2345678]),
         ('a,b\n"1,234",1.5\n345,2\n', [1234, 345]),
         ('a,b\n"1,234.5",1\n"12,000.25",2\n', [1234.5, 12000.25]),
@@ -74,6 +75,9 @@ def test_signs_between_thousands(tmp_path, text, values):
         ('a,b\n1,"x\ny"\n2\n', "got 1 in line 4;"),
         ('a,b\n1,"x\n2,z\n3,w\n', "a quote in line 2 is not closed"),
         ("a,b,a\n1,2,3\n", r"the name a stands 2 times in line 1 \(columns 1, 3\)"),
+        (",Unnamed: 0,b\n1,2,3\n", "called as one without a name would be"),
+        ("a\n1 234\n2 500\n", r"0 numbers and 2 of other kinds, such as '1 234'"),
+        ("a,b\n1,inf\n2,1e400\n", "missing or infinite values in b, lines 2-3"),
         ("a,,b\n1,2,3\n", "column 2 has values but no name"),
         ("a,b,\n1,2,3\n", "column 3 has values but no name, line 2;"),
         ("2020-01-01,5,6\n2020-01-02,5,6\n", "first line holds numbers"),
@@ -81,6 +85,7 @@ def test_signs_between_thousands(tmp_path, text, values):
         ('a,b\n"1,5",5\n"2,345.5",6\n', "'1,5' in line 2 .* decimal comma, '2,345.5' in line 3"),
         ("a;b\n1,5;4.5\n2,5;5\n", r"column b has decimal points \('4.5', line 2\)"),
         ('a,b\n"1,5",1\n"2,5",2\n"3,5",1\n7.5,2\n', r"3 numbers and 1 .* '7.5' \(line 5\)"),
+        ("a;b\n1.051;n\n-368;n\n", r"'1.051' in line 2 \(a\) may be 1051 or 1.051"),
         ("a b\n1 2\n3 4\n", "no column of numbers .*commas, semicolons or tabs"),
         (
             "a,b\n1,2\n-,3\n4,5\n",
@@ -129,8 +134,28 @@ def test_numbers_of_many_digits(tmp_path):
     assert by_column(series) == {"a": [1e25, 2], "b": [1, 3]}
 
 
+@pytest.mark.parametrize("text", ["a;b\n\u00a01;2\n3 ;4\n", "a,b\n\u00a01,2\n3\u00a0,4\n"])
+def test_spaces_around_numbers(tmp_path, text):
+    assert by_column(read(tmp_path, text)) == {"a": [1, 3], "b": [2, 4]}
+
+
 def test_names_have_one_line(tmp_path):
     assert read(tmp_path, '"a\nin m",b\n1,2\n3,4\n').columns == ("a in m", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a\n18.290\n-7.125\n", True),
+        ("a\n18.290\n0.125\n", False),
+        ("a,b\n18.290,1.5\n7.125,2\n", False),
+        ("a\n18.2905\n7.125\n", False),
+        ("a,b\n2.125,3.5\n2,4\n", False),
+    ],
+)
+def test_points_that_could_stand_between_thousands_are_told(tmp_path, text, said):
+    notes = read(tmp_path, text).notes
+    assert ("points read as decimal signs, such as in 18.290" in notes) == said
 
 
 def test_columns_that_count_are_kept_if_there_is_nothing_else(tmp_path):

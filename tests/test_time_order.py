@@ -80,6 +80,20 @@ def test_day_and_month_that_could_be_either_are_refused(tmp_path):
     assert read(tmp_path, table).times[0] == np.datetime64("2020-02-01")
 
 
+@pytest.mark.parametrize(
+    ("form", "freq"), [("%y-%m-%d", "MS"), ("%d-%m-%y", "D"), ("%d/%m/%Y", "7D")]
+)
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_of_several_readings_the_one_in_order_is_taken(form, freq, newest_first):
+    times = pd.date_range("2012-02-01", periods=20, freq=freq)
+    if freq == "D":
+        times = times + pd.Timedelta(days=25)
+    text = pd.Series(times.strftime(form))[:: -1 if newest_first else 1]
+    dates = read_dates(text)
+    assert len(dates.orders) == 1
+    assert (dates.times == times.to_numpy()[:: -1 if newest_first else 1]).all()
+
+
 def test_rows_are_sorted_by_time_and_it_is_said(tmp_path):
     table = dated(DAYS)
     in_order = read(tmp_path, table)

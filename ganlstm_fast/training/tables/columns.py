@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.tables.numbers import COMMA, is_text, parses
+from ganlstm_fast.training.tables.numbers import is_text, parses
 from ganlstm_fast.training.tables.read import Table
 from ganlstm_fast.training.tables.records import names
 
@@ -119,8 +119,10 @@ def _no_numbers(table: Table, column: pd.Series) -> str | None:
         return f"text such as {str(filled.iloc[0])[:20]!r}"
     wrong = filled[~number]
     if wrong.empty:
-        comma = filled.astype(str).str.strip().str.fullmatch(COMMA).astype(bool)
-        wrong = filled[comma] if comma.mean() < 0.5 else filled[~comma]
+        # All are numbers, but some with a point and some with other signs: the fewer are wrong.
+        plain = pd.to_numeric(filled.astype(str).str.strip(), errors="coerce").notna()
+        kinds = filled[plain], filled[~plain]
+        wrong = min((kind for kind in kinds if len(kind)), key=len)
     where = np.flatnonzero(column.index.isin(wrong.index))
     count = f"{len(filled) - len(wrong)} numbers and {len(wrong)} of other kinds"
     raise InputError(
@@ -141,7 +143,8 @@ def _is_index(table: Table, place: int) -> bool:
 
 
 def _steps(values: np.ndarray, series: np.ndarray) -> np.ndarray:
-    return np.diff(values)[np.diff(series) == 0]
+    with np.errstate(invalid="ignore"):  # Infinite values are told of later.
+        return np.diff(values)[np.diff(series) == 0]
 
 
 def _step(values: np.ndarray, order: np.ndarray, series: np.ndarray) -> float | None:

@@ -87,11 +87,6 @@ def read_dates(column: pd.Series) -> Dates:
         if not len(where):
             continue
         left[where] = False
-        if "ymd" in orders and len(orders) > 1:
-            # Of two digits the years are those that change least.
-            first, last = parts["a"][hit].nunique(), parts["c"][hit].nunique()
-            if first != last:
-                orders = ("ymd",) if first < last else orders[:2]
         for order in orders:
             known = readings.setdefault(order, np.full(len(texts), "NaT", "datetime64[ns]"))
             known[where] = _times(parts[hit], order)
@@ -100,9 +95,9 @@ def read_dates(column: pd.Series) -> Dates:
         readings["quarter"] = quarters
     if not readings:
         return Dates(np.full(len(column), "NaT", "datetime64[ns]"), ())
-    order, times, others = _best(readings)
-    found = np.append(times, np.datetime64("NaT"))[number]
-    return Dates(found, (order, *others))
+    in_file = {order: np.append(t, np.datetime64("NaT"))[number] for order, t in readings.items()}
+    order, others = _best(in_file)
+    return Dates(in_file[order], (order, *others))
 
 
 def _iso(texts: pd.Series) -> np.ndarray | None:
@@ -117,21 +112,29 @@ def _iso(texts: pd.Series) -> np.ndarray | None:
     return times.dt.tz_localize(None).to_numpy().astype("datetime64[ns]")
 
 
-def _best(readings: dict[str, np.ndarray]) -> tuple[str, np.ndarray, list[str]]:
-    """The reading with the most dates, filled up by forms of other orders, and its rivals."""
-    rivals = {order: found for order, found in readings.items() if order in ORDERS}
+def _best(readings: dict[str, np.ndarray]) -> tuple[str, list[str]]:
+    """The order with the most dates, and those that fit as well and say other dates.
+
+    Of several that fit the only one in which the rows of the file are in order is taken.
+    """
     count = {order: int((~np.isnat(found)).sum()) for order, found in readings.items()}
-    order = max(count, key=count.__getitem__)
-    times = readings[order]
-    others = [
-        other
-        for other, found in rivals.items()
-        if other != order
-        and count[other] == count[order]
-        and not np.array_equal(found, times, equal_nan=True)
-        and np.array_equal(np.isnat(found), np.isnat(times))
-    ]
-    return order, times, others
+    best = max(count, key=count.__getitem__)
+    fit = [best]
+    for order, found in readings.items():
+        known = [readings[other] for other in fit]
+        new = not any(np.array_equal(found, other, equal_nan=True) for other in known)
+        if order in ORDERS and count[order] == count[best] and new:
+            fit.append(order)
+    in_order = [order for order in fit if _is_sorted(readings[order])]
+    if len(in_order) == 1:
+        return in_order[0], []
+    return best, fit[1:]
+
+
+def _is_sorted(times: np.ndarray) -> bool:
+    steps = np.diff(times[~np.isnat(times)].astype(np.int64))
+    # A few rows are in order by chance.
+    return (steps != 0).sum() >= 4 and bool((steps >= 0).all() or (steps <= 0).all())
 
 
 def _times(parts: pd.DataFrame, order: str) -> np.ndarray:

@@ -18,6 +18,9 @@ _SIGN, _POWER = r"[+-]?", r"(?:[eE][+-]?\d+)?"
 # Numbers in which the comma, or the point, is the decimal sign.
 COMMA = rf"{_SIGN}(?:[1-9]\d{{0,2}}(?:[. \u00a0\u202f]\d{{3}})+|\d+)(?:,\d*)?{_POWER}|{_SIGN},\d+"
 POINT = rf"{_SIGN}(?:[1-9]\d{{0,2}}(?:,\d{{3}})+|\d+)(?:\.\d*)?{_POWER}|{_SIGN}\.\d+"
+# A point that has to be the decimal sign, and one that may stand between thousands.
+_DECIMALS = rf"{_SIGN}(?:\d*\.(?:\d{{1,2}}|\d{{4,}})|0?\.\d+)"
+_GROUPS = rf"{_SIGN}[1-9]\d{{0,2}}\.\d{{3}}"
 # The decimal sign is found out from as many numbers of each column, if they tell it.
 SOME = 1000
 
@@ -47,20 +50,22 @@ def with_numbers(
     shaped: dict[str, pd.Series] = {}
     for name in frame.columns:
         if is_text(frame[name]):
-            cells = frame[name].dropna().astype(str)
+            cells = frame[name].dropna().astype(str).str.strip()
             if len(cells) and pd.to_numeric(cells, errors="coerce").notna().all():
-                # Whole numbers of more digits than an integer has are left as text.
+                # pandas leaves as text what has more digits than an integer, or hard spaces.
                 frame = frame.assign(**{name: pd.to_numeric(cells).astype(float)})
                 continue
-            comma = cells.str.contains(",", regex=False)
+            comma = cells.str.contains(r",|\.\d{3}\.")
             if not len(cells) or not comma.any():
                 continue
-            cells = cells.str.strip()
             if cells[:SOME].str.fullmatch(f"{COMMA}|{POINT}").mean() >= 0.5:
                 shaped[name] = cells[comma]
     if not shaped:
+        return frame, _points(frame, as_text, lines, file)
+    signs = _signs(shaped, as_text, lines, file)
+    if signs is None:
         return frame, []
-    decimal, thousands = _signs(shaped, as_text, lines, file)
+    decimal, thousands = signs
     text = as_text()
     frame = frame.copy()
     set_apart = False
@@ -94,8 +99,8 @@ def _signs(
     as_text: Callable[[], pd.DataFrame],
     lines: np.ndarray,
     file: Path,
-) -> tuple[str, str]:
-    """The decimal sign and a pattern of those between thousands."""
+) -> tuple[str, str] | None:
+    """The decimal sign and a pattern of those between thousands; None: no cell is a number."""
     places: dict[str, tuple[int, str, str]] = {}
     for most in (SOME, None):
         for name, every in shaped.items():
@@ -107,6 +112,8 @@ def _signs(
                     places.setdefault(kind, (int(lines[row]), name, cells[row]))
         if "," in places or "." in places:
             break
+    if not places:
+        return None
     if "," in places and "." in places:
         (one, a, x), (two, b, y) = places[","], places["."]
         raise InputError(
@@ -118,9 +125,8 @@ def _signs(
     # Cells with a point that no group of three digits follows say that it is the decimal sign.
     if "." not in places:
         raw = as_text()
-        point = rf"{_SIGN}\d*\.(?:\d{{1,2}}|\d{{4,}})"
         cells_of = (raw[c].dropna().astype(str).str.strip() for c in raw)
-        if not any(cells.str.fullmatch(point).any() for cells in cells_of if len(cells)):
+        if not any(cells.str.fullmatch(_DECIMALS).any() for cells in cells_of if len(cells)):
             line, name, cell = places["?"]
             value = cell.replace(",", "")
             raise InputError(
@@ -129,6 +135,46 @@ def _signs(
                 "thousands"
             )
     return ".", ","
+
+
+def _points(
+    frame: pd.DataFrame, as_text: Callable[[], pd.DataFrame], lines: np.ndarray, file: Path
+) -> list[str]:
+    """A note where every point of the file may stand between thousands.
+
+    Raises:
+        InputError: it seems to: a column has whole numbers below 1,000 too.
+    """
+    import pandas as pd
+
+    tried = []
+    for name in frame.columns:
+        if pd.api.types.is_float_dtype(frame[name]):
+            values = frame[name].dropna().abs().to_numpy()
+            broken = values[values != np.floor(values)]
+            thousands = np.round(broken * 1000)
+            if (broken < 1).any() or not np.allclose(broken * 1000, thousands, rtol=1e-12, atol=0):
+                return []  # A number has more digits after its point, or a zero before it.
+            if len(broken) and (values < 1000).all():
+                tried.append(name)
+    if not tried:
+        return []
+    text = as_text()
+    cells_of = {c: text[c].dropna().astype(str).str.strip() for c in text}
+    if any(cells.str.fullmatch(_DECIMALS).any() for cells in cells_of.values() if len(cells)):
+        return []
+    for name in tried:
+        cells = cells_of[name]
+        has = cells.str.contains(".", regex=False)
+        if has.all() or not cells[has].str.fullmatch(_GROUPS).all():
+            continue
+        row = cells.index[has.argmax()]
+        raise InputError(
+            f"{file}: {cells[row]!r} in line {lines[row]} ({name}) may be "
+            f"{cells[row].replace('.', '')} or {cells[row]}; write numbers with nothing between "
+            "thousands, and all of a column with as many decimals"
+        )
+    return [f"points read as decimal signs, such as in {cells_of[tried[0]].iloc[0]}"]
 
 
 def _no_points(name: str, wrong: pd.Series, lines: np.ndarray, file: Path) -> None:

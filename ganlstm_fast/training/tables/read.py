@@ -11,7 +11,7 @@ import numpy as np
 
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.tables.numbers import with_numbers
-from ganlstm_fast.training.tables.records import Records, at_lines, split_records
+from ganlstm_fast.training.tables.records import Records, at_lines, names, split_records
 from ganlstm_fast.training.tables.text import read_text
 
 if TYPE_CHECKING:
@@ -50,6 +50,11 @@ def read_table(file: Path) -> Table:
     text, notes = read_text(file)
     records = split_records(text, file)
     named = [name or f"Unnamed: {k}" for k, name in enumerate(records.names)]
+    if len(set(named)) < len(named):
+        raise InputError(
+            f"{file}: a column is called as one without a name would be ({names(records.names)}); "
+            "name all columns, each otherwise"
+        )
     frame = _frame(records, named, file)
     filled = np.flatnonzero(frame.notna().any(axis=1).to_numpy())
     rows = filled[-1] + 1 if len(filled) else 0
