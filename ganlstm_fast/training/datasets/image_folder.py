@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ganlstm_fast.training.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MODES = {1: "L", 3: "RGB"}
@@ -53,38 +59,60 @@ def load_image(path: str | Path, size: int, channels: int = 3) -> Tensor:
             range is not known; one line that names it.
         ModuleNotFoundError: Pillow is not installed.
     """
+    if channels not in MODES:
+        raise ValueError(f"channels: expected 1 or 3, got {channels}")
+    with opened(path) as image:
+        return to_pixels(image, path, size, channels)
+
+
+def pillow() -> Any:
+    """Pillow's module ``Image``; raises ModuleNotFoundError, and says what to install."""
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError
+        from PIL import Image
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             'images need Pillow, which is not installed: pip install "ganlstm_fast[images]"',
             name=error.name,
         ) from error
-    if channels not in MODES:
-        raise ValueError(f"channels: expected 1 or 3, got {channels}")
+    return Image
+
+
+@contextmanager
+def opened(path: str | Path) -> Iterator[PILImage]:
+    """Open an image or animation; what goes wrong in the block is an InputError that names it."""
+    image = pillow()
     try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I;16"):
-                # Its conversion to 8 bits clips instead of scaling.
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            elif image.mode in ("I", "F"):
-                raise InputError(
-                    f"{path}: its pixels are numbers of mode {image.mode}, of unknown range; "
-                    "save it with 8 or 16 bits"
-                )
-            elif image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = ImageOps.fit(image.convert(MODES[channels]), (size, size))
-    except InputError:
+        with image.open(path) as file:
+            yield file
+    except (InputError, ModuleNotFoundError):
         raise
-    except UnidentifiedImageError:
+    except image.UnidentifiedImageError:
         raise InputError(f"{path} cannot be read as an image: its format is not known") from None
     except Exception as error:
         # What a decoder raises on a spoilt file is not documented, and may run over several lines.
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise InputError(f"{path} cannot be read as an image: {reason}") from None
+
+
+def to_pixels(image: PILImage, path: str | Path, size: int, channels: int) -> Tensor:
+    """The picture of an open file as :func:`load_image` gives it; ``path`` is for the message."""
+    pillow_image = pillow()
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        # Its conversion to 8 bits clips instead of scaling.
+        image = pillow_image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise InputError(
+            f"{path}: its pixels are numbers of mode {image.mode}, of unknown range; "
+            "save it with 8 or 16 bits"
+        )
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        ground = pillow_image.new("RGBA", image.size, "white")
+        image = pillow_image.alpha_composite(ground, image)
+    image = ImageOps.fit(image.convert(MODES[channels]), (size, size))
     pixels = torch.from_numpy(np.array(image)).view(size, size, channels)
     return pixels.permute(2, 0, 1) / 127.5 - 1
 
