@@ -81,7 +81,7 @@ def check_lengths(lengths: object, batch: int, steps: int) -> Tensor:
         raise TypeError(f"lengths: expected integers, got {describe(lengths)}")
     if tuple(lengths.shape) != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
-    lengths = lengths.to(torch.int64)
+    lengths = lengths.to(torch.int64).contiguous()
     # A traced or fake tensor has no values yet; the compiled operator checks them again.
     plain = type(lengths) is Tensor and not torch.compiler.is_compiling()
     if lengths.device.type == "cpu" and batch > 0 and plain:

@@ -317,6 +317,14 @@ def test_inputs_that_depend_on_each_other(impl: str) -> None:
     assert_close_to_reference(run(impl), run("reference"), run("reference", torch.float32))
 
 
+@pytest.mark.parametrize("impl", ["cpu", "torch", "reference"])
+def test_lengths_with_gaps_or_expanded(impl: str) -> None:
+    x, h0, c0, *weights = Case(5, 4, 3, 3).inputs
+    for given in (torch.tensor([3]).expand(4), torch.tensor([3, 0, 3, 0, 3, 0, 3, 0])[::2]):
+        y = lstm(x, [weights], h0, c0, lengths=given, impl=impl)[0]
+        assert torch.equal(y, lstm(x, [weights], h0, c0, lengths=[3] * 4, impl=impl)[0])
+
+
 def test_lengths_of_any_integer_type_and_their_buffer() -> None:
     case = Case(300, 2, 2, 3)
     x, h0, c0, *weights = (t.clone().requires_grad_() for t in case.inputs)
