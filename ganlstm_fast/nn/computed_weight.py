@@ -80,6 +80,18 @@ def _address(tensor: Tensor) -> int:
 class _Weight(Tensor):
     """What a weight and its views share."""
 
+    _chain: parametrize.ParametrizationList
+    _found: _Source | None = None
+
+    @property
+    def _source(self) -> _Source:
+        # Looked for when it is asked for, which few weights are.
+        if self._found is None:
+            modules = self._chain._modules
+            norm = modules["0"] if len(modules) == 1 else None
+            self._found = _Source(self._chain.original, norm)
+        return self._found
+
     # Copies and files hold the numbers alone.
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         return _plain(self)[0].__deepcopy__(memo)
@@ -114,7 +126,6 @@ class ComputedWeight(_Weight):
     # As torch.nn.Parameter: operators take it as the tensor it is, at no cost.
     __torch_function__ = torch._C._disabled_torch_function_impl
 
-    _source: _Source
     _root: ComputedWeight | None = None  # what detach() was called on; None: on nothing
 
     @property
@@ -139,7 +150,6 @@ class ComputedWeightView(_Weight):
     Every operator comes by here, which takes time; the weight itself is what layers compute with.
     """
 
-    _source: _Source
     _root: ComputedWeight
 
     @classmethod
@@ -163,7 +173,7 @@ class ComputedWeightView(_Weight):
             versions = [view._version for view in views]
             result = func(*args, **kwargs)
             for view, version in zip(views, versions, strict=True):
-                if view._version != version and hasattr(view, "_source"):
+                if view._version != version and isinstance(view, _Weight):
                     if view.requires_grad and torch.is_grad_enabled():
                         raise RuntimeError(_NEEDS_NO_GRAD)
                     view._source.written(view._root, view, overwrites)
@@ -177,7 +187,7 @@ def _root_of(weight: ComputedWeight | ComputedWeightView) -> ComputedWeight:
 def _tied(value: Tensor, to: ComputedWeight | ComputedWeightView, cls: type[_Weight]) -> Tensor:
     """``value``, of the storage of ``to``, as a ``cls`` whose writes are passed on."""
     value.__class__ = cls
-    value._source = to._source  # type: ignore[attr-defined]
+    value._found = to._source  # type: ignore[attr-defined]
     value._root = _root_of(to)  # type: ignore[attr-defined]
     return value
 
@@ -211,8 +221,7 @@ def computed_from(chain: parametrize.ParametrizationList, value: Tensor) -> Tens
         and not torch.compiler.is_compiling()
     ):
         value.__class__ = ComputedWeight
-        norm = chain._modules["0"] if len(chain._modules) == 1 else None
-        value._source = _Source(parameter, norm)  # type: ignore[attr-defined]
+        value._chain = chain  # type: ignore[attr-defined]
     return value
 
 
@@ -290,7 +299,7 @@ def _as_view(value: object, weights: list[Any]) -> object:
     """``value``, tied to the one of ``weights`` that it is a view of."""
     if type(value) is Tensor and value.device.type != "meta":
         for weight in weights:
-            if hasattr(weight, "_source") and _address(weight) == _address(value):
+            if isinstance(weight, _Weight) and _address(weight) == _address(value):
                 return _tied(value, weight, ComputedWeightView)
     return value
 
