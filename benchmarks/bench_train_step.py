@@ -32,6 +32,7 @@ from ganlstm_fast.models import (
     ConditionalLSTMGAN,
     LSTMClassifier,
     LSTMForecaster,
+    VideoGAN,
 )
 
 
@@ -161,6 +162,7 @@ CASES: dict[str, GANCase | SupervisedCase] = {
         n_critic=3,
         labels=12,
     ),
+    "video GAN": GANCase(VideoGAN, (16, 12, 1, 16, 16), noise=(12,)),
     "LSTM forecaster": SupervisedCase(
         functools.partial(LSTMForecaster, 5),
         (32, 100, 5),

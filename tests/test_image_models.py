@@ -66,7 +66,7 @@ def test_the_default_sizes_of_mlp_gan() -> None:
     torch.testing.assert_close(gan(x).flatten(1), expected)
 
 
-@pytest.mark.parametrize(("size", "layers"), [(28, 2), (32, 3), (64, 4), (128, 5)])
+@pytest.mark.parametrize(("size", "layers"), [(16, 2), (28, 2), (32, 3), (64, 4), (128, 5)])
 def test_the_layers_of_dcgan(size: int, layers: int) -> None:
     """The feature maps, from the largest: ``width`` channels, then twice as many each."""
     gan = DCGAN(size, 3, width=4)
@@ -211,7 +211,7 @@ def test_both_networks_learn(make) -> None:
         (lambda: MLPGAN(hidden=()), "hidden: expected a sequence of integers"),
         (lambda: MLPGAN(hidden=(3, 2.0)), r"hidden\[1\]: expected an integer, got float 2.0"),
         (lambda: MLPGAN(noise=0), "noise: expected 1 or more, got 0"),
-        (lambda: DCGAN(48), "size: expected one of 28, 32, 64, 128, got int 48"),
+        (lambda: DCGAN(48), "size: expected one of 16, 28, 32, 64, 128, got int 48"),
         (lambda: DCGAN(channels=0), "channels: expected 1 or more, got 0"),
         (lambda: DCGAN(width=0), "width: expected 1 or more, got 0"),
         (lambda: DCGAN(norm="group"), "norm: expected one of 'spectral', 'layer', 'batch', None"),

@@ -17,7 +17,7 @@ from ganlstm_fast.training.metrics import (
     evaluate,
     timegan,
 )
-from ganlstm_fast.training.metrics.timegan import _why_not_valid
+from ganlstm_fast.training.metrics.timegan import why_not_valid
 from ganlstm_fast.training.windows import windows
 
 
@@ -89,9 +89,9 @@ def test_no_score_from_a_test_that_proves_nothing():
     assert "noise" in result["reason"]
     assert result["discriminative_score"]["generated"] is None
     assert result["predictive_score"]["generated"] is None
-    assert "real windows" in _why_not_valid(0.5, 0.06)
-    assert _why_not_valid(0.45, 0.05) is None
-    assert _why_not_valid(math.nan, 0.0) is not None
+    assert "real windows" in why_not_valid(0.5, 0.06)
+    assert why_not_valid(0.45, 0.05) is None
+    assert why_not_valid(math.nan, 0.0) is not None
 
 
 def test_an_interrupt_ends_both_scores():

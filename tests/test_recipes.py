@@ -31,6 +31,7 @@ from ganlstm_fast.training.configs import (
     MLPGANConfig,
     TextGANConfig,
     TrainConfig,
+    VideoGANConfig,
 )
 from ganlstm_fast.training.metrics import PROTOCOLS, Protocol
 
@@ -42,6 +43,7 @@ TINY = {
     "mlp-gan": MLPGANConfig(**RUN, hidden=(16,), size=8, noise=8),
     "dcgan": DCGANConfig(**RUN, width=4, noise=8),
     "text-gan": TextGANConfig(**RUN, **LSTM, seq_len=8),
+    "video-gan": VideoGANConfig(**RUN, **LSTM, width=4, frames=4),
     "lstm-forecaster": ForecasterConfig(**RUN, hidden=8, history=20, horizon=2),
     "lstm-classifier": ClassifierConfig(**RUN, hidden=8, sequences="columns", dropout=0.1),
     "anomaly": AnomalyConfig(**RUN, **LSTM, seq_len=6, held_out=300, planted=1, search_steps=2),
@@ -52,6 +54,7 @@ FILES = {
     "mlp-gan": {"samples.png"},
     "dcgan": {"samples.png"},
     "text-gan": {"samples.txt"},
+    "video-gan": {"samples.gif", "samples.png"},
     "lstm-forecaster": {"forecasts.csv", "forecasts.png"},
     "lstm-classifier": {"confusion.png"},
     "anomaly": {"samples.csv", "samples.png", "scores.csv", "scores.png"},
@@ -97,6 +100,7 @@ def test_is_judged(tmp_path, monkeypatch, name):
         "mlp-gan": {"frechet_distance", "class_entropy"},
         "dcgan": {"frechet_distance", "class_entropy"},
         "text-gan": {"distance_of_1_grams", "distance_of_3_grams"},
+        "video-gan": {"speed_distance", "turn", "discriminative_score"},
         "lstm-forecaster": {"skill", "columns"},
         "lstm-classifier": {"accuracy", "cross_entropy", "confusion"},
         "anomaly": {"area_under_roc", "discriminative_score"},

@@ -14,6 +14,7 @@ from ganlstm_fast.models.lstm_gan import LSTMGAN
 from ganlstm_fast.models.lstm_generator import LSTMGenerator
 from ganlstm_fast.models.mlp_gan import MLPGAN, MLPCritic, MLPGenerator
 from ganlstm_fast.models.text_gan import TextGAN, TextGenerator
+from ganlstm_fast.models.video_gan import VideoCritic, VideoGAN, VideoGenerator
 
 __all__ = [
     "DCGAN",
@@ -35,6 +36,9 @@ __all__ = [
     "MLPGenerator",
     "TextGAN",
     "TextGenerator",
+    "VideoCritic",
+    "VideoGAN",
+    "VideoGenerator",
     "anomaly_scores",
     "gumbel_softmax",
     "invert",

@@ -10,7 +10,7 @@ from ganlstm_fast.models.base import VectorGenerator, normalized
 from ganlstm_fast.validation import check_choice, check_counts, check_tensor
 
 # Pixels of an image -> those of the smallest feature map, and how often they are doubled.
-SIZES = {28: (7, 2), 32: (4, 3), 64: (4, 4), 128: (4, 5)}
+SIZES = {16: (4, 2), 28: (7, 2), 32: (4, 3), 64: (4, 4), 128: (4, 5)}
 NORMS = ("spectral", "layer", "batch", None)
 
 
@@ -30,7 +30,7 @@ class DCGenerator(VectorGenerator):
     Transposed convolutions with batch norm and ReLU, each of which doubles the size.
 
     Args:
-        size: 28, 32, 64 or 128 pixels.
+        size: 16, 28, 32, 64 or 128 pixels.
         channels: of an image: 1 or 3, or any other number.
         noise: how many numbers.
         width: channels of the largest feature map; each smaller one has twice as many.

@@ -285,6 +285,52 @@ class TextGANConfig(SequenceGANOptions, GANSettings):
     steps: int = run_option(6000, "steps of the generator", COUNT)
 
 
+@dataclass(frozen=True, kw_only=True)
+class VideoGANConfig(GANSettings):
+    """Settings of a ``video-gan``."""
+
+    augmentations: ClassVar = ()
+
+    data: str | None = data_option(
+        None,
+        "folder of GIF files, or with a folder of frames for each video (digits that move, made)",
+        resumable=True,
+        metavar="DIR",
+    )
+    frames: int = data_option(12, "frames of a video; longer ones are cut into several", TWO)
+    size: int = data_option(16, "pixels of a frame's side", COUNT)
+    channels: int = data_option(1, "1: levels of grey, 3: colours", COUNT)
+    noise: int = model_option(32, "noise values a frame, half of them the same at all", TWO)
+    hidden: int = model_option(64, "units of each LSTM", COUNT)
+    layers: int = model_option(1, "layers of each LSTM", COUNT)
+    width: int = model_option(16, "channels of the largest feature map", COUNT)
+    norm: str = model_option(
+        "spectral",
+        "of the weights of the critic's convolutions, or of layers",
+        choices=("spectral", "layer", "none"),
+    )
+    loss: str = option("hinge", "of critic and generator", choices=LOSS_NAMES)
+    penalty_every: int = option(
+        4,
+        "steps of the critic between two penalties, which then weigh as many times as much",
+        COUNT,
+    )
+    batch_size: int = option(16, "videos a step, over all processes together", COUNT)
+    n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)
+    lr_g: float = option(2e-3, "generator's learning rate", RATE)
+    lr_d: float = option(1e-3, "critic's learning rate", RATE)
+    beta2: float = option(0.99, "of Adam", DECAY)
+    ema: float = option(0.995, "decay of the averaged weights that samples are drawn from", DECAY)
+    steps: int = run_option(5000, "steps of the generator", COUNT)
+
+    def check(self) -> None:
+        super().check()
+        self._require("size", self.size in (16, 28, 32, 64, 128), "one of 16, 28, 32, 64, 128")
+        self._require("channels", self.channels in (1, 3), "1 or 3")
+        ok = self.data is not None or self.channels == 1
+        self._require("channels", ok, "1 for the digits, which have no colour")
+
+
 @dataclass(frozen=True)
 class Model:
     """A model that can be trained.
@@ -322,6 +368,9 @@ MODELS: dict[str, Model] = {
     ),
     "dcgan": Model("DCGAN", DCGANConfig, "images:DCGANRecipe", "generates images, by convolutions"),
     "text-gan": Model("TextGAN", TextGANConfig, "text:TextGANRecipe", "generates text"),
+    "video-gan": Model(
+        "VideoGAN", VideoGANConfig, "video:VideoGANRecipe", "generates videos (moving digits, GIFs)"
+    ),
     "lstm-forecaster": Model(
         "LSTMForecaster",
         ForecasterConfig,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 400
 CAPTIONS = {
+    "samples.gif": "Real beside generated, as they move",
     "samples.png": "Real beside generated",
     "forecasts.png": "Forecasts of the held-out rows",
     "confusion.png": "Classes of the held-out sequences",
@@ -66,9 +67,9 @@ def write_report(run: str | Path, output: str | Path | None = None, device: str 
     parts = [_head(folder, found), _scores(folder)]
     shown = [name for name in CAPTIONS if (folder / name).exists()]
     before = [name for name in shown if name != "losses.png"]
-    parts += [_picture((folder / name).read_bytes(), CAPTIONS[name]) for name in before]
+    parts += [_file(folder / name) for name in before]
     parts += _overlays(found)
-    parts += [_picture((folder / n).read_bytes(), CAPTIONS[n]) for n in shown if n not in before]
+    parts += [_file(folder / name) for name in shown if name not in before]
     text = folder / "samples.txt"
     if text.exists():
         lines = text.read_text(encoding="utf-8").splitlines()[:20]
@@ -128,11 +129,15 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     return f'<div class="wide"><table>{line(head, "th")}{body}</table></div>'
 
 
-def _picture(content: bytes, caption: str) -> str:
+def _file(path: Path) -> str:
+    return _picture(path.read_bytes(), CAPTIONS[path.name], path.suffix[1:])
+
+
+def _picture(content: bytes, caption: str, kind: str = "png") -> str:
     data = base64.b64encode(content).decode()
     return (
         f"<h2>{escape(caption)}</h2><figure>"
-        f'<img alt="{escape(caption)}" src="data:image/png;base64,{data}"></figure>'
+        f'<img alt="{escape(caption)}" src="data:image/{kind};base64,{data}"></figure>'
     )
 
 

@@ -4,6 +4,7 @@ from ganlstm_fast.training.datasets.anomalies import Event, Planted, plant_anoma
 from ganlstm_fast.training.datasets.digits import digit_columns, digit_images, digit_rows
 from ganlstm_fast.training.datasets.image_folder import ImageFolder, load_image, load_image_folder
 from ganlstm_fast.training.datasets.labelled import Labelled, split_by_class
+from ganlstm_fast.training.datasets.moving_digits import moving_digits
 from ganlstm_fast.training.datasets.sequences import Sequences, load_sequences
 from ganlstm_fast.training.datasets.series import (
     Pairs,
@@ -13,6 +14,7 @@ from ganlstm_fast.training.datasets.series import (
 )
 from ganlstm_fast.training.datasets.sines import sines
 from ganlstm_fast.training.datasets.text import Vocabulary, load_text, text_windows
+from ganlstm_fast.training.datasets.video_folder import VideoFolder, load_video_folder
 
 __all__ = [
     "Event",
@@ -21,6 +23,7 @@ __all__ = [
     "Pairs",
     "Planted",
     "Sequences",
+    "VideoFolder",
     "Vocabulary",
     "digit_columns",
     "digit_images",
@@ -32,6 +35,8 @@ __all__ = [
     "load_months",
     "load_sequences",
     "load_text",
+    "load_video_folder",
+    "moving_digits",
     "plant_anomalies",
     "sines",
     "split_by_class",

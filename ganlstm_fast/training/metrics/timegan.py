@@ -295,7 +295,7 @@ def evaluate(
         }
         for name, seeds in zip(names, errors, strict=True)
     }
-    reason = _why_not_valid(discriminative["noise"]["score"], discriminative["real"]["score"])
+    reason = why_not_valid(discriminative["noise"]["score"], discriminative["real"]["score"])
     if reason is not None:
         discriminative["generated"] = predictive["generated"] = None
     return {
@@ -376,7 +376,12 @@ def _run(
         torch.set_num_threads(threads)
 
 
-def _why_not_valid(noise: float, real: float) -> str | None:
+def why_not_valid(noise: float, real: float, what: str = "windows") -> str | None:
+    """Why a discriminative score proves nothing, by that of noise and of real against real.
+
+    Args:
+        what: is told apart, in the plural.
+    """
     if not noise >= NOISE_AT_LEAST:
         return (
             f"noise scores {noise:.3f} against the data, less than {NOISE_AT_LEAST}: the test is "
@@ -384,7 +389,7 @@ def _why_not_valid(noise: float, real: float) -> str | None:
         )
     if not real <= REAL_AT_MOST:
         return (
-            f"real windows score {real:.3f} against real ones, more than {REAL_AT_MOST}: the test "
+            f"real {what} score {real:.3f} against real ones, more than {REAL_AT_MOST}: the test "
             "sees differences that are not there; more data is needed"
         )
     return None

@@ -38,7 +38,7 @@ class ImageRecipe(GANRecipe):
         else:
             self.name = Path(config.data).name
             found = load_image_folder(config.data, config.size, config.channels)
-            self.notes = _skipped(found.skipped)
+            self.notes = skipped_words(found.skipped)
             labels = found.labels
             if labels is None:
                 labels = torch.zeros(len(found), dtype=torch.int64)
@@ -87,7 +87,8 @@ class ImageRecipe(GANRecipe):
         return f"{len(made)} images of {made.shape[2]} pixels"
 
 
-def _skipped(skipped: tuple[str, ...], most: int = 5) -> list[str]:
+def skipped_words(skipped: tuple[str, ...], most: int = 5) -> list[str]:
+    """What the user is told of files that were skipped: one note, or none."""
     if not skipped:
         return []
     more = f"; and {len(skipped) - most} more" if len(skipped) > most else ""
