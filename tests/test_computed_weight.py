@@ -74,8 +74,30 @@ OVERWRITES: dict[str, Callable[[Tensor], object]] = {
     "data replaced": lambda w: setattr(w, "data", torch.ones(5, 6, dtype=F64)),
     "function": lambda w: torch.nn.init.uniform_(w.data.flatten(), 1.0, 2.0),
     "foreach": lambda w: torch._foreach_copy_([w.data], [torch.ones(5, 6, dtype=F64)]),
+    "chunks": lambda w: [nn.init.orthogonal_(part) for part in w.chunk(5)],
+    "chunks of data": lambda w: [nn.init.normal_(part) for part in w.data.split(2)],
+    "rows by index": lambda w: [w.__setitem__(k, float(k)) for k in range(5)],
+    "by a mask": lambda w: [
+        w.__setitem__(m, 3.0) for m in (torch.eye(5, 6) > 0, torch.eye(5, 6) < 1)
+    ],
+    "a row, then in place": lambda w: (w.zero_(), w[1].normal_().mul_(2.0)),
     "out": lambda w: torch.add(torch.ones(5, 6, dtype=F64), 1.0, out=w.data),
 }
+
+
+@pytest.mark.parametrize("block", [1, 2], ids=["held", "accessed again"])
+def test_parts_that_are_initialised_one_after_the_other(block: int) -> None:
+    """The four gates of an LSTM's recurrent weight, as authors initialise them."""
+    layer, plain = gf.SNLSTM(3, 4, dtype=F64), nn.LSTM(3, 4, dtype=F64)
+    for lstm in (plain, layer):
+        torch.manual_seed(1)
+        held = lstm.weight_hh_l0
+        for gate in range(4):
+            with torch.no_grad():
+                weight = held if block == 1 else lstm.weight_hh_l0
+                nn.init.orthogonal_(weight[4 * gate : 4 * gate + 4])
+    original = layer.parametrizations.weight_hh_l0.original
+    torch.testing.assert_close(original, plain.weight_hh_l0)
 
 
 @pytest.mark.parametrize("write", OVERWRITES)
@@ -92,7 +114,10 @@ def test_what_overwrites_the_weight_is_the_new_parameter(write: str) -> None:
 
 
 def _rows(w: Tensor) -> None:
-    w[0] = 0.0
+    w[0] = 0.5
+    w[2, 1:3] = torch.tensor([1.0, 2.0])
+    w.data[3, 1] = 0.25
+    w[3, 2].fill_(2.0).mul_(3.0)
     w[1].mul_(2.0)
     w.data.view(-1)[-1:].zero_()
     w.T[1, 2:3].neg_()
@@ -111,11 +136,15 @@ def _augmented(w: Tensor) -> None:
     data = w.data
     data *= torch.eye(5, 6, dtype=F64)
     data[2] /= 4.0
+    w[1] *= 3.0
+    w[0] = w[1]
+    w[4].copy_(w[3])
 
 
 # What a plain layer's weight becomes does not depend on a factor before or after these.
 CHANGES: dict[str, Callable[[Tensor], object]] = {
     "rows": _rows,
+    "by a mask": lambda w: w.__setitem__(torch.eye(5, 6) > 0, 1.0),
     "masked": lambda w: w.masked_fill_(torch.eye(5, 6, dtype=torch.bool), 0.0),
     "mask": lambda w: w.data.mul_(torch.eye(5, 6, dtype=F64)),
     "augmented": _augmented,
@@ -146,10 +175,9 @@ def test_another_write_changes_what_is_seen_and_keeps_the_size(write: str) -> No
     [
         lambda w: w.clamp_(-0.1, 0.2),
         lambda w: w.data.add_(1.0),
-        lambda w: w.__setitem__(0, 1.0),
         lambda w: w.div_(w.norm(dim=1, keepdim=True)).mul_(torch.arange(1.0, 6.0).view(5, 1)),
     ],
-    ids=["clamp", "add", "a row", "rows of known lengths"],
+    ids=["clamp", "add", "rows of known lengths"],
 )
 def test_the_layer_computes_with_what_was_seen(write: Callable[[Tensor], object]) -> None:
     """But for a factor: the weight is normalised again."""

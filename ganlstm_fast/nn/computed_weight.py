@@ -3,11 +3,13 @@
 The weight ``W / sigma`` is computed at each access, so that a write would be lost with the tensor
 that it went to. Here it reaches the parameter ``W``:
 
-- What overwrites the whole weight (``normal_``, ``copy_``, ``.data = value``) is the new parameter.
-- Any other write (``w[0] = 1``, ``clamp_``, ``*= mask``) changes what the tensor shows; the
-  parameter becomes that times sigma. So the layer computes with what was seen, and what was not
-  written to keeps its size. What does not depend on a factor, such as a mask or
-  ``w -= w.mean()``, is what it would be without a spectral norm.
+- What overwrites values (``normal_``, ``copy_``, ``w[0] = 1``, ``.data = value``) puts them into
+  the parameter.
+- Any other write (``clamp_``, ``*= mask``) changes what the tensor shows; the parameter becomes
+  that times sigma. So the layer computes with what was seen.
+
+Either way the parameter is what it would be without a spectral norm, where that does not depend on
+the size of the weight, as a mask or ``w -= w.mean()`` does not.
 """
 
 from __future__ import annotations
@@ -34,26 +36,39 @@ class _Source:
         parameter: what it is computed from.
         norm: the spectral norm that computes it; None where other parametrizations stand beside it,
             so that nobody knows which parameter gives a value.
-        scale: how many times what is shown the parameter is; None: sigma, until a write asks.
+        scale: how many times what is shown the parameter is, for each value: sigma, or 1 where it
+            was overwritten. None: nothing was written yet.
     """
 
     parameter: Tensor
     norm: nn.Module | None
-    scale: Tensor | float | None = None
+    scale: Tensor | None = None
 
     @torch.no_grad()
-    def written(self, root: Tensor, part: Tensor, overwritten: bool) -> None:
-        """Pass on a write to ``part`` of ``root``, the computed weight."""
+    def written(self, root: Tensor, part: Tensor, overwritten: bool, index: Any = None) -> None:
+        """Pass on a write to ``part`` of ``root``, the computed weight.
+
+        Args:
+            overwritten: all of ``part``, with values that do not depend on what was there.
+            index: of the values of ``part`` that alone were overwritten.
+        """
         if self.norm is None:
             raise RuntimeError(_SEVERAL)
         root, part, parameter = (t.detach() for t in _plain(root, part, self.parameter))
-        if overwritten and part.numel() == root.numel():
-            self.scale = 1.0
-        elif self.scale is None:
-            self.scale = self.norm.scale_of(parameter)
-        if parameter.stride() == root.stride() and not _overlaps(part):
-            offset = parameter.storage_offset() + part.storage_offset() - root.storage_offset()
-            parameter.as_strided(part.shape, part.stride(), offset).copy_(part * self.scale)
+        if _overlaps(part):
+            part = root
+        if self.scale is None:
+            self.scale = torch.empty_like(root).copy_(self.norm.scale_of(parameter))
+        where = part.shape, part.stride(), part.storage_offset() - root.storage_offset()
+        scale = self.scale.as_strided(*where)
+        if overwritten:
+            scale.fill_(1.0)
+        elif index is not None:
+            scale[index] = 1.0
+        if parameter.stride() == root.stride():
+            shape, stride, offset = where
+            target = parameter.as_strided(shape, stride, parameter.storage_offset() + offset)
+            target.copy_(part * scale)
         else:
             parameter.copy_(root * self.scale)
         self.norm.start_again(parameter)
@@ -176,8 +191,16 @@ class ComputedWeightView(_Weight):
                 if view._version != version and isinstance(view, _Weight):
                     if view.requires_grad and torch.is_grad_enabled():
                         raise RuntimeError(_NEEDS_NO_GRAD)
-                    view._source.written(view._root, view, overwrites)
+                    view._source.written(view._root, view, *_new(overwrites, name, view, args))
             return tree_map(lambda value: _as_view(value, views), result)
+
+
+def _new(overwrites: bool, name: str, weight: _Weight, args: tuple[Any, ...]) -> tuple[bool, Any]:
+    """Whether all that a call wrote is new, else the index of what is new, or None."""
+    address = _address(weight)
+    if any(isinstance(v, _Weight) and _address(v) == address for v in tree_leaves(args[1:])):
+        return False, None  # as ``w[0] *= 2``, which assigns what it has changed
+    return overwrites, args[1] if name == "__setitem__" else None
 
 
 def _root_of(weight: ComputedWeight | ComputedWeightView) -> ComputedWeight:
@@ -277,7 +300,8 @@ def _writing(name: str) -> Callable[..., Any]:
         if self.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(_NEEDS_NO_GRAD)
         result = plain(self, *args, **options)
-        self._source.written(_root_of(self), self, name in _OVERWRITING)
+        new = _new(name in _OVERWRITING, name, self, (self, *args))
+        self._source.written(_root_of(self), self, *new)
         return result
 
     method.__name__ = name
