@@ -32,6 +32,7 @@ from ganlstm_fast.models import (
     ConditionalLSTMGAN,
     LSTMClassifier,
     LSTMForecaster,
+    SequenceToSequence,
     VideoGAN,
 )
 
@@ -131,21 +132,34 @@ class _GANStep:
 
 @dataclass(frozen=True)
 class SupervisedCase:
+    """``inputs`` is the shape of random numbers, or of ``symbols`` so many symbols."""
+
     build: Callable[[], nn.Module]
     inputs: tuple[int, ...]
     loss: Callable[[nn.Module, Tensor, Tensor], Tensor]
     target: Callable[[Tensor], Tensor]
+    symbols: int = 0
 
     def prepare(self, ours: bool, dtype: torch.dtype) -> Call:
         torch.manual_seed(0)
         model = _ours_or_torch(self.build(), ours).to(dtype)
-        inputs = torch.rand(self.inputs, generator=torch.Generator().manual_seed(1)).to(dtype)
+        generator = torch.Generator().manual_seed(1)
+        if self.symbols:
+            inputs = torch.randint(self.symbols, self.inputs, generator=generator)
+        else:
+            inputs = torch.rand(self.inputs, generator=generator).to(dtype)
         target, optimiser = self.target(inputs), _adam(model, 1e-3)
 
         def call() -> Answer:
             return _GANStep.update(model, self.loss(model, inputs, target), optimiser)
 
         return call
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """From a third of the steps to all."""
+    longest = x.size(1)
+    return longest - torch.arange(len(x)) % (2 * longest // 3)
 
 
 CASES: dict[str, GANCase | SupervisedCase] = {
@@ -174,6 +188,22 @@ CASES: dict[str, GANCase | SupervisedCase] = {
         (64, 28, 28),
         lambda model, x, y: nn.functional.cross_entropy(model(x), y),
         lambda x: torch.arange(len(x)) % 10,
+    ),
+    "LSTM text classifier": SupervisedCase(
+        functools.partial(LSTMClassifier, 16, 2, symbols=64, hidden=64, attention="additive"),
+        (64, 160),
+        lambda model, x, y: nn.functional.cross_entropy(model(x, lengths=_lengths(x)), y),
+        lambda x: torch.arange(len(x)) % 2,
+        symbols=64,
+    ),
+    "LSTM sequence to sequence": SupervisedCase(
+        functools.partial(SequenceToSequence, 46, 12),
+        (64, 54),
+        lambda model, x, y: nn.functional.cross_entropy(
+            model(x, y, lengths=_lengths(x)).transpose(1, 2), nn.functional.pad(y, (0, 1))
+        ),
+        lambda x: x[:, :10] % 11 + 1,
+        symbols=46,
     ),
 }
 

@@ -193,6 +193,8 @@ TRAIN_STEPS = {
         "video GAN",
         "LSTM forecaster",
         "LSTM classifier",
+        "LSTM text classifier",
+        "LSTM sequence to sequence",
     ),
 }
 TRAIN_STEPS["large"] = TRAIN_STEPS["full"] = TRAIN_STEPS["default"]

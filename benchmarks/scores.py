@@ -48,6 +48,12 @@ FIGURES = {
     "skill.same as yesterday.mean": "skill against yesterday",
     "skill.same day last year.mean": "skill against last year",
     "accuracy": "accuracy",
+    "accuracy_of_symbol_frequencies": "of counting symbols",
+    "accuracy_of_most_frequent_class": "of the most frequent class",
+    "exact_match": "exact translations",
+    "exact_match_greedy": "without beams",
+    "right_symbols": "right symbols",
+    "right_symbols_of_nearest_text": "of the most similar text",
 }
 
 

@@ -211,8 +211,35 @@ def _forecast(options: dict[str, Any]) -> int:
 def _classify(options: dict[str, Any]) -> int:
     from ganlstm_fast.training import classify
 
-    table = classify(options["run"], options["data"], options["device"])
+    texts = _given_texts(options["text"]) if options["text"] else []
+    table = classify(options["run"], options["data"], options["device"], texts)
     return _write_table(options, table, f"the classes of {len(table)} sequences")
+
+
+def _translate(options: dict[str, Any]) -> int:
+    from ganlstm_fast.training import translate
+
+    texts = _given_texts(options["text"])
+    made = translate(options["run"], texts, options["device"])
+    if options["output"] is None:
+        print("\n".join(made))
+        return 0
+    from ganlstm_fast.training.checkpoint import atomic_write
+
+    with atomic_write(Path(options["output"])) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in made), encoding="utf-8")
+    if not options["quiet"]:
+        print(f"wrote {options['output']}: {len(made)} lines")
+    return 0
+
+
+def _given_texts(texts: Sequence[str]) -> list[str]:
+    """The texts of the command line; without one, or with ``-``, the lines of standard input."""
+    read = texts == ["-"] or not texts
+    found = [text.strip() for text in (sys.stdin.read().splitlines() if read else texts)]
+    if not found:
+        raise InputError("expected a text, or lines of text on the standard input")
+    return found
 
 
 def _write_table(options: dict[str, Any], table: Any, what: str) -> int:
@@ -261,6 +288,7 @@ COMMANDS = {
     "report": _report,
     "score": _score,
     "train": _train,
+    "translate": _translate,
 }
 
 if __name__ == "__main__":

@@ -119,12 +119,27 @@ def build_parser() -> argparse.ArgumentParser:
     classify = _add(
         commands,
         "classify",
-        "say which class sequences belong to",
-        ["classify runs/gestures --data new.csv -o classes.csv"],
+        "say which class sequences or texts belong to",
+        [
+            "classify runs/gestures --data new.csv -o classes.csv",
+            'classify runs/texts "Shall I compare thee to a summer\'s day?"',
+        ],
     )
     _add_run(classify)
+    classify.add_argument(
+        "text", nargs="*", metavar="TEXT", help="of text-classifier; -: lines of standard input"
+    )
     classify.add_argument("--data", metavar="FILE.csv", help="sequences (what was trained on)")
     classify.add_argument("-o", "--output", metavar="OUT.csv", help="the file (the screen)")
+    translate = _add(
+        commands,
+        "translate",
+        "write what a text is in the words that were learnt",
+        ['translate runs/dates "March the 3rd, 1998"', "translate runs/dates < texts.txt"],
+    )
+    _add_run(translate)
+    translate.add_argument("text", nargs="*", metavar="TEXT", help="(lines of the standard input)")
+    translate.add_argument("-o", "--output", metavar="OUT.txt", help="the file (the screen)")
     report = _add(commands, "report", "make one HTML page of a run", ["report runs/prices"])
     _add_run(report)
     report.add_argument("-o", "--output", metavar="OUT.html", help="the file (RUN/report.html)")

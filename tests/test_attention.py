@@ -101,6 +101,19 @@ def test_two_orders_of_gradients(make, query: bool) -> None:
 
 
 @pytest.mark.parametrize("make", LAYERS)
+def test_several_queries_are_as_each_alone(make) -> None:
+    layer, values, _ = _make(make, True)
+    queries = torch.randn(B, 4, QUERY, dtype=torch.float64, requires_grad=True)
+    pooled, weights = layer(values, queries, mask=_mask())
+    alone = [layer(values, query, mask=_mask()) for query in queries.unbind(1)]
+    torch.testing.assert_close(pooled, torch.stack([one for one, _ in alone], 1))
+    torch.testing.assert_close(weights, torch.stack([one for _, one in alone], 1))
+    assert torch.autograd.gradgradcheck(lambda q: layer(values, q, mask=_mask()), queries)
+    with pytest.raises(ValueError, match=r"query: expected shape \(3, \*, 3\), got \(3, 4, 2\)"):
+        layer(values, queries[..., :2])
+
+
+@pytest.mark.parametrize("make", LAYERS)
 @with_and_without_query
 def test_padding_contributes_nothing(make, query: bool) -> None:
     layer, values, q = _make(make, query)

@@ -29,6 +29,8 @@ from ganlstm_fast.training.configs import (
     DCGANConfig,
     ForecasterConfig,
     MLPGANConfig,
+    SequenceToSequenceConfig,
+    TextClassifierConfig,
     TextGANConfig,
     TrainConfig,
     VideoGANConfig,
@@ -46,6 +48,8 @@ TINY = {
     "video-gan": VideoGANConfig(**RUN, **LSTM, width=4, frames=4),
     "lstm-forecaster": ForecasterConfig(**RUN, hidden=8, history=20, horizon=2),
     "lstm-classifier": ClassifierConfig(**RUN, hidden=8, sequences="columns", dropout=0.1),
+    "text-classifier": TextClassifierConfig(**RUN, hidden=8, dropout=0.0),
+    "sequence-to-sequence": SequenceToSequenceConfig(**RUN, hidden=8, embedding=4, dropout=0.1),
     "anomaly": AnomalyConfig(**RUN, **LSTM, seq_len=6, held_out=300, planted=1, search_steps=2),
 }
 FILES = {
@@ -57,6 +61,8 @@ FILES = {
     "video-gan": {"samples.gif", "samples.png"},
     "lstm-forecaster": {"forecasts.csv", "forecasts.png"},
     "lstm-classifier": {"confusion.png"},
+    "text-classifier": {"confusion.png"},
+    "sequence-to-sequence": {"attention.png", "translations.csv"},
     "anomaly": {"samples.csv", "samples.png", "scores.csv", "scores.png"},
 }
 GANS = sorted(name for name in TINY if "ema" in {f.name for f in dataclasses.fields(TINY[name])})
@@ -103,6 +109,8 @@ def test_is_judged(tmp_path, monkeypatch, name):
         "video-gan": {"speed_distance", "turn", "discriminative_score"},
         "lstm-forecaster": {"skill", "columns"},
         "lstm-classifier": {"accuracy", "cross_entropy", "confusion"},
+        "text-classifier": {"accuracy", "accuracy_of_symbol_frequencies"},
+        "sequence-to-sequence": {"exact_match", "right_symbols_of_nearest_text"},
         "anomaly": {"area_under_roc", "discriminative_score"},
     }
     assert expected[name] <= metrics.keys()

@@ -1,6 +1,7 @@
 """Models built on the layers of :mod:`ganlstm_fast.nn`."""
 
 from ganlstm_fast.models.anomaly import AnomalyScores, anomaly_scores
+from ganlstm_fast.models.beam_search import Written, beam_search
 from ganlstm_fast.models.classifier import LSTMClassifier
 from ganlstm_fast.models.conditional_critic import ConditionalCritic
 from ganlstm_fast.models.conditional_gan import ConditionalLSTMGAN, ConditionalLSTMGenerator
@@ -13,6 +14,7 @@ from ganlstm_fast.models.inversion import Inversion, invert
 from ganlstm_fast.models.lstm_gan import LSTMGAN
 from ganlstm_fast.models.lstm_generator import LSTMGenerator
 from ganlstm_fast.models.mlp_gan import MLPGAN, MLPCritic, MLPGenerator
+from ganlstm_fast.models.seq2seq import SequenceToSequence
 from ganlstm_fast.models.text_gan import TextGAN, TextGenerator
 from ganlstm_fast.models.video_gan import VideoCritic, VideoGAN, VideoGenerator
 
@@ -34,12 +36,15 @@ __all__ = [
     "LSTMGenerator",
     "MLPCritic",
     "MLPGenerator",
+    "SequenceToSequence",
     "TextGAN",
     "TextGenerator",
     "VideoCritic",
     "VideoGAN",
     "VideoGenerator",
+    "Written",
     "anomaly_scores",
+    "beam_search",
     "gumbel_softmax",
     "invert",
     "quantile_loss",

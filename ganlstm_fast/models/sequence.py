@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast.nn import AdditiveAttention, DotProductAttention, FastLSTM
 from ganlstm_fast.nn.masks import Lengths
-from ganlstm_fast.validation import check_choice, check_counts, check_lengths
+from ganlstm_fast.validation import check_choice, check_counts, check_lengths, describe
 
 LSTMClass = Callable[..., nn.LSTM]
 
@@ -22,6 +22,23 @@ def make_attention(name: str, features: int, **options: int) -> nn.Module:
     """The attention layer called ``name``: ``"additive"`` or ``"dot"``."""
     check_choice("attention", name, ATTENTIONS)
     return ATTENTIONS[name](features, **options)
+
+
+def check_symbols(name: str, symbols: object, count: int) -> None:
+    """Check that ``symbols`` is [batch, steps] int64; on the CPU its values too, 0..count - 1.
+
+    Raises:
+        TypeError: not an int64 tensor. ValueError: another shape, or a value out of range.
+    """
+    if not isinstance(symbols, Tensor) or symbols.dtype != torch.int64:
+        raise TypeError(f"{name}: expected an int64 tensor, got {describe(symbols)}")
+    if symbols.dim() != 2:
+        raise ValueError(f"{name}: expected shape (batch, steps), got {tuple(symbols.shape)}")
+    if symbols.device.type == "cpu" and symbols.numel():
+        low, high = (int(value) for value in symbols.aminmax())
+        if low < 0 or high >= count:
+            worst = low if low < 0 else high
+            raise ValueError(f"{name}: expected values in 0..{count - 1}, got {worst}")
 
 
 def run_lstm(lstm: nn.LSTM, x: Tensor, lengths: Lengths | None = None) -> tuple[Tensor, Tensor]:

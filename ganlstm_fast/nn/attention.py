@@ -58,14 +58,16 @@ class _Attention(nn.Module):
 
         Args:
             values: (B, T, features).
-            query: (B, query_features), where the layer has ``query_features``, else None.
+            query: (B, query_features), where the layer has ``query_features``, else None; or
+                (B, Q, query_features), Q queries of each sequence, such as all steps of a decoder.
             lengths: (B,) integers in 1..T for a padded batch.
             mask: in the place of ``lengths``, bool (B, T), True at the valid steps; a row may have
                 none. Other steps are not read (they may hold NaN), and their weights and gradients
                 are exactly zero.
 
         Returns:
-            pooled and weights, see the class; both are zero where no step is valid.
+            pooled and weights, see the class; both are zero where no step is valid. Of several
+            queries both have a dimension Q after the first.
 
         Raises:
             TypeError, ValueError: an argument of the wrong type or shape, ``lengths`` and ``mask``
@@ -74,7 +76,8 @@ class _Attention(nn.Module):
         check_tensor("values", values, (None, None, self.features))
         batch, steps, _ = values.shape
         if self.query_features is not None:
-            check_tensor("query", query, (batch, self.query_features))
+            one = isinstance(query, Tensor) and query.dim() != 3
+            check_tensor("query", query, (batch, *([] if one else [None]), self.query_features))
         elif query is not None:
             raise ValueError("query: expected None, since the layer has no query_features")
         if lengths is not None:
@@ -84,11 +87,16 @@ class _Attention(nn.Module):
         if mask is not None:
             _check_mask(mask, batch, steps)
             values = values.masked_fill(~mask.unsqueeze(2), 0)
-        return self._pool(values, query, mask)
+            mask = mask.unsqueeze(1)
+        if query is not None and query.dim() == 3:
+            return self._pool(values, query, mask)
+        pooled, weights = self._pool(values, None if query is None else query.unsqueeze(1), mask)
+        return pooled.squeeze(1), weights.squeeze(1)
 
     def _pool(
         self, values: Tensor, query: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
+        """As the forward, for ``query`` (B, Q, query_features) or None and ``mask`` (B, 1, T)."""
         raise NotImplementedError
 
 
@@ -127,15 +135,15 @@ class AdditiveAttention(_Attention):
     def _pool(
         self, values: Tensor, query: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        keys = self.key(values)
+        keys = self.key(values).unsqueeze(1)
         if query is not None:
-            keys = keys + self.query(query).unsqueeze(1)
-        weights = masked_softmax(self.score(keys.tanh()).squeeze(2), mask)
-        return torch.matmul(weights.unsqueeze(1), values).squeeze(1), weights
+            keys = keys + self.query(query).unsqueeze(2)
+        weights = masked_softmax(self.score(keys.tanh()).squeeze(3), mask)
+        return torch.matmul(weights, values), weights
 
 
 class DotProductAttention(_Attention):
-    """Scaled dot-product attention with one query and several heads (Vaswani et al., 2017).
+    """Scaled dot-product attention with several heads (Vaswani et al., 2017).
 
     Head i pools ``V_i h_t`` with weights ``softmax_t(q_i . K_i h_t / sqrt(features / heads))``; the
     heads stand side by side. The query is ``U q``, or a parameter where there is none. There are no
@@ -168,14 +176,14 @@ class DotProductAttention(_Attention):
     ) -> tuple[Tensor, Tensor]:
         size = self.features // self.heads
         per_head = (self.heads, size, self.features)
-        q = self.query.unsqueeze(0) if query is None else self.query(query)
-        q = q.view(-1, self.heads, size) / math.sqrt(size)
-        # With one query the projections of keys and values move out of the sums over steps: they
-        # are applied to the query and to what was pooled, not to each step.
-        q = torch.einsum("bhd,hdf->bhf", q, self.key.weight.view(per_head))
-        scores = torch.matmul(q, values.transpose(1, 2))
+        q = self.query.view(1, 1, -1) if query is None else self.query(query)
+        q = q.unflatten(2, (self.heads, size)) / math.sqrt(size)
+        # The projections of keys and values move out of the sums over steps: they are applied to
+        # the queries and to what was pooled, not to each step.
+        q = torch.einsum("bqhd,hdf->bqhf", q, self.key.weight.view(per_head))
+        queries = q.shape[1:3]
+        scores = torch.matmul(q.flatten(1, 2), values.transpose(1, 2)).unflatten(1, queries)
         weights = masked_softmax(scores, None if mask is None else mask.unsqueeze(1))
-        pooled = torch.matmul(weights, values)
-        return torch.einsum("bhf,hdf->bhd", pooled, self.value.weight.view(per_head)).flatten(
-            1
-        ), weights
+        pooled = torch.matmul(weights.flatten(1, 2), values).unflatten(1, queries)
+        pooled = torch.einsum("bqhf,hdf->bqhd", pooled, self.value.weight.view(per_head))
+        return pooled.flatten(2), weights

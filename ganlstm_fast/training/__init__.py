@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         generate,
         load_trained,
         score,
+        translate,
     )
 
 _LATER = {
@@ -40,6 +41,7 @@ _LATER = {
     "load_trained": "using",
     "score": "using",
     "train": "api",
+    "translate": "using",
     "write_series": "outputs",
 }
 _EXTRA = ("lightning_fabric", "matplotlib", "pandas", "scipy", "sklearn", "threadpoolctl", "tqdm")
@@ -57,6 +59,7 @@ __all__ = [
     "load_trained",
     "score",
     "train",
+    "translate",
     "write_series",
 ]
 

@@ -205,6 +205,65 @@ class ClassifierConfig(LSTMOptions, SupervisedSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextClassifierConfig(LSTMOptions, SupervisedSettings):
+    """Settings of a ``text-classifier``."""
+
+    data: str | None = data_option(
+        None,
+        "a row a text, with a column for it and one for its class (pieces of sonnets and of Alice "
+        "in Wonderland)",
+        resumable=True,
+        metavar="FILE.csv",
+    )
+    text_column: str = data_option("text", "column of the texts")
+    label_column: str = data_option("label", "column of their classes")
+    longest: int = data_option(500, "symbols that are read of a text, its first", COUNT)
+    embedding: int = model_option(16, "numbers that a symbol is", COUNT)
+    hidden: int = model_option(64, "units of each LSTM", COUNT)
+    bidirectional: bool = model_option(True, "read texts in both directions")
+    attention: str = model_option("additive", "over the steps", choices=("additive", "dot", "none"))
+    dropout: float = model_option(0.5, "share of the LSTM's outputs left out in training", DECAY)
+    noise: float = option(
+        # As the word dropout of Iyyer et al., 2015, with another symbol in the place of none.
+        0.15,
+        "share of a text's symbols in whose place others stand in training, anew in each step",
+        DECAY,
+    )
+    weight_decay: float = option(0.05, "of AdamW", WEIGHT)
+    lr: float = option(3e-3, "learning rate", RATE)
+    batch_size: int = option(64, "samples a step, over all processes together", COUNT)
+    steps: int = run_option(1000, "steps to train for", COUNT)
+    checkpoint_every: int = run_option(100, "steps between checkpoints", COUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceToSequenceConfig(SupervisedSettings):
+    """Settings of a ``sequence-to-sequence``."""
+
+    data: str | None = data_option(
+        None,
+        "a row a text, with a column for it and one for its translation (dates in words and in ISO "
+        "8601, made)",
+        resumable=True,
+        metavar="FILE.csv",
+    )
+    source_column: str = data_option("source", "column of the texts")
+    target_column: str = data_option("target", "column of their translations")
+    embedding: int = model_option(32, "numbers that a symbol is", COUNT)
+    hidden: int = model_option(64, "units of each LSTM", COUNT)
+    layers: int = model_option(1, "layers of each LSTM", COUNT)
+    attention: str = model_option(
+        "additive", "over the steps of the source", choices=("additive", "dot")
+    )
+    beams: int = model_option(
+        4, "beginnings of a translation that are kept, 1: the likeliest symbol each", COUNT
+    )
+    batch_size: int = option(64, "samples a step, over all processes together", COUNT)
+    steps: int = run_option(600, "steps to train for", COUNT)
+    checkpoint_every: int = run_option(100, "steps between checkpoints", COUNT)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageOptions:
     """Images to learn."""
 
@@ -382,6 +441,18 @@ MODELS: dict[str, Model] = {
         ClassifierConfig,
         "classifier:ClassifierRecipe",
         "classifies sequences (digits, any CSV)",
+    ),
+    "text-classifier": Model(
+        "TextClassifier",
+        TextClassifierConfig,
+        "text_classifier:TextClassifierRecipe",
+        "classifies texts (sonnets and prose, any CSV)",
+    ),
+    "sequence-to-sequence": Model(
+        "SequenceToSequence",
+        SequenceToSequenceConfig,
+        "seq2seq:SequenceToSequenceRecipe",
+        "translates texts (dates in words, any CSV of pairs)",
     ),
     "anomaly": Model(
         "AnomalyLSTMGAN",

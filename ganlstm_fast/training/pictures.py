@@ -98,6 +98,29 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
         save_figure(figure, path)
 
 
+def plot_attention(path: Path, cases: Sequence[tuple[str, str, Tensor]]) -> None:
+    """Where a decoder looked for each symbol: a text, what was written, and the weights.
+
+    Args:
+        cases: the source, the target, and the weights [len(target) + 1, len(source)] of each, the
+            last row before the end of the target.
+    """
+    heights = [len(target) + 1 for _, target, _ in cases]
+    width = max(len(source) for source, _, _ in cases)
+    size = (1.2 + 0.16 * width, 0.8 + sum(0.16 * height + 0.5 for height in heights))
+    with drawing(*size, **{"axes.grid": False}) as figure:
+        axes = figure.subplots(len(cases), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for ax, (source, target, weights) in zip(axes, cases, strict=True):
+            ax.imshow(weights.float().numpy(), cmap="Blues", vmin=0, vmax=1, aspect="equal")
+            ax.set_xticks(range(len(source)), list(source), fontfamily="monospace")
+            ax.set_yticks(range(len(target) + 1), [*target, "end"], fontfamily="monospace")
+            ax.tick_params(length=0, pad=2)
+            ax.xaxis.tick_top()
+            # One scale for all: a symbol is as wide in each.
+            ax.set_xlim(-0.5, width - 0.5)
+        save_figure(figure, path)
+
+
 def plot_scores(path: Path, scores: Tensor, planted: Any, seq_len: int) -> None:
     """The score of each window over the anomalies that were planted, if there are any."""
     colours = dict(zip(KINDS, ("#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True))

@@ -27,6 +27,7 @@ CAPTIONS = {
     "samples.gif": "Real beside generated, as they move",
     "samples.png": "Real beside generated",
     "forecasts.png": "Forecasts of the held-out rows",
+    "attention.png": "Where the decoder looked for each symbol of a translation",
     "confusion.png": "Classes of the held-out sequences",
     "scores.png": "Scores of windows, and the anomalies that were planted",
     "losses.png": "Losses and gradient norms",

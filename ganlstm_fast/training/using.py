@@ -7,6 +7,7 @@ one. The same seed gives other random numbers on another kind of device.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,22 +197,44 @@ def forecast(
     return found.able("forecast")(found.model, found.config, found.data, data, series)
 
 
-def classify(run: str | Path, data: str | None = None, device: str = AUTO) -> pd.DataFrame:
-    """The classes of sequences, by a run of ``lstm-classifier`` that was trained on a file.
+def classify(
+    run: str | Path, data: str | None = None, device: str = AUTO, texts: Sequence[str] = ()
+) -> pd.DataFrame:
+    """The classes of sequences, by a run of ``lstm-classifier`` that was trained on a file, or of
+    texts, by one of ``text-classifier``.
 
     Args:
         data: a CSV file with the columns of the run, the label's not needed; None is what the run
             was trained on.
+        texts: of ``text-classifier``, in the place of a file.
 
     Returns:
-        A line a sequence: its name, its most likely ``class``, and ``p_NAME``, the probability of
-        each class.
+        A line a sequence: its name or text, its most likely ``class``, and ``p_NAME``, the
+        probability of each class.
 
     Raises:
         InputError: as :func:`score`.
     """
     found = load_trained(run, device)
-    return found.able("classify")(found.model, found.config, found.data, data)
+    able = found.able("classify")
+    if not texts:
+        return able(found.model, found.config, found.data, data)
+    if "symbols" not in found.data:
+        raise InputError(f"a run of {found.name} classifies sequences of numbers, and no text")
+    if data is not None:
+        raise InputError("--data: expected none beside texts")
+    return able(found.model, found.config, found.data, None, texts)
+
+
+def translate(run: str | Path, texts: Sequence[str], device: str = AUTO) -> list[str]:
+    """What each of ``texts`` is in the other column's symbols, by a ``sequence-to-sequence`` run.
+
+    Raises:
+        InputError: a text that is empty or has a symbol that the run's data does not have, a run or
+            device that cannot be used, or a run of another model.
+    """
+    found = load_trained(run, device)
+    return found.able("translate")(found.model, found.config, found.data, texts)
 
 
 def evaluate_run(

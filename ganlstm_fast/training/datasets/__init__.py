@@ -1,6 +1,7 @@
 """Data sets to train on, beside the tables of :mod:`ganlstm_fast.training.data`."""
 
 from ganlstm_fast.training.datasets.anomalies import Event, Planted, plant_anomalies
+from ganlstm_fast.training.datasets.date_words import date_pairs, dates_in_words
 from ganlstm_fast.training.datasets.digits import digit_columns, digit_images, digit_rows
 from ganlstm_fast.training.datasets.image_folder import ImageFolder, load_image, load_image_folder
 from ganlstm_fast.training.datasets.labelled import Labelled, split_by_class
@@ -14,6 +15,7 @@ from ganlstm_fast.training.datasets.series import (
 )
 from ganlstm_fast.training.datasets.sines import sines
 from ganlstm_fast.training.datasets.text import Vocabulary, load_text, text_windows
+from ganlstm_fast.training.datasets.texts import load_texts, one_line, pad_texts, text_pieces
 from ganlstm_fast.training.datasets.video_folder import VideoFolder, load_video_folder
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "Sequences",
     "VideoFolder",
     "Vocabulary",
+    "date_pairs",
+    "dates_in_words",
     "digit_columns",
     "digit_images",
     "digit_rows",
@@ -35,10 +39,14 @@ __all__ = [
     "load_months",
     "load_sequences",
     "load_text",
+    "load_texts",
     "load_video_folder",
     "moving_digits",
+    "one_line",
+    "pad_texts",
     "plant_anomalies",
     "sines",
     "split_by_class",
+    "text_pieces",
     "text_windows",
 ]

@@ -15,10 +15,10 @@ class Labelled:
     """Samples with a label each.
 
     Attributes:
-        inputs: [n, ...] float32.
+        inputs: [n, ...] float32, or [n, steps] int64 numbers of symbols.
         labels: [n] int64, the class of each.
         classes: the names of the classes, by number.
-        lengths: [n] int64, how many steps of each of ``inputs`` [n, steps, channels] count; the
+        lengths: [n] int64, how many steps of each of ``inputs`` [n, steps, ...] count; the
             others are zero. None: all do.
     """
 

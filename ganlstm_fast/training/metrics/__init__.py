@@ -5,6 +5,7 @@
 - :mod:`.images`: scores by a classifier of real images.
 - :mod:`.forecast`: errors of forecasts, beside simple ones.
 - :mod:`.anomaly`: how well a score finds planted anomalies.
+- :mod:`.texts`: simple rivals of models that read texts.
 
 All but the first import scipy or scikit-learn, and are imported where they are used.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from ganlstm_fast.training.datasets import (
 )
 from ganlstm_fast.training.datasets.labelled import HELD_OUT
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.metrics.texts import most_frequent
 from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.pictures import plot_confusion
 from ganlstm_fast.training.recipes.series import scaler_of
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 # Every so manieth sequence is watched and not trained on, if something is watched.
 WATCHED = 6
+# Sequences classified at once.
+BATCH = 1024
 
 
 def digest(*tensors: Tensor) -> str:
@@ -45,7 +49,54 @@ def digest(*tensors: Tensor) -> str:
     return found.hexdigest()
 
 
-class ClassifierRecipe(SupervisedRecipe):
+class LabelledRecipe(SupervisedRecipe):
+    """Samples with a label each.
+
+    Attributes:
+        seen, test: what is trained on, and what the scores are taken of.
+    """
+
+    seen: Labelled
+    test: Labelled
+
+    def take_in(self, train: Labelled, held: Tensor) -> None:
+        """Train on ``train``, without those ``held`` [n] bool if something is watched."""
+        self.data["fingerprint"] = digest(train.inputs, train.labels)
+        self.data["classes"] = list(train.classes)
+        self.seen = train.take(~held) if self.config.patience else train
+        self.train, self.held = _tensors(self.seen), _tensors(train.take(held))
+
+    def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        logits = network(batch["inputs"], lengths=batch.get("lengths"))
+        return F.cross_entropy(logits, batch["labels"])
+
+    def rivals(self) -> dict[str, float]:
+        """The accuracy of simple classifiers."""
+        return {"accuracy_of_most_frequent_class": most_frequent(self.seen, self.test)}
+
+    def finish(self, run: Run, progress: Any) -> dict[str, Any]:
+        """confusion.png, and accuracy and loss on the held-out sequences."""
+        chances = chances_of(trained(run), self.test.inputs, self.test.lengths)
+        labels, guess = self.test.labels, chances.argmax(1)
+        classes = len(self.test.classes)
+        confusion = torch.bincount(labels * classes + guess, minlength=classes**2)
+        confusion = confusion.view(classes, classes)
+        plot_confusion(run.folder / "confusion.png", confusion, self.test.classes)
+
+        def scores() -> dict[str, Any]:
+            check_finite("probabilities", chances)
+            right = chances[torch.arange(len(labels)), labels]
+            return {
+                "accuracy": (guess == labels).double().mean().item(),
+                "cross_entropy": -right.clamp_min(1e-12).log().mean().item(),
+                "confusion": confusion.tolist(),
+            }
+
+        names = ("accuracy", "cross_entropy", "confusion")
+        return {"count": len(labels), **defined_all(names, scores), **self.rivals()}
+
+
+class ClassifierRecipe(LabelledRecipe):
     """Sequences of a file, or digits as sequences of their rows or columns of pixels."""
 
     config: ClassifierConfig
@@ -59,14 +110,8 @@ class ClassifierRecipe(SupervisedRecipe):
         else:
             train, self.test, self.data = _from_file(config)
             self.name, self.found = Path(config.data).stem, self.data["notes"]
-        self.data |= {
-            "fingerprint": digest(train.inputs, train.labels),
-            "channels": train.inputs.shape[2],
-            "classes": list(train.classes),
-        }
-        held = torch.arange(len(train)) % WATCHED == WATCHED - 1
-        self.held = _tensors(train.take(held))
-        self.train = _tensors(train.take(~held) if config.patience else train)
+        self.data["channels"] = train.inputs.shape[2]
+        self.take_in(train, torch.arange(len(train)) % WATCHED == WATCHED - 1)
 
     @staticmethod
     def model(config: ClassifierConfig, data: dict[str, Any]) -> nn.Module:
@@ -87,34 +132,6 @@ class ClassifierRecipe(SupervisedRecipe):
         columns = ", ".join(self.data["columns"])
         return f"{self.name}: sequences of {columns}: {classes}; every fifth is held out"
 
-    def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-        logits = network(batch["inputs"], lengths=batch.get("lengths"))
-        return F.cross_entropy(logits, batch["labels"])
-
-    def finish(self, run: Run, progress: Any) -> dict[str, Any]:
-        """confusion.png, and accuracy and loss on the held-out sequences."""
-        model, test = trained(run), _tensors(self.test)
-        where = next(model.parameters()).device
-        lengths = test.get("lengths")
-        chances = model.predict_proba(test["inputs"].to(where), lengths=lengths).cpu()
-        labels, guess = self.test.labels, chances.argmax(1)
-        classes = len(self.test.classes)
-        confusion = torch.bincount(labels * classes + guess, minlength=classes**2)
-        confusion = confusion.view(classes, classes)
-        plot_confusion(run.folder / "confusion.png", confusion, self.test.classes)
-
-        def scores() -> dict[str, Any]:
-            check_finite("probabilities", chances)
-            right = chances[torch.arange(len(labels)), labels]
-            return {
-                "accuracy": (guess == labels).double().mean().item(),
-                "cross_entropy": -right.clamp_min(1e-12).log().mean().item(),
-                "confusion": confusion.tolist(),
-            }
-
-        names = ("accuracy", "cross_entropy", "confusion")
-        return {"count": len(labels), **defined_all(names, scores)}
-
     @staticmethod
     def classify(
         model: LSTMClassifier, config: ClassifierConfig, data: dict[str, Any], file: str | None
@@ -124,8 +141,6 @@ class ClassifierRecipe(SupervisedRecipe):
         Args:
             file: of the sequences; None: what was trained on.
         """
-        import pandas as pd
-
         file = file or config.data
         if config.data is None or file is None:
             raise InputError("a run of the digits has no columns to find in a file")
@@ -133,31 +148,37 @@ class ClassifierRecipe(SupervisedRecipe):
             file, config.series_column, None, data["columns"], config.date_column
         )
         scaled = zero_padding(scaler_of(data).scale(found.values), found.lengths)
-        inputs = scaled.to(next(model.parameters()).device)
-        pairs = zip(inputs.split(1024), found.lengths.split(1024), strict=True)
-        chances = torch.cat([model.predict_proba(x, lengths=n).cpu() for x, n in pairs])
-        classes = data["classes"]
-        table = pd.DataFrame(chances.numpy(), columns=[f"p_{name}" for name in classes])
+        table = class_table(chances_of(model, scaled, found.lengths), data["classes"])
         table.insert(0, config.series_column, found.names, allow_duplicates=True)
-        most = [classes[k] for k in chances.argmax(1).tolist()]
-        table.insert(1, "class", most, allow_duplicates=True)
         return table
+
+
+def chances_of(model: LSTMClassifier, inputs: Tensor, lengths: Tensor | None) -> Tensor:
+    """The classes' probabilities [n, classes], on the CPU."""
+    where, parts = next(model.parameters()).device, []
+    for start in range(0, len(inputs), BATCH):
+        rows = slice(start, start + BATCH)
+        few = None if lengths is None else lengths[rows]
+        parts.append(model.predict_proba(inputs[rows].to(where), lengths=few).cpu())
+    return torch.cat(parts)
+
+
+def class_table(chances: Tensor, classes: list[str]) -> pd.DataFrame:
+    """A line a sequence: its most likely class, and the probability of each class."""
+    import pandas as pd
+
+    table = pd.DataFrame(chances.numpy(), columns=[f"p_{name}" for name in classes])
+    most = [classes[k] for k in chances.argmax(1).tolist()]
+    table.insert(0, "class", most, allow_duplicates=True)
+    return table
 
 
 def _from_file(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, Any]]:
     """To train on, held out, and what a checkpoint tells of the columns and their ranges."""
     columns = config.series_column, config.label_column, config.columns, config.date_column
     found = load_sequences(config.data, *columns)
-    classes = tuple(sorted(set(found.labels)))
-    if len(classes) < 2:
-        raise InputError(f"{config.data}: expected two classes or more, got {', '.join(classes)}")
-    labels = torch.tensor([classes.index(label) for label in found.labels])
-    train, test = split_by_class(Labelled(found.values, labels, classes, found.lengths))
-    if not len(test):
-        raise InputError(
-            f"{config.data}: expected {HELD_OUT} sequences or more of a class, since every "
-            f"{HELD_OUT}th is held out"
-        )
+    train, test = split_labelled(config.data, found.values, found.labels, found.lengths)
+    classes = train.classes
     valid = torch.arange(train.inputs.shape[1]) < train.lengths[:, None]
     scaler = MinMaxScaler.fit(train.inputs[valid])
     parts = (
@@ -167,6 +188,28 @@ def _from_file(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, 
     ranges = {"minimum": scaler.minimum, "maximum": scaler.maximum}
     notes = list(found.notes)
     return *parts, {"columns": list(found.columns), "notes": notes, **ranges}
+
+
+def split_labelled(
+    file: str, inputs: Tensor, labels: Sequence[str], lengths: Tensor
+) -> tuple[Labelled, Labelled]:
+    """What was read from ``file``, to train on and held out.
+
+    Raises:
+        InputError: one class alone, or none that has a sample to hold out.
+    """
+    classes = tuple(sorted(set(labels)))
+    if len(classes) < 2:
+        raise InputError(f"{file}: expected two classes or more, got {', '.join(classes)}")
+    numbers = {name: k for k, name in enumerate(classes)}
+    found = torch.tensor([numbers[label] for label in labels])
+    train, test = split_by_class(Labelled(inputs, found, classes, lengths))
+    if not len(test):
+        raise InputError(
+            f"{file}: expected {HELD_OUT} sequences or more of a class, since every {HELD_OUT}th "
+            "is held out"
+        )
+    return train, test
 
 
 def _tensors(part: Labelled) -> dict[str, Tensor]:

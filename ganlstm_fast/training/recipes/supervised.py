@@ -38,6 +38,11 @@ class SupervisedRecipe(Recipe):
     def size(self) -> int:
         return len(next(iter(self.train.values())))
 
+    @property
+    def draws(self) -> bool:
+        """Whether the loss has random numbers of torch's own generator in it."""
+        return self.config.dropout > 0
+
     @abstractmethod
     def loss(self, network: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         """The mean loss over some rows of ``train`` or ``held``."""
@@ -66,7 +71,7 @@ class SupervisedRecipe(Recipe):
             self.size, (config.batch_size,), generator=state.generator, device=state.device
         )
         pick = state.share(pick)
-        if config.dropout:
+        if self.draws:
             # Its numbers come from torch's own generator, which a resumed run does not have.
             torch.manual_seed(
                 config.seed * 2**32 + state.step * state.share.count + state.share.rank

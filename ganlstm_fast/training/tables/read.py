@@ -41,8 +41,11 @@ class Table:
         return at_lines(np.sort(self.lines[rows]))
 
 
-def read_table(file: Path) -> Table:
+def read_table(file: Path, *, as_text: bool = False) -> Table:
     """The table in ``file`` without the empty lines at its end, which are no gap.
+
+    Args:
+        as_text: leave all columns as text, numbers too.
 
     Raises:
         InputError: no such file, or no table in it whose columns and numbers are clear.
@@ -55,17 +58,17 @@ def read_table(file: Path) -> Table:
             f"{file}: a column is called as one without a name would be ({names(records.names)}); "
             "name all columns, each otherwise"
         )
-    frame = _frame(records, named, file)
+    frame = _frame(records, named, file, as_text=as_text)
     filled = np.flatnonzero(frame.notna().any(axis=1).to_numpy())
     rows = filled[-1] + 1 if len(filled) else 0
     if not rows:
         raise InputError(f"{file} has no rows below its line of column names")
     frame, lines = frame.iloc[:rows], records.lines[:rows]
 
-    def as_text() -> pd.DataFrame:
+    def texts() -> pd.DataFrame:
         return _frame(records, named, file, as_text=True).iloc[:rows]
 
-    frame, said = with_numbers(frame, as_text, lines, file)
+    frame, said = (frame, []) if as_text else with_numbers(frame, texts, lines, file)
     unnamed = tuple(n for n, name in zip(named, records.names, strict=True) if n != name)
     return Table(file, frame, lines, unnamed, [*notes, *records.notes, *said])
 

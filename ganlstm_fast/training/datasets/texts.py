@@ -1,0 +1,112 @@
+"""Texts with a label each, or in pairs: of a table, or pieces of the bundled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganlstm_fast.training.datasets.labelled import HELD_OUT
+from ganlstm_fast.training.datasets.text import BUNDLED, Vocabulary, load_text
+from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables.read import read_table
+from ganlstm_fast.training.tables.records import names
+
+# By class.
+TEXTS = {"alice": BUNDLED.with_name("alice.txt"), "sonnets": BUNDLED}
+# Symbols of a block, of which every fifth is held out, and of the pieces of a block.
+BLOCK, SHORTEST, LONGEST = 500, 60, 160
+
+
+def one_line(text: str) -> str:
+    """``text`` with one space in the place of each space, tab or line end, or several of them."""
+    return " ".join(text.split())
+
+
+def load_texts(path: str | Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """The cells of ``columns`` as text, a row each.
+
+    Raises:
+        InputError: as :func:`~ganlstm_fast.training.tables.read.read_table`, no such column, or an
+            empty cell.
+    """
+    table = read_table(Path(path), as_text=True)
+    for column in columns:
+        if column not in table.frame.columns:
+            raise InputError(f"{path} has no column {column}; it has {names(table.frame.columns)}")
+        cells = table.frame[column]
+        empty = np.flatnonzero((cells.isna() | (cells.str.strip() == "")).to_numpy())
+        if len(empty):
+            raise InputError(f"{path}: column {column} is empty in {table.at(empty)}")
+    return list(table.frame[list(columns)].itertuples(index=False, name=None))
+
+
+def pad_texts(
+    texts: Sequence[str], vocabulary: Vocabulary, before: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The numbers [n, longest] int64 of the texts' symbols, padded with 0, and lengths [n] int64.
+
+    Args:
+        before: how many texts stand before these, for the number of one that is wrong.
+
+    Raises:
+        InputError: a text that is empty or has a symbol that is not in ``vocabulary``.
+    """
+    numbers = []
+    for number, text in enumerate(texts, before + 1):
+        if not text:
+            raise InputError(f"text {number} is empty")
+        try:
+            numbers.append(vocabulary.encode(text))
+        except InputError as error:
+            raise InputError(f"text {number}: {error}") from None
+    lengths = torch.tensor([len(text) for text in texts])
+    return torch.nn.utils.rnn.pad_sequence(numbers, batch_first=True), lengths
+
+
+def text_pieces(seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pieces of the two bundled texts with the text's name each, to train on and held out.
+
+    Both texts are cut into blocks of whole paragraphs (a sonnet is one), and every fifth is held
+    out. A piece has 60 to 160 symbols of one block and begins with a word; line ends are spaces, so
+    that they do not tell verse from prose. To train on there is one from every word that has room
+    for it, and as many of each text, drawn from the longer one; held out, one after the other.
+    """
+    random = torch.Generator().manual_seed(seed)
+    train, test = {}, []
+    for name, file in TEXTS.items():
+        train[name] = []
+        for number, block in enumerate(_blocks(load_text(file))):
+            held = number % HELD_OUT == HELD_OUT - 1
+            pieces = [(piece, name) for piece in _pieces(block, held, random)]
+            (test if held else train[name]).extend(pieces)
+    least = min(map(len, train.values()))
+    some = []
+    for pieces in train.values():
+        drawn = torch.randperm(len(pieces), generator=random)[:least]
+        some += [pieces[k] for k in drawn.sort().values.tolist()]
+    return some, test
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """Whole paragraphs one after the other, together so long as a block at least."""
+    block = ""
+    for paragraph in text.split("\n\n"):
+        block = one_line(f"{block} {paragraph}")
+        if len(block) >= BLOCK:
+            yield block
+            block = ""
+
+
+def _pieces(block: str, apart: bool, random: torch.Generator) -> Iterator[str]:
+    """Pieces from every word, or where the piece before ends."""
+    start = 0
+    while len(block) - start >= SHORTEST:
+        length = int(torch.randint(SHORTEST, LONGEST + 1, (), generator=random))
+        yield block[start : start + length].rstrip()
+        start = block.find(" ", start + length if apart else start) + 1
+        if not start:
+            return
