@@ -36,6 +36,7 @@ from ganlstm_fast.training.configs import (
     VideoGANConfig,
 )
 from ganlstm_fast.training.metrics import PROTOCOLS, Protocol
+from ganlstm_fast.training.metrics.videos import ITERATIONS
 
 RUN = {"steps": 4, "batch_size": 8, "checkpoint_every": 2, "metrics": "none", "device": "cpu"}
 LSTM = {"hidden": 8, "noise": 4}
@@ -97,6 +98,7 @@ def test_trains_and_resumes(tmp_path, name, request):
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_is_judged(tmp_path, monkeypatch, name):
     monkeypatch.setitem(PROTOCOLS, "quick", Protocol(5, 5))
+    monkeypatch.setitem(ITERATIONS, "quick", 5)
     config = dataclasses.replace(TINY[name], metrics="quick", steps=2)
     metrics = run(config, out=tmp_path / "r").metrics
     assert json.loads((tmp_path / "r" / "metrics.json").read_text()) == metrics

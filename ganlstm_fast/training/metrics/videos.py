@@ -34,8 +34,9 @@ SCORES = (
 GROUND = 0.15
 # A step goes straight on if it turns by fewer degrees.
 STRAIGHT = 30.0
-# Iterations of the network that tells videos apart, for each pair of kinds.
-ITERATIONS = {"full": 400, "quick": 100}
+# Iterations of the network that tells videos apart, for each pair of kinds. After 100 of them it
+# does not yet see that the frames of moving digits are shuffled, after 400 it does in 98 of 100.
+ITERATIONS = {"full": 400, "quick": 250}
 BATCH = 32
 LEARNING_RATE = 1e-3
 LEAST = 4
@@ -145,8 +146,10 @@ class VideoJudge(nn.Module):
 
 def _seen(videos: Tensor) -> Tensor:
     """uint8 videos as the judge takes them."""
-    side = min(SIDE, videos.shape[-1])
-    return F.adaptive_avg_pool3d(videos.float() / 127.5 - 1, (videos.shape[2], side, side))
+    frames = videos.flatten(0, 1).float() / 127.5 - 1
+    if frames.shape[-1] > SIDE:
+        frames = F.adaptive_avg_pool2d(frames, SIDE)
+    return frames.unflatten(0, videos.shape[:2])
 
 
 def told_apart(
