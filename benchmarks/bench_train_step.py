@@ -33,6 +33,7 @@ from ganlstm_fast.models import (
     LSTMClassifier,
     LSTMForecaster,
     SequenceToSequence,
+    TextToImageGAN,
     VideoGAN,
 )
 
@@ -57,6 +58,7 @@ class GANCase:
     loss: str = "wgan-gp"
     n_critic: int = 1
     labels: int = 0
+    words: int = 0  # that texts of up to 8 have
 
     def prepare(self, ours: bool, dtype: torch.dtype) -> Call:
         torch.manual_seed(0)
@@ -66,6 +68,10 @@ class GANCase:
         condition: dict[str, Any] = {}
         if self.labels:
             condition["labels"] = torch.arange(len(real)) % self.labels
+        if self.words:
+            size = len(real), 8
+            condition["words"] = torch.randint(self.words, size, generator=generator)
+            condition["lengths"] = torch.arange(len(real)) % 6 + 3
         step = _GANStep(self, gan, real, condition, ours)
         return step.run
 
@@ -175,6 +181,9 @@ CASES: dict[str, GANCase | SupervisedCase] = {
         noise=(24,),
         n_critic=3,
         labels=12,
+    ),
+    "text to image": GANCase(
+        functools.partial(TextToImageGAN, 23, 28, 1, width=16), (64, 1, 28, 28), words=23
     ),
     # 8 frames: a mean over them is exact, and what cancels in the real and fake scores is 0.
     "video GAN": GANCase(VideoGAN, (16, 8, 1, 16, 16), noise=(8,)),

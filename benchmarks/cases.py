@@ -190,6 +190,7 @@ TRAIN_STEPS = {
         "DCGAN-64",
         "LSTM-GAN",
         "conditional LSTM-GAN",
+        "text to image",
         "video GAN",
         "LSTM forecaster",
         "LSTM classifier",

@@ -54,6 +54,10 @@ FIGURES = {
     "exact_match_greedy": "without beams",
     "right_symbols": "right symbols",
     "right_symbols_of_nearest_text": "of the most similar text",
+    "digit_agreement.generated": "digits as the text says",
+    "digit_agreement.shuffled": "with another text",
+    "slant_agreement.generated": "correlation of slant",
+    "weight_agreement.generated": "of weight",
 }
 
 

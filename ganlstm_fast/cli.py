@@ -150,8 +150,10 @@ def _print_scores(metrics: dict[str, Any]) -> None:
         _warn(f"no score: {metrics['reason']}")
     for line in undefined_lines(metrics):
         _warn(line)
-    kinds = ("generated", "untrained", "noise", "real")
     tables = {k: v for k, v in metrics.items() if isinstance(v, dict) and "real" in v}
+    kinds = ["generated", "untrained", "noise", "real"]
+    if any("shuffled" in table for table in tables.values()):
+        kinds.insert(2, "shuffled")
     if tables:
         print(f"{'':22}" + "".join(f"{kind:>11}" for kind in kinds))
     for name, scores in tables.items():

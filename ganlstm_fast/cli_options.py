@@ -68,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
             "generate runs/prices -n 1000 -o prices-like.csv",
             "generate runs/digits -o digits.png",
             "generate runs/conditional --month 7 -o july.csv",
+            'generate runs/described --text "a thin seven, leaning right" -o seven.png',
         ],
     )
     _add_run(generate)
@@ -84,6 +85,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     generate.add_argument(
         "--series", metavar="NAME", help="of conditional-lstm-gan: which of several they follow"
+    )
+    generate.add_argument(
+        "--text", metavar="TEXT", help="of text-to-image: what is to be seen (a text of the data)"
     )
     evaluate = _add(
         commands,

@@ -16,6 +16,12 @@ from ganlstm_fast.models.lstm_generator import LSTMGenerator
 from ganlstm_fast.models.mlp_gan import MLPGAN, MLPCritic, MLPGenerator
 from ganlstm_fast.models.seq2seq import SequenceToSequence
 from ganlstm_fast.models.text_gan import TextGAN, TextGenerator
+from ganlstm_fast.models.text_to_image import (
+    TextEncoder,
+    TextToImageCritic,
+    TextToImageGAN,
+    TextToImageGenerator,
+)
 from ganlstm_fast.models.video_gan import VideoCritic, VideoGAN, VideoGenerator
 
 __all__ = [
@@ -37,8 +43,12 @@ __all__ = [
     "MLPCritic",
     "MLPGenerator",
     "SequenceToSequence",
+    "TextEncoder",
     "TextGAN",
     "TextGenerator",
+    "TextToImageCritic",
+    "TextToImageGAN",
+    "TextToImageGenerator",
     "VideoCritic",
     "VideoGAN",
     "VideoGenerator",

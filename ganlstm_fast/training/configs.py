@@ -231,7 +231,6 @@ class TextClassifierConfig(LSTMOptions, SupervisedSettings):
     )
     weight_decay: float = option(0.05, "of AdamW", WEIGHT)
     lr: float = option(3e-3, "learning rate", RATE)
-    batch_size: int = option(64, "samples a step, over all processes together", COUNT)
     steps: int = run_option(1000, "steps to train for", COUNT)
     checkpoint_every: int = run_option(100, "steps between checkpoints", COUNT)
 
@@ -321,6 +320,47 @@ class DCGANConfig(ImageOptions, GANSettings):
     beta2: float = option(0.999, "of Adam", DECAY)
     lr_d: float = option(2e-4, "critic's learning rate", RATE)
     steps: int = run_option(3000, "steps of the generator", COUNT)
+
+    def check(self) -> None:
+        super().check()
+        self._require("size", self.size in (28, 32, 64, 128), "one of 28, 32, 64, 128")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextToImageConfig(ImageOptions, GANSettings):
+    """Settings of a ``text-to-image``."""
+
+    # Not flipped: an image would no longer be what its text says.
+    augmentations: ClassVar = ("jitter", "scale", "shift")
+
+    data: str | None = data_option(
+        None,
+        "folder of images with captions.csv, whose columns are file and caption (digits of "
+        "scikit-learn, described)",
+        resumable=True,
+        metavar="DIR",
+    )
+    noise: int = model_option(32, "noise values an image", COUNT)
+    width: int = model_option(16, "channels of the largest feature map", COUNT)
+    embedding: int = model_option(32, "numbers that a word is", COUNT)
+    hidden: int = model_option(64, "units of the LSTMs that read the text", COUNT)
+    mode_seeking: float = option(
+        # Mao et al., Mode Seeking GANs for Diverse Image Synthesis, 2019.
+        0.1,
+        "weight of the generator's penalty for images of a text that are alike, 0 for none",
+        WEIGHT,
+    )
+    loss: str = option("hinge", "of critic and generator", choices=LOSS_NAMES)
+    penalty_every: int = option(
+        8,
+        "steps of the critic between two penalties, which then weigh as many times as much",
+        COUNT,
+    )
+    batch_size: int = option(64, "samples a step, over all processes together", COUNT)
+    n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)
+    beta2: float = option(0.999, "of Adam", DECAY)
+    lr_d: float = option(2e-4, "critic's learning rate", RATE)
+    steps: int = run_option(4000, "steps of the generator", COUNT)
 
     def check(self) -> None:
         super().check()
@@ -426,6 +466,12 @@ MODELS: dict[str, Model] = {
         "MLPGAN", MLPGANConfig, "images:MLPGANRecipe", "generates images, by fully connected layers"
     ),
     "dcgan": Model("DCGAN", DCGANConfig, "images:DCGANRecipe", "generates images, by convolutions"),
+    "text-to-image": Model(
+        "TextToImageGAN",
+        TextToImageConfig,
+        "text_to_image:TextToImageRecipe",
+        "generates images for a text, which an LSTM reads",
+    ),
     "text-gan": Model("TextGAN", TextGANConfig, "text:TextGANRecipe", "generates text"),
     "video-gan": Model(
         "VideoGAN", VideoGANConfig, "video:VideoGANRecipe", "generates videos (moving digits, GIFs)"

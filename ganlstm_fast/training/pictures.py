@@ -48,6 +48,19 @@ def plot_images(path: Path, real: Tensor, generated: Tensor, side: int = 8) -> N
         save_figure(figure, path)
 
 
+def plot_captions(path: Path, texts: Sequence[str], images: Tensor) -> None:
+    """Texts, each beside as many of ``images`` [n, channels, height, width], in their order."""
+    each = len(images) // len(texts)
+    with drawing(9, 0.62 * len(texts) + 0.3) as figure:
+        axes = figure.subplots(len(texts), 1, squeeze=False)[:, 0]
+        for k, (ax, text) in enumerate(zip(axes, texts, strict=True)):
+            row = grid(images[k * each : (k + 1) * each], each)
+            ax.imshow(row, interpolation="nearest")
+            ax.set_axis_off()
+            ax.set_title(text, x=-0.02, y=0.5, ha="right", va="center", fontsize=9)
+        save_figure(figure, path)
+
+
 def plot_forecasts(
     path: Path,
     rows: Tensor,

@@ -1,6 +1,13 @@
 """Data sets to train on, beside the tables of :mod:`ganlstm_fast.training.data`."""
 
 from ganlstm_fast.training.datasets.anomalies import Event, Planted, plant_anomalies
+from ganlstm_fast.training.datasets.captions import (
+    Captioned,
+    Words,
+    captioned_digits,
+    load_captions,
+    weight_and_slant,
+)
 from ganlstm_fast.training.datasets.date_words import date_pairs, dates_in_words
 from ganlstm_fast.training.datasets.digits import digit_columns, digit_images, digit_rows
 from ganlstm_fast.training.datasets.image_folder import ImageFolder, load_image, load_image_folder
@@ -19,6 +26,7 @@ from ganlstm_fast.training.datasets.texts import load_texts, one_line, pad_texts
 from ganlstm_fast.training.datasets.video_folder import VideoFolder, load_video_folder
 
 __all__ = [
+    "Captioned",
     "Event",
     "ImageFolder",
     "Labelled",
@@ -27,6 +35,8 @@ __all__ = [
     "Sequences",
     "VideoFolder",
     "Vocabulary",
+    "Words",
+    "captioned_digits",
     "date_pairs",
     "dates_in_words",
     "digit_columns",
@@ -34,6 +44,7 @@ __all__ = [
     "digit_rows",
     "forecast_pairs",
     "labelled_windows",
+    "load_captions",
     "load_image",
     "load_image_folder",
     "load_months",
@@ -49,4 +60,5 @@ __all__ = [
     "split_by_class",
     "text_pieces",
     "text_windows",
+    "weight_and_slant",
 ]

@@ -117,9 +117,7 @@ class GANRecipe(Recipe):
             with self._shared(), torch.set_grad_enabled(train_d):
                 real = self.changed(batch.real, state)
                 fake = self.changed(self.make(batch, state), state)
-                twice = {name: torch.cat((value, value)) for name, value in batch.inputs.items()}
-                scores = self.critic(torch.cat((real, fake)), **twice)
-                real_scores, fake_scores = scores.split(len(real))
+                real_scores, fake_scores = self.scores_of(real, fake, batch)
                 total = loss_d = self.loss.critic(*self._compared(real_scores, fake_scores))
                 if self.weight == 0 or not train_d:
                     penalty = loss_d.new_zeros(())
@@ -140,12 +138,22 @@ class GANRecipe(Recipe):
             fake_scores = self._scores(fake, **batch.inputs)
             loss_g = self.loss.generator(*self._compared(fake_scores, real_scores))
             if train_g:
-                norm_g = update(self.fabric, self.generator, loss_g, self.optimiser_g, config.clip)
+                total = loss_g + self.beside_the_scores(fake, batch, state)
+                norm_g = update(self.fabric, self.generator, total, self.optimiser_g, config.clip)
         self.raw.critic.requires_grad_(True)
         if train_g:
             self.average.update(self.raw.generator)
         numbers = torch.stack((loss_d, loss_g, gap, penalty, norm_d, norm_g)).detach().float()
         return self.fabric.all_reduce(numbers, reduce_op="mean")
+
+    def scores_of(self, real: Tensor, fake: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The critic's scores of what counts as real and as generated, as many of each."""
+        twice = {name: torch.cat((value, value)) for name, value in batch.inputs.items()}
+        return self.critic(torch.cat((real, fake)), **twice).split(len(real))
+
+    def beside_the_scores(self, fake: Tensor, batch: Batch, state: State) -> Tensor | float:
+        """What the generator's loss has besides the critic's scores."""
+        return 0.0
 
     def draw(self, state: State) -> Batch:
         """This process's share of a batch of real samples, drawn with replacement."""

@@ -70,7 +70,7 @@ class ImageRecipe(GANRecipe):
 
             judged = self.labelled, self.test, made, config.seed
             return defined_all(SCORES, lambda: evaluate_images(*judged))
-        return defined_all(("mmd_squared", "diversity"), lambda: _compare(real, made))
+        return defined_all(("mmd_squared", "diversity"), lambda: compare_images(real, made))
 
     @staticmethod
     def generate(model: nn.Module, config: Any, data: dict[str, Any], count: int, seed: int) -> Any:
@@ -95,7 +95,7 @@ def skipped_words(skipped: tuple[str, ...], most: int = 5) -> list[str]:
     return [f"skipped {len(skipped)} files: {'; '.join(skipped[:most])}{more}"]
 
 
-def _compare(real: Tensor, made: Tensor) -> dict[str, Any]:
+def compare_images(real: Tensor, made: Tensor) -> dict[str, Any]:
     """Distance and variety beside the same of the other half of the real images.
 
     Raises:
