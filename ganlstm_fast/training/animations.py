@@ -21,7 +21,7 @@ SHOWN = 84
 
 def write_animation(path: Path, parts: Sequence[Tensor]) -> None:
     """Write videos as one GIF that plays for ever: the videos of each part as a square, the parts
-    beside each other.
+    beside each other. Pillow makes equal frames in a row one that is shown for longer.
 
     Args:
         parts: [n, frames, channels, height, width] in [-1, 1] each, n the same in all.
