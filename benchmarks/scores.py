@@ -44,6 +44,8 @@ FIGURES = {
     "turn.generated": "turn between steps, degrees",
     "turn.real": "of held-out videos",
     "turn.shuffled": "of shuffled frames",
+    "variety.generated": "variety of what is seen",
+    "variety.real": "of held-out videos",
     "area_under_roc.total.all": "area under the ROC curve",
     "skill.same as yesterday.mean": "skill against yesterday",
     "skill.same day last year.mean": "skill against last year",

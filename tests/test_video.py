@@ -17,7 +17,9 @@ from ganlstm_fast.training.animations import write_videos
 from ganlstm_fast.training.datasets import load_video_folder, moving_digits
 from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.metrics.videos import (
+    centred,
     centres,
+    compare_looks,
     compare_motion,
     evaluate_videos,
     shuffled,
@@ -274,6 +276,17 @@ def test_motion_is_compared_with_the_data():
         speeds(train[:0])
 
 
+def test_variety_is_of_what_is_seen_wherever_it_is():
+    videos = dots(12, 4, size=25)
+    assert torch.equal(centred(videos), centred(videos[:1]).expand(12, -1, -1, -1))
+    assert centred(videos)[0, 0, 12, 12] == 255
+    train, test = moving_digits(3, 16, a_digit=1)
+    one = test[:1].expand(len(test), -1, -1, -1, -1)
+    scores = compare_looks(train, {"real": test, "one": one})
+    assert scores["real"] > 0.8
+    assert scores["one"] == 0
+
+
 def test_the_judge_tells_shuffled_frames_and_not_real_ones():
     videos = dots(64, 6)
     random = torch.Generator().manual_seed(0)
@@ -287,7 +300,7 @@ def test_evaluation_says_when_it_proves_nothing():
     train, test = moving_digits(4, 16, a_digit=1)
     scores = evaluate_videos(train, test, train[:400], iterations=2)
     assert scores["count"] == 355
-    for name in ("speed", "turn", "straight_on", "discriminative_score"):
+    for name in ("speed", "turn", "straight_on", "variety", "discriminative_score"):
         assert set(scores[name]) == {"generated", "real", "shuffled", "noise"}
     if not scores["reported"]:
         assert scores["discriminative_score"]["generated"] is None

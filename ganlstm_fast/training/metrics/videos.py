@@ -1,4 +1,5 @@
-"""Scores of generated videos: how what is seen moves, and whether a network can tell them.
+"""Scores of generated videos: how what is seen moves, how varied it is, and whether a network can
+tell them from real ones.
 
 Motion is measured at the centre of mass of each frame's ink, its bright pixels. Between two frames
 it moves by a *step*, whose length is the speed in pixels a frame; from one step to the next it
@@ -19,6 +20,7 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor, nn
 
 from ganlstm_fast.training.errors import UndefinedScore
+from ganlstm_fast.training.metrics.series import diversity
 from ganlstm_fast.training.metrics.timegan import why_not_valid
 from ganlstm_fast.training.undefined import defined_for
 
@@ -28,6 +30,7 @@ SCORES = (
     "turn",
     "turn_distance",
     "straight_on",
+    "variety",
     "discriminative_score",
 )
 # Ink is what is brighter than this share of the range: a generator's ground is not quite black.
@@ -94,6 +97,35 @@ def _check_some(videos: Tensor, frames: int) -> None:
         raise UndefinedScore(
             f"videos of {videos.shape[1]} frames have no such motion: {frames} are needed"
         )
+
+
+def centred(videos: Tensor) -> Tensor:
+    """The middle frame of each video, moved by whole pixels so that its ink is in the middle.
+
+    What leaves at an edge comes in at the other. uint8 [n, channels, height, width].
+    """
+    number = videos.shape[1] // 2
+    frames = videos[:, number]
+    middle = torch.tensor([frames.shape[3], frames.shape[2]]) / 2
+    shift = (centres(videos[:, number : number + 1])[:, 0] - middle).round().long()
+    x, y = (
+        (torch.arange(frames.shape[side]) + shift[:, k : k + 1]) % frames.shape[side]
+        for k, side in enumerate((3, 2))
+    )
+    frames = torch.take_along_dim(frames, y[:, None, :, None], 2)
+    return torch.take_along_dim(frames, x[:, None, None, :], 3)
+
+
+def compare_looks(train: Tensor, kinds: dict[str, Tensor]) -> dict[str, Any]:
+    """The :func:`~ganlstm_fast.training.metrics.series.diversity` of what is seen in each kind.
+
+    Of the :func:`centred` frames, so that the same thing at two places is one; as many of each kind
+    and of ``train``, 1000 at most.
+    """
+    count = min(1000, len(train), *map(len, kinds.values()))
+    apart = torch.linspace(0, len(train) - 1, count).long()
+    looks = centred(train[apart]).float()
+    return defined_for(kinds, lambda kind: diversity(looks, centred(kind[:count]).float()))
 
 
 def compare_motion(train: Tensor, kinds: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
@@ -244,6 +276,8 @@ def evaluate_videos(
     kinds = {"generated": generated, "real": test}
     kinds |= {name: make(test) for name, make in others.items()}
     scores = compare_motion(train, kinds)
+
+    scores["variety"] = compare_looks(train, kinds)
 
     held = max(LEAST // 2, len(generated) // 5)
     pairs = {"generated": (train, test, generated[held:], generated[:held])}
