@@ -38,7 +38,23 @@ The run's folder then holds checkpoint.pt, metrics.json, and pictures and tables
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors in one line, like all others of this command."""
+    """Errors in one line, like all others of this command.
+
+    Attributes:
+        mixed: whether options may stand between the run and the texts that follow it: argparse
+            itself takes a list of arguments that are not options to have ended there.
+    """
+
+    mixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if not self.mixed:
+            return super().parse_known_args(args, namespace)
+        self.mixed = False  # It is called again from within.
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.mixed = True
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"ganlstm-fast: error: {message}; see {self.prog} --help\n")
@@ -67,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         [
             "generate runs/prices -n 1000 -o prices-like.csv",
             "generate runs/digits -o digits.png",
+            "generate runs/moving-digits -n 4 -o digits.gif",
             "generate runs/conditional --month 7 -o july.csv",
             'generate runs/described --text "a thin seven, leaning right" -o seven.png',
         ],
@@ -130,9 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
         ],
     )
     _add_run(classify)
-    classify.add_argument(
-        "text", nargs="*", metavar="TEXT", help="of text-classifier; -: lines of standard input"
-    )
+    _add_texts(classify, "of text-classifier; -: lines of the standard input")
     classify.add_argument("--data", metavar="FILE.csv", help="sequences (what was trained on)")
     classify.add_argument("-o", "--output", metavar="OUT.csv", help="the file (the screen)")
     translate = _add(
@@ -142,7 +157,7 @@ def build_parser() -> argparse.ArgumentParser:
         ['translate runs/dates "March the 3rd, 1998"', "translate runs/dates < texts.txt"],
     )
     _add_run(translate)
-    translate.add_argument("text", nargs="*", metavar="TEXT", help="(lines of the standard input)")
+    _add_texts(translate, "(lines of the standard input)")
     translate.add_argument("-o", "--output", metavar="OUT.txt", help="the file (the screen)")
     report = _add(commands, "report", "make one HTML page of a run", ["report runs/prices"])
     _add_run(report)
@@ -186,6 +201,11 @@ def _add_run(parser: Any) -> None:
         help="cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (auto)",
     )
     parser.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _add_texts(parser: Parser, help: str) -> None:
+    parser.add_argument("text", nargs="*", metavar="TEXT", help=help)
+    parser.mixed = True
 
 
 def _add_model(models: Any, name: str, config: type[Settings], summary: str) -> None:
