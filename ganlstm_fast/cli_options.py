@@ -204,7 +204,7 @@ def _add_run(parser: Any) -> None:
 
 
 def _add_texts(parser: Parser, help: str) -> None:
-    parser.add_argument("text", nargs="*", metavar="TEXT", help=help)
+    parser.add_argument("text", nargs="*", metavar="TEXT", default=[], help=help)
     parser.mixed = True
 
 

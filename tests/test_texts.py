@@ -120,7 +120,7 @@ def test_enough_beams_find_the_best_of_all_sequences() -> None:
             if length or ended
         }
         best = max(every, key=every.get)
-        found = model.translate(source, 2, beams=100)
+        found = model.translate(source, 3, beams=100)
         length = int(found.lengths)
         assert tuple(found.symbols[0, :length].tolist()) == best[0]
         assert (found.symbols[0, length:] == 0).all()
@@ -132,8 +132,8 @@ def test_one_beam_is_greedy_and_rows_do_not_meet() -> None:
     model = seq2seq(layers=2, dropout=0.5)
     for parameter in model.parameters():
         nn.init.normal_(parameter)
-    together = model.translate(SOURCE, 6, lengths=LENGTHS, beams=1)
-    three = model.translate(SOURCE, 6, lengths=LENGTHS, beams=3)
+    together = model.translate(SOURCE, 7, lengths=LENGTHS, beams=1)
+    three = model.translate(SOURCE, 7, lengths=LENGTHS.tolist(), beams=3)
     assert model.training
     for b, length in enumerate(LENGTHS.tolist()):
         source = SOURCE[b : b + 1, :length]
@@ -147,7 +147,7 @@ def test_one_beam_is_greedy_and_rows_do_not_meet() -> None:
             written.append(symbol)
         model.train()
         assert together.symbols[b, : int(together.lengths[b])].tolist() == written
-        alone = model.translate(source, 6, beams=3)
+        alone = model.translate(source, 7, beams=3)
         size = int(three.lengths[b])
         assert int(alone.lengths) == size
         assert torch.equal(alone.symbols[0, :size], three.symbols[b, :size])
@@ -185,7 +185,7 @@ def test_sequence_to_sequence_learns_to_reverse() -> None:
         valid = torch.arange(6) <= lengths[:, None]
         F.cross_entropy(logits[valid], F.pad(target, (0, 1))[valid]).backward()
         optimiser.step()
-    found = model.translate(source, 5, lengths=lengths)
+    found = model.translate(source, 6, lengths=lengths)
     written = F.pad(found.symbols, (0, 6 - found.symbols.size(1)))
     assert (written[:, :5] == target).all(1).float().mean() > 0.95
 
@@ -257,9 +257,9 @@ def test_pieces_of_the_bundled_texts() -> None:
     assert (pieces, test) == text_pieces()
     of_class = [sum(name == text for _, name in pieces) for text in TEXTS]
     assert of_class[0] == of_class[1] > 3000
-    assert min(sum(name == text for _, name in test) for text in TEXTS) > 30
+    assert min(sum(name == text for _, name in test) for text in TEXTS) > 25
     lengths = {len(piece) for piece, _ in pieces + test}
-    assert max(lengths) <= 160
+    assert max(lengths) <= 200
     assert len(lengths) > 90
     whole = {name: one_line(load_text(file)) for name, file in TEXTS.items()}
     assert all(piece in whole[name] for piece, name in pieces[:200] + test)
@@ -328,7 +328,7 @@ def test_translations_of_a_file(tmp_path, capsys, monkeypatch) -> None:
     assert right == pytest.approx(result.metrics["exact_match"])
     made = translate(result.folder, ["one two three", "nine nine nine"])
     assert made[0] == "123"
-    assert main(["translate", str(result.folder), "one two three", "--device=cpu"]) == 0
+    assert main(["translate", str(result.folder), "--device", "cpu", "one two three"]) == 0
     assert capsys.readouterr().out == "123\n"
     out = tmp_path / "made.txt"
     monkeypatch.setattr("sys.stdin", _Lines("one two three\nnine nine nine\n"))

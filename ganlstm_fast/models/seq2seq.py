@@ -87,11 +87,7 @@ class SequenceToSequence(nn.Module):
         return read, (hidden.contiguous(), cell.contiguous())
 
     def decode(
-        self,
-        read: Tensor,
-        before: Tensor,
-        state: State,
-        lengths: Lengths | None = None,
+        self, read: Tensor, before: Tensor, state: State, lengths: Lengths | None = None
     ) -> tuple[Tensor, Tensor, State]:
         """Logits [batch, steps, targets], the attention's weights [batch, steps, source steps], and
         the state after the symbols ``before`` [batch, steps]."""
@@ -104,30 +100,25 @@ class SequenceToSequence(nn.Module):
 
     @torch.no_grad()
     def translate(
-        self, source: Tensor, steps: int, *, lengths: Tensor | None = None, beams: int = 4
+        self, source: Tensor, steps: int, *, lengths: Lengths | None = None, beams: int = 4
     ) -> Written:
-        """The likeliest target of at most ``steps`` symbols, by :func:`beam_search`, in eval mode.
-
-        Args: ``source`` and ``lengths`` as for the forward.
-        """
+        """The likeliest target of at most ``steps`` symbols, the end among them, in eval mode, by
+        :func:`beam_search`. Args: ``source`` and ``lengths`` as for the forward."""
         with eval_mode(self):
             read, first = self.encode(source, lengths)
             read = read.repeat_interleave(beams, 0)
-            each = None if lengths is None else lengths.repeat_interleave(beams)
+            each = None if lengths is None else torch.as_tensor(lengths).repeat_interleave(beams)
 
             def step(last: Tensor, state: State) -> tuple[Tensor, State]:
                 logits, _, state = self.decode(read, last[:, None], state, each)
                 return logits[:, 0], state
 
-            # The end takes a step of its own.
-            return beam_search(step, first, steps + 1, beams, EDGE)
+            return beam_search(step, first, steps, beams, EDGE)
 
     @torch.no_grad()
     def attended(self, source: Tensor, target: Tensor, *, lengths: Lengths | None = None) -> Tensor:
-        """Where the decoder looked before each symbol of ``target``, and before the end.
-
-        Args: as for the forward. Returns: [batch, target steps + 1, source steps], rows of sum 1.
-        """
+        """Where the decoder looked before each symbol of ``target`` and the end: rows of sum 1,
+        [batch, target steps + 1, source steps]. Args: as for the forward."""
         with eval_mode(self):
             read, state = self.encode(source, lengths)
             before = F.pad(target, (1, 0), value=EDGE)

@@ -18,7 +18,7 @@ from ganlstm_fast.training.tables.records import names
 # By class.
 TEXTS = {"alice": BUNDLED.with_name("alice.txt"), "sonnets": BUNDLED}
 # Symbols of a block, of which every fifth is held out, and of the pieces of a block.
-BLOCK, SHORTEST, LONGEST = 500, 60, 160
+BLOCK, SHORTEST, LONGEST = 500, 80, 200
 
 
 def one_line(text: str) -> str:
@@ -71,7 +71,7 @@ def text_pieces(seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, s
     """Pieces of the two bundled texts with the text's name each, to train on and held out.
 
     Both texts are cut into blocks of whole paragraphs (a sonnet is one), and every fifth is held
-    out. A piece has 60 to 160 symbols of one block and begins with a word; line ends are spaces, so
+    out. A piece has 80 to 200 symbols of one block and begins with a word; line ends are spaces, so
     that they do not tell verse from prose. To train on there is one from every word that has room
     for it, and as many of each text, drawn from the longer one; held out, one after the other.
     """

@@ -136,7 +136,8 @@ def translate(
     for start in range(0, len(texts), BATCH):
         some = texts[start : start + BATCH]
         source, lengths = (part.to(where) for part in pad_texts(some, symbols, start))
-        found = model.translate(source, data["longest"], lengths=lengths, beams=beams)
+        # The end takes a step of its own.
+        found = model.translate(source, data["longest"] + 1, lengths=lengths, beams=beams)
         rows = zip(found.symbols.cpu(), found.lengths.tolist(), strict=True)
         made += [targets.decode(row[:length] - 1) for row, length in rows]
     return made
