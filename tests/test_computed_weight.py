@@ -81,6 +81,11 @@ OVERWRITES: dict[str, Callable[[Tensor], object]] = {
         w.__setitem__(m, 3.0) for m in (torch.eye(5, 6) > 0, torch.eye(5, 6) < 1)
     ],
     "a row, then in place": lambda w: (w.zero_(), w[1].normal_().mul_(2.0)),
+    "by names of rows": lambda w: [
+        w.index_fill_(0, torch.tensor([0, 2]), 1.5),
+        w.data.index_copy_(0, torch.tensor([1, 3]), torch.ones(2, 6, dtype=F64)),
+        w.data[4].masked_fill_(torch.ones(6, dtype=torch.bool), 2.0),
+    ],
     "out": lambda w: torch.add(torch.ones(5, 6, dtype=F64), 1.0, out=w.data),
 }
 
@@ -145,6 +150,7 @@ def _augmented(w: Tensor) -> None:
 CHANGES: dict[str, Callable[[Tensor], object]] = {
     "rows": _rows,
     "by a mask": lambda w: w.__setitem__(torch.eye(5, 6) > 0, 1.0),
+    "rows by number": lambda w: w.index_fill_(0, torch.tensor([1, 3]), 2.0),
     "masked": lambda w: w.masked_fill_(torch.eye(5, 6, dtype=torch.bool), 0.0),
     "mask": lambda w: w.data.mul_(torch.eye(5, 6, dtype=F64)),
     "augmented": _augmented,
@@ -461,3 +467,79 @@ def test_a_compiled_model_reads_plain_tensors() -> None:
     with torch.no_grad():
         layer.weight.mul_(-1.0)
     torch.testing.assert_close(compiled(x), layer(x))
+
+
+@pytest.mark.parametrize("grad", [True, False], ids=["graph", "no_grad"])
+def test_views_in_a_forward_are_temporary(grad: bool) -> None:
+    """As under torch's parametrization; only ``.data`` means the parameter there."""
+
+    class Standardised(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.weight.view(5, 6)
+            weight = weight - 0.0 if grad else weight
+            weight -= weight.mean(1, keepdim=True)
+            self.weight.detach().view(-1).clamp_(-0.1, 0.1)
+            return nn.functional.linear(x, weight, self.bias)
+
+    torchs = parametrizations.spectral_norm(Standardised(6, 5, dtype=F64)).eval()
+    ours = copy.deepcopy(torchs)
+    gf.accelerate(ours)
+    before = _original(ours).detach().clone()
+    x = torch.randn(2, 6, dtype=F64)
+    with torch.set_grad_enabled(grad):
+        for _ in range(2):
+            torch.testing.assert_close(ours(x), torchs(x))
+    assert torch.equal(_original(ours), before)
+
+
+def test_a_weight_that_is_older_than_its_parameter_is_not_written_to() -> None:
+    """Else a mask that is applied after each step to a weight that is held would undo the steps."""
+    layer = gf.SNLinear(6, 5, dtype=F64)
+    held = layer.weight
+    with torch.no_grad():
+        _original(layer).add_(1.0)
+    after = _original(layer).detach().clone()
+    with pytest.raises(RuntimeError, match=r"read layer\.weight again"):
+        held.data.mul_(1.0)
+    assert torch.equal(_original(layer), after)
+    other, third = layer.weight, layer.weight
+    with torch.no_grad():
+        other[0] = 1.0
+        other[1] = 2.0
+        with pytest.raises(RuntimeError, match=r"read layer\.weight again"):
+            third[2] = 3.0
+        layer.weight.data.mul_(2.0)
+
+
+def test_in_inference_mode() -> None:
+    layer = gf.SNLinear(6, 5, dtype=F64)
+    with torch.inference_mode():
+        assert layer.weight.data.norm() > 0
+        assert layer.weight.view(-1).sum().isfinite()
+        layer(torch.ones(1, 6, dtype=F64))
+    attention = gf.spectral_norm(nn.MultiheadAttention(4, 2), "in_proj_weight")
+    with torch.inference_mode():
+        attention(*[torch.ones(3, 1, 4)] * 3)
+
+
+def test_numbers_are_formatted() -> None:
+    layer = gf.SNLinear(1, 1)
+    assert f"{layer.weight.data[0, 0].abs():.2f}" == f"{layer.weight[0, 0].detach().abs():.2f}"
+    assert f"{layer.weight.data[0, 0]:.1f}" in ("1.0", "-1.0")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_of_large_weights_in_half_precision(dtype: torch.dtype) -> None:
+    layer = gf.SNLinear(300, 300, dtype=dtype)
+    with torch.no_grad():
+        _original(layer).fill_(300.0)
+        layer.weight[0] = 1.0
+    torch.testing.assert_close(
+        _original(layer)[1:].float(), torch.full((299, 300), 300.0), rtol=0.02, atol=0
+    )
+
+
+def test_after_another_parametrization_a_write_raises() -> None:
+    layer = gf.spectral_norm(parametrizations.weight_norm(nn.Linear(4, 3)))
+    with pytest.raises(RuntimeError, match=r"write to layer.parametrizations.<name>.original"):
+        nn.init.zeros_(layer.weight.data)

@@ -36,46 +36,54 @@ class _Source:
         parameter: what it is computed from.
         norm: the spectral norm that computes it; None where other parametrizations stand beside it,
             so that nobody knows which parameter gives a value.
+        state: of the parameter when the weight was computed, or last written to.
         scale: how many times what is shown the parameter is, for each value: sigma, or 1 where it
             was overwritten. None: nothing was written yet.
     """
 
     parameter: Tensor
     norm: nn.Module | None
+    state: tuple[int, int]
     scale: Tensor | None = None
 
     @torch.no_grad()
-    def written(self, root: Tensor, part: Tensor, overwritten: bool, index: Any = None) -> None:
+    def written(self, root: Tensor, part: Tensor, new: Callable[[Tensor], object] | None) -> None:
         """Pass on a write to ``part`` of ``root``, the computed weight.
 
         Args:
-            overwritten: all of ``part``, with values that do not depend on what was there.
-            index: of the values of ``part`` that alone were overwritten.
+            new: fills those values of a tensor like ``part`` with ones that were overwritten, by
+                values that do not depend on what was there. None: there are none.
         """
         if self.norm is None:
             raise RuntimeError(_SEVERAL)
+        if self.state != _state(self.parameter):
+            raise RuntimeError(_OUTDATED)
         root, part, parameter = (t.detach() for t in _plain(root, part, self.parameter))
         if _overlaps(part):
-            part = root
+            part, new = root, None
         if self.scale is None:
-            self.scale = torch.empty_like(root).copy_(self.norm.scale_of(parameter))
-        where = part.shape, part.stride(), part.storage_offset() - root.storage_offset()
-        scale = self.scale.as_strided(*where)
-        if overwritten:
-            scale.fill_(1.0)
-        elif index is not None:
-            scale[index] = 1.0
+            wide = torch.promote_types(root.dtype, torch.float32)
+            self.scale = torch.empty_like(root, dtype=wide).copy_(self.norm.scale_of(parameter))
+        shape, stride, offset = part.shape, part.stride(), part.storage_offset()
+        offset -= root.storage_offset()
+        scale = self.scale.as_strided(shape, stride, offset)
+        if new is not None:
+            new(scale)
         if parameter.stride() == root.stride():
-            shape, stride, offset = where
-            target = parameter.as_strided(shape, stride, parameter.storage_offset() + offset)
-            target.copy_(part * scale)
+            offset += parameter.storage_offset()
+            parameter.as_strided(shape, stride, offset).copy_(part * scale)
         else:
             parameter.copy_(root * self.scale)
         self.norm.start_again(parameter)
+        self.state = _state(self.parameter)
         # In a block of parametrize.cached() the next access would get this very tensor.
         for key, value in list(parametrize._cache.items()):
             if value is not None and _address(value) == _address(root):
                 del parametrize._cache[key]
+
+
+def _state(parameter: Tensor) -> tuple[int, int]:
+    return parameter._version, parameter.data_ptr()
 
 
 def _plain(*tensors: Tensor) -> list[Tensor]:
@@ -95,17 +103,20 @@ def _address(tensor: Tensor) -> int:
 class _Weight(Tensor):
     """What a weight and its views share."""
 
-    _chain: parametrize.ParametrizationList
+    _from: tuple[parametrize.ParametrizationList, Tensor, tuple[int, int]]
     _found: _Source | None = None
 
     @property
     def _source(self) -> _Source:
         # Looked for when it is asked for, which few weights are.
         if self._found is None:
-            modules = self._chain._modules
-            norm = modules["0"] if len(modules) == 1 else None
-            self._found = _Source(self._chain.original, norm)
+            chain, parameter, state = self._from
+            norm = chain._modules["0"] if len(chain._modules) == 1 else None
+            self._found = _Source(parameter, norm, state)
         return self._found
+
+    def __format__(self, spec: str) -> str:
+        return _plain(self)[0].__format__(spec)
 
     # Copies and files hold the numbers alone.
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
@@ -149,11 +160,14 @@ class ComputedWeight(_Weight):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        if _address(value) != _address(self):  # else it is from ``data *= mask``, which wrote
+        # Else it is from ``data *= mask``, which wrote.
+        if _address(value) != _address(self) or value.stride() != self.stride():
             self.data.copy_(_checked(self, value))
 
     def has_written_to(self, parameter: Tensor) -> bool:
-        return self._source.parameter is parameter and self._source.scale is not None
+        source = self._source
+        is_of_it = source.parameter is parameter and source.scale is not None
+        return is_of_it and source.state == _state(parameter)
 
     def detach(self) -> Tensor:
         return _tied(Tensor.detach(self), self, ComputedWeight)
@@ -179,28 +193,39 @@ class ComputedWeightView(_Weight):
         views = [t for t in tree_leaves((args, kwargs)) if isinstance(t, cls)]
         with torch._C.DisableTorchFunctionSubclass():
             name = getattr(func, "__name__", "").replace("_foreach_", "")
-            overwrites = (
-                name in _OVERWRITING or "out" in kwargs or getattr(func, "__module__", "") == _INIT
-            )
+            if "out" in kwargs or getattr(func, "__module__", "") == _INIT:
+                name = "copy_"
             if func is Tensor.data.__set__:  # type: ignore[attr-defined]
-                func, overwrites = Tensor.copy_, True
+                func, name = Tensor.copy_, "copy_"
                 args = (args[0], _checked(*args))
-            versions = [view._version for view in views]
+            versions = [_version(view) for view in views]
             result = func(*args, **kwargs)
             for view, version in zip(views, versions, strict=True):
-                if view._version != version and isinstance(view, _Weight):
+                # An inference tensor has no version: there the name has to tell.
+                wrote = name in _NAMES_OF_WRITES if version is None else _version(view) != version
+                if wrote and isinstance(view, _Weight):
                     if view.requires_grad and torch.is_grad_enabled():
                         raise RuntimeError(_NEEDS_NO_GRAD)
-                    view._source.written(view._root, view, *_new(overwrites, name, view, args))
+                    view._source.written(view._root, view, _new(name, view, args, kwargs))
             return tree_map(lambda value: _as_view(value, views), result)
 
 
-def _new(overwrites: bool, name: str, weight: _Weight, args: tuple[Any, ...]) -> tuple[bool, Any]:
-    """Whether all that a call wrote is new, else the index of what is new, or None."""
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _new(
+    name: str, weight: _Weight, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Callable[[Tensor], object] | None:
+    """What a call of a method ``name`` overwrote, for :meth:`_Source.written`."""
     address = _address(weight)
     if any(isinstance(v, _Weight) and _address(v) == address for v in tree_leaves(args[1:])):
-        return False, None  # as ``w[0] *= 2``, which assigns what it has changed
-    return overwrites, args[1] if name == "__setitem__" else None
+        return None  # as ``w[0] *= 2``, which assigns what it has changed
+    if name in _OVERWRITING:
+        return lambda ones: ones.fill_(1.0)
+    if name in _OVERWRITING_PARTS:
+        return lambda ones: _OVERWRITING_PARTS[name](ones, *args[1:], **kwargs)
+    return None
 
 
 def _root_of(weight: ComputedWeight | ComputedWeightView) -> ComputedWeight:
@@ -220,6 +245,10 @@ _SEVERAL = (
     "ganlstm_fast: a write to a weight that several parametrizations compute would be lost; write "
     "to layer.parametrizations.<name>.original"
 )
+_OUTDATED = (
+    "ganlstm_fast: a write to the weight of a layer with a spectral norm that was computed before "
+    "its parameter changed, as by an optimiser's step; read layer.weight again"
+)
 _NEEDS_NO_GRAD = (
     "ganlstm_fast: the weight of a layer with a spectral norm was written to where a graph is "
     "recorded; write under torch.no_grad(), or to layer.weight.data"
@@ -237,14 +266,16 @@ def computed_from(chain: parametrize.ParametrizationList, value: Tensor) -> Tens
     As it is while a graph is traced, and where the chain's tensor is no parameter, as in
     ``torch.func.functional_call``: nothing outlives the call there that could be written to.
     """
-    parameter = chain._parameters.get("original")
+    parameters = chain._parameters
+    parameter = parameters.get("original", parameters.get("original0"))
     if (
         type(parameter) is nn.Parameter
         and type(value) is Tensor
         and not torch.compiler.is_compiling()
+        and not parameter.is_inference()
     ):
         value.__class__ = ComputedWeight
-        value._chain = chain  # type: ignore[attr-defined]
+        value._from = chain, parameter, _state(parameter)  # type: ignore[attr-defined]
     return value
 
 
@@ -300,8 +331,7 @@ def _writing(name: str) -> Callable[..., Any]:
         if self.requires_grad and torch.is_grad_enabled():
             raise RuntimeError(_NEEDS_NO_GRAD)
         result = plain(self, *args, **options)
-        new = _new(name in _OVERWRITING, name, self, (self, *args))
-        self._source.written(_root_of(self), self, *new)
+        self._source.written(_root_of(self), self, _new(name, self, (self, *args), options))
         return result
 
     method.__name__ = name
@@ -311,8 +341,8 @@ def _writing(name: str) -> Callable[..., Any]:
 def _viewing(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: ComputedWeight, *args: Any, **options: Any) -> Any:
         value = plain(self, *args, **options)
-        if torch.is_grad_enabled() and self.requires_grad and _in_a_forward():
-            return value  # of the graph, as the weight itself
+        if _in_a_forward():
+            return value  # temporary, as under torch's parametrization
         return tree_map(lambda part: _as_view(part, [self]), value)
 
     method.__name__ = name
@@ -333,6 +363,15 @@ _OVERWRITING = {
     *("bernoulli_", "cauchy_", "copy_", "exponential_", "fill_", "geometric_", "log_normal_"),
     *("normal_", "random_", "uniform_", "zero_"),
 }
+# And those of which that holds for a part: the same call with a one in the place of the values.
+_OVERWRITING_PARTS: dict[str, Callable[..., object]] = {
+    "__setitem__": lambda ones, index, value: ones.__setitem__(index, 1.0),
+    "fill_diagonal_": lambda ones, value, wrap=False: ones.fill_diagonal_(1.0, wrap=wrap),
+    "index_copy_": lambda ones, dim, index, source: ones.index_fill_(dim, index, 1.0),
+    "index_fill_": lambda ones, dim, index, value: ones.index_fill_(dim, index, 1.0),
+    "masked_fill_": lambda ones, mask, value: ones.masked_fill_(mask, 1.0),
+    "masked_scatter_": lambda ones, mask, source: ones.masked_fill_(mask, 1.0),
+}
 # In-place methods that change what a tensor is, not its values.
 _NOT_WRITING = {
     *("as_strided_", "detach_", "requires_grad_", "resize_", "resize_as_", "resize_as_sparse_"),
@@ -340,7 +379,8 @@ _NOT_WRITING = {
     *("swapaxes_", "swapdims_", "t_", "transpose_", "unsqueeze_"),
 }
 _VIEWING = (
-    *("__getitem__", "__iter__", "as_strided", "chunk", "diagonal", "expand", "flatten"),
+    *("__getitem__", "__iter__", "adjoint", "as_strided", "broadcast_to", "chunk", "diagonal"),
+    *("dsplit", "expand", "expand_as", "flatten", "moveaxis"),
     *(
         "hsplit",
         "movedim",
@@ -356,12 +396,15 @@ _VIEWING = (
     *("unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as", "vsplit"),
 )
 
-for _name in dir(Tensor):
-    if _name.endswith("_") and not _name.startswith("_") and _name not in _NOT_WRITING:
-        setattr(ComputedWeight, _name, _writing(_name))
-for _name in ("iadd", "imul", "ipow", "isub", "itruediv", "setitem"):
-    setattr(ComputedWeight, f"__{_name}__", _writing(f"__{_name}__"))
+_NAMES_OF_WRITES = {
+    *(name for name in dir(Tensor) if name.endswith("_") and not name.startswith("_")),
+    *("__iadd__", "__ifloordiv__", "__imod__", "__imul__", "__ipow__", "__isub__"),
+    *("__itruediv__", "__setitem__"),
+} - _NOT_WRITING
+
+for _name in _NAMES_OF_WRITES:
+    setattr(ComputedWeight, _name, _writing(_name))
 for _name in _VIEWING:
     setattr(ComputedWeight, _name, _viewing(_name, getattr(Tensor, _name)))
-for _name in ("T", "mT"):
+for _name in ("H", "T", "mH", "mT"):
     setattr(ComputedWeight, _name, property(_viewing(_name, getattr(Tensor, _name).__get__)))

@@ -66,7 +66,11 @@ class OperatorSpectralNorm(nn.Module):
     def scale_of(self, weight: Tensor) -> Tensor:
         """How many times its normalised one a weight is: sigma, without another iteration."""
         normalized = self._normalize(weight, self.n_power_iterations, False)
-        scale = torch.linalg.vector_norm(weight) / torch.linalg.vector_norm(normalized)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        length, of_normalized = (
+            torch.linalg.vector_norm(t, dtype=wide) for t in (weight, normalized)
+        )
+        scale = length / of_normalized
         return torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))
 
     def _normalize(self, weight: Tensor, n_power_iterations: int, training: bool) -> Tensor:
