@@ -222,7 +222,7 @@ def _translate(options: dict[str, Any]) -> int:
     from ganlstm_fast.training import translate
 
     texts = _given_texts(options["text"])
-    made = translate(options["run"], texts, options["device"])
+    made = translate(options["run"], texts, options["device"], options["picture"])
     if options["output"] is None:
         print("\n".join(made))
         return 0

@@ -158,6 +158,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_run(translate)
     _add_texts(translate, "(lines of the standard input)")
+    translate.add_argument(
+        "--picture", metavar="OUT.png", help="a picture of the attention in the first four texts"
+    )
     translate.add_argument("-o", "--output", metavar="OUT.txt", help="the file (the screen)")
     report = _add(commands, "report", "make one HTML page of a run", ["report runs/prices"])
     _add_run(report)

@@ -330,6 +330,9 @@ def test_translations_of_a_file(tmp_path, capsys, monkeypatch) -> None:
     assert made[0] == "123"
     assert main(["translate", str(result.folder), "--device", "cpu", "one two three"]) == 0
     assert capsys.readouterr().out == "123\n"
+    picture = tmp_path / "looked.png"
+    translate(result.folder, ["one two three", "nine"], picture=picture)
+    assert picture.exists()
     out = tmp_path / "made.txt"
     monkeypatch.setattr("sys.stdin", _Lines("one two three\nnine nine nine\n"))
     assert main(["translate", str(result.folder), "-o", str(out), "--device=cpu"]) == 0

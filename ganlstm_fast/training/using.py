@@ -226,15 +226,21 @@ def classify(
     return able(found.model, found.config, found.data, None, texts)
 
 
-def translate(run: str | Path, texts: Sequence[str], device: str = AUTO) -> list[str]:
+def translate(
+    run: str | Path, texts: Sequence[str], device: str = AUTO, picture: str | Path | None = None
+) -> list[str]:
     """What each of ``texts`` is in the other column's symbols, by a ``sequence-to-sequence`` run.
+
+    Args:
+        picture: a PNG file for where the decoder looked in the first four texts.
 
     Raises:
         InputError: a text that is empty or has a symbol that the run's data does not have, a run or
             device that cannot be used, or a run of another model.
     """
     found = load_trained(run, device)
-    return found.able("translate")(found.model, found.config, found.data, texts)
+    path = None if picture is None else Path(picture)
+    return found.able("translate")(found.model, found.config, found.data, texts, path)
 
 
 def evaluate_run(

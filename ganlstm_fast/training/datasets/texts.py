@@ -55,16 +55,21 @@ def pad_texts(
     Raises:
         InputError: a text that is empty or has a symbol that is not in ``vocabulary``.
     """
-    numbers = []
-    for number, text in enumerate(texts, before + 1):
-        if not text:
-            raise InputError(f"text {number} is empty")
+    lengths = [len(text) for text in texts]
+    if 0 in lengths:
+        raise InputError(f"text {before + lengths.index(0) + 1} is empty")
+    try:
+        # All at once, since a vocabulary can be as large as a thousand texts.
+        numbers = vocabulary.encode("".join(texts)).split(lengths)
+    except InputError:
+        known = set(vocabulary.symbols)
+        wrong = next(k for k, text in enumerate(texts) if not known.issuperset(text))
         try:
-            numbers.append(vocabulary.encode(text))
+            vocabulary.encode(texts[wrong])
         except InputError as error:
-            raise InputError(f"text {number}: {error}") from None
-    lengths = torch.tensor([len(text) for text in texts])
-    return torch.nn.utils.rnn.pad_sequence(numbers, batch_first=True), lengths
+            raise InputError(f"text {before + wrong + 1}: {error}") from None
+        raise
+    return torch.nn.utils.rnn.pad_sequence(numbers, batch_first=True), torch.tensor(lengths)
 
 
 def text_pieces(seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

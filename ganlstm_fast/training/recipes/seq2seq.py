@@ -97,9 +97,7 @@ class SequenceToSequenceRecipe(SupervisedRecipe):
         order = sorted(range(len(sources)), key=lambda k: len(sources[k]))
         some = [order[(2 * k + 1) * len(order) // (2 * SHOWN)] for k in range(SHOWN)]
         shown = [(sources[k], made[k] or targets[k]) for k in dict.fromkeys(some)]
-        weights = attended(model, self.data, shown)
-        cases = [(*pair, w) for pair, w in zip(shown, weights, strict=True)]
-        plot_attention(run.folder / "attention.png", cases)
+        draw_attention(run.folder / "attention.png", model, self.data, shown)
         if config.metrics == "none":
             return {}
         greedy = translate(model, self.data, sources, 1)
@@ -118,9 +116,20 @@ class SequenceToSequenceRecipe(SupervisedRecipe):
         config: SequenceToSequenceConfig,
         data: dict[str, Any],
         texts: Sequence[str],
+        picture: Path | None = None,
     ) -> list[str]:
-        """What each of ``texts`` is in the other one's symbols."""
-        return translate(model, data, texts, config.beams)
+        """What each of ``texts`` is in the other column's symbols.
+
+        Args:
+            picture: a file for where the decoder looked, of the first texts.
+        """
+        made = translate(model, data, texts, config.beams)
+        if picture is not None:
+            shown = [pair for pair in zip(texts, made, strict=True) if pair[1]][:SHOWN]
+            if not shown:
+                raise InputError(f"{picture}: nothing to draw, the translations are empty")
+            draw_attention(picture, model, data, shown)
+        return made
 
 
 def translate(
@@ -143,15 +152,18 @@ def translate(
     return made
 
 
-def attended(model: SequenceToSequence, data: dict[str, Any], pairs: Pairs) -> list[Tensor]:
-    """The attention's weights [len(target) + 1, len(source)] of each of ``pairs``."""
+def draw_attention(
+    path: Path, model: SequenceToSequence, data: dict[str, Any], pairs: Pairs
+) -> None:
+    """A picture of where the decoder looked when it wrote the second text of each of ``pairs``."""
     where = next(model.parameters()).device
     batch = {name: value.to(where) for name, value in _tensors(pairs, data).items()}
     weights = model.attended(batch["source"], batch["target"], lengths=batch["lengths"]).cpu()
-    return [
-        w[: len(target) + 1, : len(source)]
+    cases = [
+        (source, target, w[: len(target) + 1, : len(source)])
         for w, (source, target) in zip(weights, pairs, strict=True)
     ]
+    plot_attention(path, cases)
 
 
 def _apart(pairs: Pairs, every: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
