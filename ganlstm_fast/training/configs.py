@@ -414,13 +414,13 @@ class VideoGANConfig(GANSettings):
         "steps of the critic between two penalties, which then weigh as many times as much",
         COUNT,
     )
-    batch_size: int = option(16, "videos a step, over all processes together", COUNT)
+    batch_size: int = option(32, "videos a step, over all processes together", COUNT)
     n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)
     lr_g: float = option(2e-3, "generator's learning rate", RATE)
     lr_d: float = option(1e-3, "critic's learning rate", RATE)
     beta2: float = option(0.99, "of Adam", DECAY)
     ema: float = option(0.995, "decay of the averaged weights that samples are drawn from", DECAY)
-    steps: int = run_option(5000, "steps of the generator", COUNT)
+    steps: int = run_option(4000, "steps of the generator", COUNT)
 
     def check(self) -> None:
         super().check()
