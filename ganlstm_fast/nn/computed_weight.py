@@ -62,8 +62,8 @@ class _Source:
         if _overlaps(part):
             part, new = root, None
         if self.scale is None:
-            wide = torch.promote_types(root.dtype, torch.float32)
-            self.scale = torch.empty_like(root, dtype=wide).copy_(self.norm.scale_of(parameter))
+            sigma = _ratio(parameter, self.norm.evaluated(parameter))
+            self.scale = torch.empty_like(root, dtype=sigma.dtype).copy_(sigma)
         shape, stride, offset = part.shape, part.stride(), part.storage_offset()
         offset -= root.storage_offset()
         scale = self.scale.as_strided(shape, stride, offset)
@@ -80,6 +80,14 @@ class _Source:
         for key, value in list(parametrize._cache.items()):
             if value is not None and _address(value) == _address(root):
                 del parametrize._cache[key]
+
+
+def _ratio(weight: Tensor, normalized: Tensor) -> Tensor:
+    """How many times ``normalized`` the weight is, in float32 at least; 1 where both are zero."""
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    lengths = [torch.linalg.vector_norm(t, dtype=wide) for t in (weight, normalized)]
+    ratio = lengths[0] / lengths[1]
+    return torch.where(torch.isfinite(ratio) & (ratio > 0), ratio, torch.ones_like(ratio))
 
 
 def _state(parameter: Tensor) -> tuple[int, int]:

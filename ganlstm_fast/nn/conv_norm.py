@@ -63,15 +63,9 @@ class OperatorSpectralNorm(nn.Module):
             vector.copy_(usable(vector))
         self._normalize(weight, _INITIAL_ITERATIONS, True)
 
-    def scale_of(self, weight: Tensor) -> Tensor:
-        """How many times its normalised one a weight is: sigma, without another iteration."""
-        normalized = self._normalize(weight, self.n_power_iterations, False)
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        length, of_normalized = (
-            torch.linalg.vector_norm(t, dtype=wide) for t in (weight, normalized)
-        )
-        scale = length / of_normalized
-        return torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))
+    def evaluated(self, weight: Tensor) -> Tensor:
+        """The normalised weight, without another iteration."""
+        return self._normalize(weight, self.n_power_iterations, False)
 
     def _normalize(self, weight: Tensor, n_power_iterations: int, training: bool) -> Tensor:
         with without_autocast(weight.device.type):

@@ -89,18 +89,11 @@ class SpectralNorm(nn.Module):
             vector.copy_(usable(vector))
         self._normalize(weight, _INITIAL_ITERATIONS, True)
 
-    def scale_of(self, weight: Tensor) -> Tensor:
-        """How many times its normalised one a weight is: sigma, without another iteration."""
+    def evaluated(self, weight: Tensor) -> Tensor:
+        """The normalised weight, without another iteration."""
         if weight.dim() == 1:
-            normalized = reference.normalize_vector(weight, self.eps)
-        else:
-            normalized = self._normalize(weight, self.n_power_iterations, False)
-        wide = torch.promote_types(weight.dtype, torch.float32)
-        length, of_normalized = (
-            torch.linalg.vector_norm(t, dtype=wide) for t in (weight, normalized)
-        )
-        scale = length / of_normalized
-        return torch.where(torch.isfinite(scale) & (scale > 0), scale, torch.ones_like(scale))
+            return reference.normalize_vector(weight, self.eps)
+        return self._normalize(weight, self.n_power_iterations, False)
 
     def _normalize(self, weight: Tensor, n_power_iterations: int, training: bool) -> Tensor:
         vectors = (self._u,), (self._v,)
