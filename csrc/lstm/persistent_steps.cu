@@ -75,8 +75,7 @@ Limits limits_of(int device) {
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   // A newer GPU also runs what was compiled for an older one, where the walk is empty.
   cudaFuncAttributes attributes{};
-  const auto walk =
-      lstm_persistent_steps_kernel<ForwardSteps<float>, Precision::tf32, 1, false>;
+  const auto walk = lstm_persistent_steps_kernel<ForwardSteps<float>, Precision::tf32, 1, false>;
   if (cudaFuncGetAttributes(&attributes, walk) != cudaSuccess) {
     cudaGetLastError();  // else the error is reported again by the next launch
     return {};
