@@ -379,6 +379,7 @@ def _double_backward_autograd(
     wanted: list[bool],
     impl: str = "",
 ) -> tuple[Any, ...]:
+    # A bare call: dz and d are constants, since it is not told which cotangents they stand for.
     saved = (h0, c0, lengths, y, gates, c, dz, d)
     if records(v_x, v_h0, v_c0, *v_weights, grad_c, x, *saved, *weights):
         outputs = LSTMDoubleBackwardFunction.apply(

@@ -117,6 +117,17 @@ def to_pixels(image: PILImage, path: str | Path, size: int, channels: int) -> Te
     return pixels.permute(2, 0, 1) / 127.5 - 1
 
 
+def image_files(folder: Path) -> list[Path]:
+    """The files at any depth that end as images do, sorted; none whose path has a hidden part."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in ENDINGS
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and file.is_file()
+    )
+
+
 def load_image_folder(path: str | Path, size: int, channels: int = 3) -> ImageFolder:
     """Read all images in a folder, or in its sub-folders, which are then their classes.
 
@@ -134,13 +145,7 @@ def load_image_folder(path: str | Path, size: int, channels: int = 3) -> ImageFo
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a folder of images")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in ENDINGS
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and file.is_file()
-    )
+    files = image_files(folder)
     direct = [file for file in files if file.parent == folder]
     if direct and len(direct) < len(files):
         raise InputError(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast.training.datasets.image_folder import (
-    ENDINGS,
+    image_files,
     load_image,
     opened,
     to_pixels,
@@ -68,13 +68,7 @@ def load_video_folder(
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a folder of videos")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in ENDINGS
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and file.is_file()
-    )
+    files = image_files(folder)
     parts: dict[Path, list[Path]] = {}
     for file in files:
         animated = file.suffix.lower() == ANIMATION
