@@ -138,7 +138,10 @@ def environment(preset: str, device: str = "cpu") -> dict[str, Any]:
         "ganlstm_fast": ganlstm_fast.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "commit": (_command("git", "rev-parse", "--short", "HEAD") or "none")
+        # A copy without its history is told which it is.
+        "commit": (
+            _command("git", "rev-parse", "--short", "HEAD") or os.environ.get("COMMIT", "none")
+        )
         + ("+changes" if changed else ""),
         "allocator": _text(allocator),
         "preset": preset,

@@ -2,10 +2,10 @@
 # Build, test, check and measure on a machine with a GPU, in one command that stops after eight minutes:
 #
 #   benchmarks/run_on_gpu.sh            all stages
-#   benchmarks/run_on_gpu.sh bench      some of: build explain test sanitize bench
+#   benchmarks/run_on_gpu.sh bench      some of: build explain test sanitize train bench
 #
-# Right comes before fast: the tests, then the sanitizer, then the measurements, from which the table
-# of what `auto` takes is written (benchmarks/choices.py). Needs Python with torch and pytest, nvcc and
+# Right comes before fast: the tests, then the sanitizer, then the seconds to a training's first step
+# and the measurements, from which the table of what `auto` takes is written (benchmarks/choices.py). Needs Python with torch and pytest, nvcc and
 # a C++ compiler where the kernels are not built yet, and no network. A stage that fails or runs into
 # its time limit does not stop the next; the exit status says whether one did. What cannot be built is
 # left out of the measurements, which then are of the rivals alone.
@@ -15,6 +15,7 @@
 # TEST_SECONDS   what the tests may take (150)
 # CHECK_SECONDS  what the sanitizer may take (75)
 # BENCH_OPTIONS  of bench_lstm_gpu.py (--save-results)
+# COMMIT         what the results say they are of, where there is no git history
 # OUT            a folder that gets the logs, as they grow, and the result files
 set -uo pipefail
 
@@ -25,7 +26,7 @@ total=${TOTAL_SECONDS:-470}
 test_seconds=${TEST_SECONDS:-150}
 check_seconds=${CHECK_SECONDS:-75}
 read -ra bench_options <<<"${BENCH_OPTIONS:---save-results}"
-stages=${*:-build explain test sanitize bench}
+stages=${*:-build explain test sanitize train bench}
 # In $OUT from the start: what kills this script leaves the logs.
 logs=${OUT:+$OUT/logs}
 logs=${logs:-$(mktemp -d)}
@@ -138,6 +139,14 @@ sanitize() {
   done
 }
 
+# With the kernels that auto takes, and by torch's own LSTM, whose penalty is plain PyTorch.
+train() {
+  stage train 90 "$python" benchmarks/first_step.py cuda lstm-gan dcgan --steps 300
+  GANLSTM_FAST_IMPL=lstm=torch,gradient_penalty=reference stage train-torch 45 \
+    "$python" benchmarks/first_step.py cuda lstm-gan --steps 40 --runs 1
+  cat "$logs"/train*.log
+}
+
 # What is left in case of a broken device or a kernel that hangs: a process without our kernels.
 bench() {
   local limit=$(($(left) - 10))
@@ -191,6 +200,7 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
 fi
 if wants test; then run_tests; fi
 if wants sanitize; then sanitize; fi
+if wants train; then train; fi
 if wants bench; then bench; fi
 keep
 
