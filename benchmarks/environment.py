@@ -112,6 +112,17 @@ def _gpu() -> dict[str, Any]:
     }
 
 
+def _commit() -> str:
+    """A copy that has another history than its own, or none, is told which it is."""
+    if "COMMIT" in os.environ:
+        return os.environ["COMMIT"]
+    changed = _command(
+        "git", "status", "--porcelain", "-uno", "--", ":/", ":(top,exclude)benchmarks/results"
+    )
+    name = _command("git", "rev-parse", "--short", "HEAD") or "none"
+    return name + ("+changes" if changed else "")
+
+
 def environment(preset: str, device: str = "cpu") -> dict[str, Any]:
     """Device, threads, versions, allocator, instruction sets, commit, preset, and the time (UTC).
 
@@ -123,9 +134,6 @@ def environment(preset: str, device: str = "cpu") -> dict[str, Any]:
     if "LD_PRELOAD" in os.environ:
         preloaded = os.environ["LD_PRELOAD"].replace(":", " ").split()
         allocator["LD_PRELOAD"] = " ".join(Path(p).name for p in preloaded)
-    changed = _command(
-        "git", "status", "--porcelain", "-uno", "--", ":/", ":(top,exclude)benchmarks/results"
-    )
     where = {
         "device": name,
         "isa": isa,
@@ -138,11 +146,7 @@ def environment(preset: str, device: str = "cpu") -> dict[str, Any]:
         "ganlstm_fast": ganlstm_fast.__version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        # A copy without its history is told which it is.
-        "commit": (
-            _command("git", "rev-parse", "--short", "HEAD") or os.environ.get("COMMIT", "none")
-        )
-        + ("+changes" if changed else ""),
+        "commit": _commit(),
         "allocator": _text(allocator),
         "preset": preset,
         "measured": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M"),

@@ -15,7 +15,7 @@
 # TEST_SECONDS   what the tests may take (150)
 # CHECK_SECONDS  what the sanitizer may take (75)
 # BENCH_OPTIONS  of bench_lstm_gpu.py (--save-results)
-# COMMIT         what the results say they are of, where there is no git history
+# COMMIT         what the results say they are of, where git does not know
 # OUT            a folder that gets the logs, as they grow, and the result files
 set -uo pipefail
 
@@ -76,36 +76,29 @@ is_built() {
 raise SystemExit(not (b.is_loaded("cpu") and b.is_loaded("cuda")))' 2>/dev/null
 }
 
-# tests NAME PROCESSES WORDS: those of the GPU's tests that -k takes; a line for each as it ends, and
-# a failure's message when it comes.
-tests() {
-  local name=$1 processes=$2 words=$3 spread=() since=$begun options
-  options=(-v -rfE --tb=short -p no:cacheprovider -m gpu -k "$words")
-  has xdist && spread=(-n "$processes" --dist loadgroup)
-  has pytest_timeout && options+=(--timeout=60 --timeout-method=thread)
-  timeout -k 5 $((begun + test_seconds - SECONDS)) "$python" -m pytest tests "${spread[@]}" \
-    "${options[@]}" >"$logs/$name.log" 2>&1
-  here=$?
-  note "$name" $here "$since"
-  status[-1]+=" $(tail -n 1 "$logs/$name.log" | cut -c -100)"
-  grep -aE '(FAILED|ERROR) +tests/' "$logs/$name.log" | grep -ao 'tests/.*' | sort -u |
-    cut -c -200 | head -n 12
-}
-
-# Many processes on one GPU take turns, so that three at most use it. What Triton has to compile, the
-# other cores do meanwhile, without the GPU.
+# Many processes on one GPU take turns, so that three use it. What Triton has to compile, the other
+# cores do meanwhile, without the GPU: its tests come last. A line for each test as it ends, and a
+# failure's message when it comes.
 run_tests() {
-  local begun=$SECONDS warming cores
+  local begun=$SECONDS warming cores options
   echo "--- test (at most $test_seconds s)"
-  export GANLSTM_TEST_FAILURES="$logs/failures.txt"
   cores=$(($(nproc) > 5 ? $(nproc) - 3 : 2))
   timeout -k 5 "$test_seconds" "$python" tests/warm_triton.py "$cores" >"$logs/warm.log" 2>&1 &
   warming=$!
-  tests test 2 "not triton"
+  options=(-v -rfE --tb=short -p no:cacheprovider -m gpu)
+  has xdist && options+=(-n 3 --dist loadgroup)
+  "$python" -m pytest --help 2>/dev/null | grep -q no-loadscope-reorder &&
+    options+=(--no-loadscope-reorder)
+  has pytest_timeout && options+=(--timeout=60 --timeout-method=thread)
+  GANLSTM_TEST_FAILURES="$logs/failures.txt" timeout -k 5 $((begun + test_seconds - SECONDS)) \
+    "$python" -m pytest tests "${options[@]}" >"$logs/test.log" 2>&1
+  here=$?
+  note test $here "$begun"
+  status[-1]+=" $(tail -n 1 "$logs/test.log" | cut -c -100)"
   wait $warming
   note warm $? "$begun"
-  tests test-triton 3 "triton"
-  unset GANLSTM_TEST_FAILURES
+  grep -aE '(FAILED|ERROR) +tests/' "$logs/test.log" | grep -ao 'tests/.*' | sort -u |
+    cut -c -200 | head -n 12
   [[ ! -s $logs/failures.txt ]] || { echo "--- failures" && head -c 6000 "$logs/failures.txt"; }
 }
 

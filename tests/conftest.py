@@ -46,6 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Failures(name))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a GPU Triton's come last: what they launch is compiled meanwhile (warm_triton.py)."""
+    if torch.cuda.is_available():
+        items.sort(key=lambda item: "triton" in item.name)
+
+
 needs_cpu_kernels = pytest.mark.skipif(
     not backends.is_loaded("cpu"), reason="built without the CPU kernels"
 )

@@ -111,7 +111,8 @@ def by_case(
             pytest.param(
                 *(name, numbers, impl),
                 id=f"{name}-{numbers}-{impl}",
-                marks=pytest.mark.xdist_group(name),
+                # Triton's come last (conftest.py), in whichever process is free by then.
+                marks=pytest.mark.xdist_group(f"{name}, {impl == 'triton'}"),
             )
             for name, all_numbers in names.items()
             for impl in impls

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -253,3 +255,15 @@ def test_says_what_fits(dtype: torch.dtype) -> None:
         pytest.skip("the kernels do not run here")
     with pytest.raises(RuntimeError, match=r"impl='cuda' cannot run lstm: it .*; use impl='cell'"):
         fit.check("cuda", torch.zeros(1, 1, 1, device=DEVICE, dtype=dtype), 4096)
+
+
+def test_a_copy_of_a_layer_keeps_its_weights_together() -> None:
+    """As cuDNN wants them: else it warns, and puts them together at every call."""
+    layer, x = (
+        FastLSTM(5, 24, num_layers=2, device=DEVICE, impl="torch"),
+        on_device([torch.randn(7, 3, 5)]),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        copied = copy.deepcopy(layer)(*x)
+    torch.testing.assert_close(copied, layer(*x))

@@ -4,8 +4,10 @@ over where a backward is recorded."""
 from __future__ import annotations
 
 import copy
+import weakref
 from typing import Any
 
+import cudnn_stand_in
 import pytest
 import torch
 from fake_gpu import OnGPU
@@ -20,11 +22,10 @@ from ganlstm_fast.lstm import autograd, fit
 ENDS = [7, 1, 3, 6, 2, 5]
 
 
-@pytest.fixture
-def in_one_call(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+def run_in_one_call(library: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """Layers on the CPU run as on a GPU where cuDNN is chosen; the calls of torch's LSTM."""
     calls: list[tuple[Any, ...]] = []
-    torch_lstm = torch.lstm
+    torch_lstm = cudnn_stand_in.lstm if library == "cuDNN" else torch.lstm
 
     def spy(*arguments: Any) -> tuple[Tensor, ...]:
         calls.append(arguments)
@@ -36,6 +37,23 @@ def in_one_call(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr(fit, "choose", lambda impl, *_: "torch" if impl is None else impl)
     monkeypatch.setattr(torch, "lstm", spy)
     return calls
+
+
+# Once with the node of cuDNN's graph, which has no second order, and once with others.
+@pytest.fixture(params=["oneDNN", "cuDNN"])
+def in_one_call(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[Any, ...]]:
+    return run_in_one_call(request.param, monkeypatch)
+
+
+@pytest.fixture(params=["oneDNN", "cuDNN", "a layer"])
+def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | None:
+    """The argument with which layers run torch's LSTM: all in one call, or each by itself."""
+    if request.param == "a layer":
+        return "torch"
+    run_in_one_call(request.param, monkeypatch)
+    return None
 
 
 def pair(**options: Any) -> tuple[FastLSTM, nn.LSTM]:
@@ -61,7 +79,7 @@ def to_second_order(layer: nn.LSTM, call: Any, dtype: torch.dtype) -> list[Tenso
 
 
 def padded(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor]) -> Any:
-    return layer(x, hx)
+    return layer(x.transpose(0, 1) if layer.batch_first else x, hx)
 
 
 def packed(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor]) -> Any:
@@ -73,8 +91,8 @@ def by_lengths(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor]) -> Any:
     """As packed: the rows of a batch one after the other."""
     if not isinstance(layer, FastLSTM):
         return packed(layer, x, hx)
-    y, states = layer(x, hx, lengths=ENDS)
-    return pack_padded_sequence(y, ENDS, enforce_sorted=False).data, states
+    y, states = layer(x.transpose(0, 1) if layer.batch_first else x, hx, lengths=ENDS)
+    return pack_padded_sequence(y, ENDS, layer.batch_first, enforce_sorted=False).data, states
 
 
 @pytest.mark.parametrize("call", [padded, packed, by_lengths])
@@ -84,8 +102,9 @@ def by_lengths(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor]) -> Any:
         {},
         {"bias": False, "bidirectional": True},
         {"num_layers": 2, "bidirectional": True, "dropout": 0.5},
+        {"num_layers": 2, "batch_first": True},
     ],
-    ids=["plain", "no bias", "stack"],
+    ids=["plain", "no bias", "stack", "batch first"],
 )
 def test_all_layers_in_one_call(
     options: dict[str, Any], call: Any, in_one_call: list[tuple[Any, ...]]
@@ -159,32 +178,30 @@ def test_modes_that_change_before_the_backward(change: str) -> None:
     torch.testing.assert_close(*results)
 
 
-@pytest.mark.parametrize("where", ["one call", "a layer"])
-def test_lengths_that_change_before_the_backward(
-    where: str, request: pytest.FixtureRequest
-) -> None:
-    if where == "one call":
-        request.getfixturevalue("in_one_call")
-    ours = FastLSTM(5, 6, impl=None if where == "one call" else "torch")
+def test_lengths_that_change_before_the_backward(impl: str | None) -> None:
+    """Are those of the forward where they were packed, an error where they are kept."""
+    ours = FastLSTM(5, 6, impl=impl)
     x, lengths = torch.randn(7, 3, 5, requires_grad=True), torch.tensor([7, 3, 5])
-    y, _ = ours(x, lengths=lengths)
+    once, again = (ours(x, lengths=lengths)[0].sum() for _ in range(2))
+    (expected,) = torch.autograd.grad(once, x, create_graph=True)
     lengths.fill_(7)
+    if impl is None:
+        (grad,) = torch.autograd.grad(again, x, create_graph=True)
+        assert torch.equal(grad, expected)
+        return
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        torch.autograd.grad(y.sum(), x, create_graph=True)
+        torch.autograd.grad(again, x, create_graph=True)
 
 
-@pytest.mark.parametrize("where", ["one call", "a layer"])
 def test_a_recorded_backward_computes_what_is_wanted(
-    where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    impl: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if where == "one call":
-        request.getfixturevalue("in_one_call")
     kernel, wanted = autograd._backward_kernel, []
     monkeypatch.setattr(fit, "second_order", lambda *_: "cpu")
     monkeypatch.setattr(
         autograd, "_backward_kernel", lambda *a: (wanted.append(a[11]), kernel(*a))[1]
     )
-    ours = FastLSTM(5, 6, impl=None if where == "one call" else "torch")
+    ours = FastLSTM(5, 6, impl=impl)
     x = torch.randn(7, 3, 5, requires_grad=True)
     torch.autograd.grad(ours(x)[0].sum(), x, create_graph=True)
     assert wanted == [[True, *[False] * 5]]
@@ -193,14 +210,9 @@ def test_a_recorded_backward_computes_what_is_wanted(
     assert wanted[1][4]
 
 
-@pytest.mark.parametrize("where", ["one call", "a layer"])
-def test_autocast_around_the_backward_changes_nothing(
-    where: str, request: pytest.FixtureRequest
-) -> None:
+def test_autocast_around_the_backward_changes_nothing(impl: str | None) -> None:
     """The operands keep the dtype of the forward, whatever block the backward is in."""
-    if where == "one call":
-        request.getfixturevalue("in_one_call")
-    ours = FastLSTM(5, 6, impl=None if where == "one call" else "torch")
+    ours = FastLSTM(5, 6, impl=impl)
     x = torch.randn(7, 3, 5, requires_grad=True)
     results = []
     for enabled in (False, True):
@@ -209,6 +221,50 @@ def test_autocast_around_the_backward_changes_nothing(
             (grad,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
         results.append([grad, *torch.autograd.grad(grad.sin().sum(), ours.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_what_a_graph_keeps(in_one_call: list[tuple[Any, ...]]) -> None:
+    """It goes with the graph, at once, and through the hooks of those who store it elsewhere."""
+    ours, _ = pair()
+    stored: list[Tensor] = []
+
+    def store(tensor: Tensor) -> int:
+        stored.append(tensor.clone())
+        return len(stored) - 1
+
+    x = torch.randn(7, 3, 5, requires_grad=True)
+    (expected,) = torch.autograd.grad(ours(x)[0].sum(), x, create_graph=True)
+    with torch.autograd.graph.saved_tensors_hooks(store, lambda k: stored[k]):
+        inner = x * 1
+        y, _ = ours(inner)
+    kept = weakref.ref(inner)
+    in_one_call.clear()
+    del inner
+    assert kept() is None
+    (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    torch.testing.assert_close(grad, expected)
+    inner = x * 1
+    outputs = ours(inner)
+    kept = weakref.ref(inner)
+    in_one_call.clear()
+    del inner, outputs
+    assert kept() is None
+
+
+@pytest.mark.usefixtures("in_one_call")
+def test_a_graph_serves_once_or_as_often_as_it_is_kept() -> None:
+    ours, _ = pair()
+    x = torch.randn(7, 3, 5, requires_grad=True)
+    y, _ = ours(x)
+    plain = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    recorded = torch.autograd.grad(y.sum(), x, create_graph=True)
+    last = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(plain, recorded)
+    torch.testing.assert_close(plain, last)
+    assert recorded[0].requires_grad
+    assert not last[0].requires_grad
+    with pytest.raises(RuntimeError, match="a second time"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
 
 
 def test_projections_under_autocast() -> None:

@@ -100,24 +100,38 @@ def second_order(x: Tensor, hidden: int) -> str | None:
     return _fastest(x, hidden, SECOND_ORDER) if x.is_cuda else None
 
 
-_FASTEST: dict[tuple[object, ...], str | None] = {}
+# Where products in float32 may take TF32, and where they may not.
+_FASTEST: dict[tuple[object, ...], tuple[str | None, ...]] = {}
 
 
 def _fastest(x: Tensor, hidden: int, work: str) -> str | None:
     """One of ``KERNELS``, or None for torch's LSTM."""
-    if backends.why_not_gpu(x.device.index) is not None:
-        return None
     if not torch.backends.cudnn.enabled:
         work = SECOND_ORDER  # without cuDNN torch's LSTM is small kernels at first order as well
-    key = x.device.index, x.dtype, tf32_is_allowed(x.device, x.dtype), hidden, work
-    if key not in _FASTEST:
-        served = backends.serving("lstm", x.device, x.dtype, proven_only=True)
-        fitting = [k for k in KERNELS if k in served and why_not(k, x, hidden) is None]
-        capability = torch.cuda.get_device_capability(x.device)
-        names = order(capability, numbers(x.dtype, key[2]), work, hidden)
-        _FASTEST[key] = next((n for n in names if n in fitting or n == "torch"), None)
-    name = _FASTEST[key]
-    return None if name == "torch" else name
+    device, dtype = x.device, x.dtype
+    key = device.index, dtype, hidden, work
+    found = _FASTEST.get(key)
+    if found is None:
+        if backends.why_not_gpu(device.index) is not None:
+            return None
+        found = _FASTEST[key] = tuple(
+            _look_up(x, hidden, work, tf32) for tf32 in (dtype == torch.float32, False)
+        )
+    tf32, full = found
+    # The setting is read only where it decides: that takes as long as the rest.
+    return tf32 if tf32 == full or tf32_is_allowed(device, dtype) else full
+
+
+def _look_up(x: Tensor, hidden: int, work: str, tf32: bool) -> str | None:
+    served = backends.serving("lstm", x.device, x.dtype, proven_only=True)
+    fitting = [k for k in KERNELS if k in served and why_not(k, x, hidden) is None]
+    capability = torch.cuda.get_device_capability(x.device)
+    for name in order(capability, numbers(x.dtype, tf32), work, hidden):
+        if name == "torch":
+            return None
+        if name in fitting:
+            return name
+    return None
 
 
 def numbers(dtype: torch.dtype, tf32: bool) -> str:

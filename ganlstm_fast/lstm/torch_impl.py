@@ -7,6 +7,7 @@ where torch's LSTM has none (cuDNN).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,6 +31,10 @@ GRAPH_BREAK = (
     "torch's LSTM, which a graph would unroll over time; ganlstm_fast.explain() tells why it runs, "
     'and impl="reference" is traced'
 )
+
+
+# The node of torch's graph for a whole cuDNN call.
+CUDNN = "CudnnRnnBackward0"
 
 
 class SecondOrderFunction(Function):
@@ -65,25 +70,57 @@ class SecondOrderFunction(Function):
             return (None, *grads, *(None,) * (len(ctx.are_tensors) - 4))
         lengths, batch_sizes, *saved = ctx.saved_tensors
         needs = wanted_inputs(ctx, ctx.are_tensors, 9)[6:]
-        # Aliases: h0 may itself be a function of the weights (a cell called twice, a second layer),
-        # and a gradient with respect to the weights must not go through it here.
-        inputs = [t.view_as(t) for t in saved]
-        wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
-        given = [k for k, grad in enumerate(grads) if grad is not None]
-        if not given or not wanted:
-            return (None,) * len(ctx.are_tensors)
-        with without_autocast(saved[0].device.type):
-            outputs = ctx.again(lengths, batch_sizes, *inputs)
-            found = iter(
-                torch.autograd.grad(
-                    [outputs[k] for k in given],
-                    wanted,
-                    [grads[k] for k in given],
-                    create_graph=True,
-                    allow_unused=True,
-                )
+        return *(None,) * 6, *_recorded(ctx.again, lengths, batch_sizes, saved, needs, grads)
+
+
+def _recorded(
+    again: Callable[..., Outputs],
+    lengths: Tensor | None,
+    batch_sizes: Tensor | None,
+    saved: Sequence[Tensor],
+    needs: Sequence[bool],
+    grads: Sequence[Tensor | None],
+) -> list[Tensor | None]:
+    """The gradients of the inputs that need one, with a graph of their own."""
+    # Aliases: h0 may itself be a function of the weights (a cell called twice, a second layer),
+    # and a gradient with respect to the weights must not go through it here.
+    inputs = [t.view_as(t) for t in saved]
+    wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
+    given = [k for k, grad in enumerate(grads) if grad is not None]
+    if not given or not wanted:
+        return [None] * len(inputs)
+    with without_autocast(saved[0].device.type):
+        outputs = again(lengths, batch_sizes, *inputs)
+        found = iter(
+            torch.autograd.grad(
+                [outputs[k] for k in given],
+                wanted,
+                [grads[k] for k in given],
+                create_graph=True,
+                allow_unused=True,
             )
-        return *(None,) * 6, *(next(found) if need else None for need in needs)
+        )
+    return [next(found) if need else None for need in needs]
+
+
+def _after_cudnn(
+    again: Callable[..., Outputs],
+    batch_sizes: Tensor | None,
+    grads_of_inputs: Sequence[Tensor | None],
+    grads: Sequence[Tensor | None],
+) -> tuple[Tensor | None, ...] | None:
+    """What cuDNN's node passes on: in a recorded backward what can be differentiated again.
+
+    The node has saved the inputs: to keep them here as well would hide them from hooks of saved
+    tensors, and to keep the node would be a cycle that is never freed.
+    """
+    if not torch.is_grad_enabled():
+        return None
+    node: Any = torch._C._current_autograd_node()
+    saved = [node._saved_input, node._saved_hx, node._saved_cx, *node._saved_weight]
+    x, *weights, h, c = (grad is not None for grad in grads_of_inputs)
+    found = _recorded(again, None, batch_sizes, saved, (x, h, c, *weights), grads[:3])
+    return found[0], *found[3:], found[1], found[2]
 
 
 def with_second_order(
@@ -99,7 +136,12 @@ def with_second_order(
         again: ``again(lengths, batch_sizes, *inputs)`` gives the outputs once more, from nothing
             else that could have changed since.
     """
-    if not outputs[0].requires_grad or torch.compiler.is_compiling():
+    y = outputs[0]
+    if not y.requires_grad or torch.compiler.is_compiling():
+        return outputs
+    if lengths is None and y.grad_fn.name() == CUDNN:
+        # For less time than a Function takes, which is much of a small layer's.
+        y.grad_fn.register_hook(functools.partial(_after_cudnn, again, batch_sizes))
         return outputs
     return SecondOrderFunction.apply(again, *outputs, lengths, batch_sizes, *inputs)
 
@@ -115,32 +157,39 @@ def torch_lstm(
     layers: int = 1,
     directions: int = 1,
     dropout: float = 0.0,
+    batch_first: bool = False,
 ) -> Outputs:
     """``torch.lstm``: x (T, B, I), or with ``batch_sizes`` the data of a packed sequence.
 
-    h0 and c0 (layers * directions, B, H), weights flat as ``torch.nn.LSTM`` has them. The dtype is
-    that of the tensors, also under autocast.
+    With ``batch_first`` x and y are (B, T, ...). h0 and c0 (layers * directions, B, H), weights
+    flat as ``torch.nn.LSTM`` has them. The dtype is that of the tensors, also under autocast.
 
     Of contiguous tensors: torch takes other kernels, of other roundings, for those with gaps.
     """
     # cuDNN keeps what its backward needs in training mode only, whatever mode a layer is in.
     training = dropout > 0 or records(x, h0, c0, *weights)
     arguments = [(h0, c0), list(weights), bias, layers, dropout, training, directions == 2]
-    arguments += [False] if batch_sizes is None else []  # not batch_first
+    arguments += [batch_first] if batch_sizes is None else []
     first = (x,) if batch_sizes is None else (x, batch_sizes)
     with without_autocast(x.device.type):
         return torch.lstm(*first, *arguments)
 
 
-def torch_lstm_of_lengths(
-    x: Tensor, lengths: Tensor, h0: Tensor, c0: Tensor, weights: Sequence[Tensor], **options: Any
+def packed_by_lengths(
+    run: Callable[[Tensor, Tensor, Tensor, Tensor], Outputs],
+    x: Tensor,
+    lengths: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    batch_first: bool = False,
 ) -> Outputs:
-    """:func:`torch_lstm` of a padded batch x (T, B, I), which torch takes packed."""
-    packed = pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
+    """``run(data, batch_sizes, h0, c0)`` of a padded batch: y in its layout, h_T, c_T."""
+    packed = pack_padded_sequence(x, lengths.cpu(), batch_first, enforce_sorted=False)
     order, back = packed.sorted_indices, packed.unsorted_indices
     states = (h0.index_select(1, order), c0.index_select(1, order))
-    data, h, c = torch_lstm(packed.data, packed.batch_sizes, *states, weights, **options)
-    y, _ = pad_packed_sequence(packed._replace(data=data), total_length=x.size(0))
+    data, h, c = run(packed.data, packed.batch_sizes, *states)
+    steps = x.size(1 if batch_first else 0)
+    y, _ = pad_packed_sequence(packed._replace(data=data), batch_first, total_length=steps)
     return y, h.index_select(1, back), c.index_select(1, back)
 
 
@@ -175,5 +224,6 @@ def lstm_forward(
     if lengths is None:
         outputs = torch_lstm(x, None, h0, c0, weights, **options)
     else:
-        outputs = torch_lstm_of_lengths(x, lengths, h0, c0, weights, **options)
+        run = functools.partial(torch_lstm, weights=weights, **options)
+        outputs = packed_by_lengths(run, x, lengths, h0, c0)
     return with_second_order(outputs, _again, lengths, None, (x, h0, c0, *weights))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import weakref
 from collections.abc import Callable, Sequence
@@ -105,6 +106,8 @@ class FastLSTM(nn.LSTM):
         super().__setstate__(state)
         self.__dict__.setdefault("impl", None)
         self.__dict__.setdefault("recompute", False)
+        # A copy's weights lie apart, and cuDNN would put them together at every call.
+        self.flatten_parameters()
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (", recompute=True" if self.recompute else "")
@@ -179,12 +182,9 @@ class FastLSTM(nn.LSTM):
             _check_states(input, hx)
         if input.size(1 - batch_dim) == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
-        x = input.transpose(0, 1) if self.batch_first else input
         if lengths is not None:
-            lengths = check_lengths(lengths, x.size(1), x.size(0))
-        y, h, c = self._stack(x, hx, lengths)
-        if self.batch_first:
-            y = y.transpose(0, 1)
+            lengths = check_lengths(lengths, input.size(batch_dim), input.size(1 - batch_dim))
+        y, h, c = self._stack(input, hx, lengths)
         if not batched:
             return y.squeeze(batch_dim), (h.squeeze(1), c.squeeze(1))
         return y, (h, c)
@@ -206,28 +206,34 @@ class FastLSTM(nn.LSTM):
 
     def _zeros(self, like: Tensor, batch: int) -> State:
         rows = self.num_layers * (2 if self.bidirectional else 1)
-        h = like.new_zeros(rows, batch, self.proj_size or self.hidden_size)
         c = like.new_zeros(rows, batch, self.hidden_size)
-        return h, c
+        # Nothing writes to a state: one does for both.
+        return (like.new_zeros(rows, batch, self.proj_size) if self.proj_size else c), c
 
     def _stack(
         self, x: Tensor, hx: State, lengths: Tensor | None, batch_sizes: Tensor | None = None
     ) -> Outputs:
-        """All layers on a time-major batch, or on the data of a packed one."""
+        """All layers on a batch in the layer's layout, or on the data of a packed one."""
+        batch_first = self.batch_first and batch_sizes is None
         if self.proj_size > 0:
             x, h0, c0, *flat = _autocast(x, *hx, *self._flat())
-            return self._in_one_call(x, h0, c0, lengths, batch_sizes, flat)
-        if not self._can_be_one_call(x):
+            return self._in_one_call(x, h0, c0, lengths, batch_sizes, flat, batch_first)
+        if self._can_be_one_call(x):
+            x, h0, c0, *flat = _autocast(x, *hx, *self._flat())
+            work = work_of(records(x, h0, c0, *flat), False, lengths)
+            name = fit.choose(self.impl, x, self.hidden_size, work)
+            if name == "torch":
+                return self._in_one_call(x, h0, c0, lengths, batch_sizes, flat, batch_first)
+            weights_of = self._grouped(flat)
+            options: dict[str, Any] = {"dropout": 0.0, "recompute": False, "impl": name}
+        else:
             x, h0, c0 = _autocast(x, *hx)
+            weights_of = self._weights
             options = {"dropout": self._dropped, "recompute": self.recompute, "impl": self.impl}
-            return self._layers(x, h0, c0, lengths, batch_sizes, self._weights, **options)
-        x, h0, c0, *flat = _autocast(x, *hx, *self._flat())
-        work = work_of(records(x, h0, c0, *flat), False, lengths)
-        name = fit.choose(self.impl, x, self.hidden_size, work)
-        if name == "torch":
-            return self._in_one_call(x, h0, c0, lengths, batch_sizes, flat)
-        options = {"dropout": 0.0, "recompute": False, "impl": name}
-        return self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), **options)
+        if batch_first:
+            x = x.transpose(0, 1)
+        y, h, c = self._layers(x, h0, c0, lengths, batch_sizes, weights_of, **options)
+        return (y.transpose(0, 1) if batch_first else y), h, c
 
     def _layers(
         self,
@@ -242,7 +248,7 @@ class FastLSTM(nn.LSTM):
         recompute: bool,
         impl: str | None,
     ) -> Outputs:
-        """One after the other. ``weights_of(k)``: of layer and direction ``k``."""
+        """One after the other, time-major. ``weights_of(k)``: of layer and direction ``k``."""
         options = {"recompute": recompute, "impl": impl}
         if batch_sizes is not None:
             x, lengths = pad_packed_sequence(PackedSequence(x, batch_sizes))
@@ -291,29 +297,36 @@ class FastLSTM(nn.LSTM):
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
         flat: Sequence[Tensor],
+        batch_first: bool,
     ) -> Outputs:
         """torch's LSTM on all layers."""
         # Not through torch's forward, which reads each weight two to four times, and a
         # parametrization runs at each.
         x, h0, c0, *flat = [t.contiguous() for t in (x, h0, c0, *flat)]
-        options = {
-            "bias": self.bias,
-            "layers": self.num_layers,
-            "directions": 2 if self.bidirectional else 1,
-            "dropout": self._dropped,
-        }
+        directions = 2 if self.bidirectional else 1
+        again = functools.partial(self._again, batch_first and lengths is None)
+
+        def run(x: Tensor, batch_sizes: Tensor | None, h0: Tensor, c0: Tensor) -> Outputs:
+            outputs = torch_impl.torch_lstm(
+                *(x, batch_sizes, h0, c0, flat),
+                bias=self.bias,
+                layers=self.num_layers,
+                directions=directions,
+                dropout=self._dropped,
+                batch_first=batch_first,
+            )
+            if self.proj_size > 0:
+                return outputs
+            inputs = (x, h0, c0, *flat)
+            return torch_impl.with_second_order(outputs, again, None, batch_sizes, inputs)
+
         if lengths is None:
-            outputs = torch_impl.torch_lstm(x, batch_sizes, h0, c0, flat, **options)
-        else:
-            outputs = torch_impl.torch_lstm_of_lengths(x, lengths, h0, c0, flat, **options)
-        if self.proj_size > 0:
-            return outputs
-        return torch_impl.with_second_order(
-            outputs, self._again, lengths, batch_sizes, (x, h0, c0, *flat)
-        )
+            return run(x, batch_sizes, h0, c0)
+        return torch_impl.packed_by_lengths(run, x, lengths, h0, c0, batch_first)
 
     def _again(
         self,
+        batch_first: bool,
         lengths: Tensor | None,
         batch_sizes: Tensor | None,
         x: Tensor,
@@ -328,7 +341,10 @@ class FastLSTM(nn.LSTM):
         """
         impl = fit.second_order(x, self.hidden_size) or "reference"
         options = {"dropout": 0.0, "recompute": False, "impl": impl}
-        return self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), **options)
+        if batch_first:
+            x = x.transpose(0, 1)
+        y, h, c = self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), **options)
+        return (y.transpose(0, 1) if batch_first else y), h, c
 
     def _grouped(self, flat: Sequence[Tensor]) -> Callable[[int], Sequence[Tensor]]:
         """The weights of a layer and direction, of all in one list."""
@@ -336,8 +352,13 @@ class FastLSTM(nn.LSTM):
         return lambda k: flat[k * count : (k + 1) * count]
 
     def _flat(self) -> list[Tensor]:
-        # By attribute at each call, so that parametrizations, weight drop and tying work.
-        return [getattr(self, name) for name in self._flat_weights_names]
+        # By name at each call, so that parametrizations, weight drop and tying work: what is no
+        # parameter is an attribute, and slower to read.
+        stored = self._parameters
+        return [
+            stored[name] if name in stored else getattr(self, name)
+            for name in self._flat_weights_names
+        ]
 
     def _weights(self, index: int) -> tuple[Tensor, ...]:
         """Of a layer and direction."""

@@ -1,0 +1,89 @@
+"""cuDNN's LSTM on a CPU: its operators, and with them the node of its graph, by torch's own LSTM.
+
+Importing it registers them, for the life of the process; nothing else takes them on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LSTM = 2  # of cuDNN's modes
+_library = torch.library.Library("aten", "IMPL")
+_torch_lstm = torch.lstm
+# A kernel runs below autograd, and a thread of its own does not.
+_above = ThreadPoolExecutor(1)
+
+
+def lstm(*arguments: Any) -> tuple[Tensor, ...]:
+    """``torch.lstm`` as where it takes cuDNN."""
+    x, *rest = arguments
+    if isinstance(rest[0], Tensor):
+        sizes, batch_first = rest.pop(0).tolist(), False
+    else:
+        sizes, batch_first = [], rest.pop()
+    (h, c), weights, bias, layers, dropout, train, two = rest
+    options = (h.size(2), 0, layers, batch_first, dropout, train, two, sizes, None)
+    count = 4 if bias else 2
+    buffer = x.new_empty(0)
+    found = torch.ops.aten._cudnn_rnn(x, weights, count, buffer, h, c, LSTM, *options)
+    return found[:3]
+
+
+def _again(
+    x: Tensor, weights: Sequence[Tensor], count: int, h: Tensor, c: Tensor, options: Sequence[Any]
+) -> tuple[Tensor, ...]:
+    _, _, layers, batch_first, dropout, train, two, sizes, _ = options
+    rest = [(h, c), weights, count == 4, layers, dropout, train, two]
+    if sizes:
+        return _torch_lstm(x, torch.tensor(sizes), *rest)
+    return _torch_lstm(x, *rest, batch_first)
+
+
+def _forward(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    count: int,
+    buffer: Tensor,
+    h: Tensor,
+    c: Tensor,
+    mode: int,
+    *options: Any,
+) -> tuple[Tensor, ...]:
+    y, h_n, c_n = _above.submit(_again, x, weights, count, h, c, options).result()
+    kept = x.new_empty(0, dtype=torch.uint8)
+    return y.detach(), h_n.detach(), c_n.detach(), kept, buffer.clone()
+
+
+def _backward(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    count: int,
+    buffer: Tensor,
+    h: Tensor,
+    c: Tensor,
+    y: Tensor,
+    *others: Any,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    grads, (_, *options) = others[:3], others[3:-2]  # the mode; the reserve and the mask
+    if not options[5]:
+        raise RuntimeError("cudnn RNN backward can only be called in training mode")
+
+    def run() -> tuple[Tensor, ...]:
+        inputs = [t.detach().requires_grad_() for t in (x, h, c, *weights)]
+        outputs = _again(inputs[0], inputs[3:], count, *inputs[1:3], options)
+        given = [k for k, grad in enumerate(grads) if grad is not None]
+        cotangents = [grads[k].detach() for k in given]
+        of = [outputs[k] for k in given]
+        return torch.autograd.grad(of, inputs, cotangents, materialize_grads=True)
+
+    found = _above.submit(run).result()
+    return (*found[:3], list(found[3:]))
+
+
+_library.impl("_cudnn_rnn", _forward, "CPU")
+_library.impl("_cudnn_rnn_backward", _backward, "CPU")
