@@ -79,8 +79,8 @@ def test_lstm_on_a_gpu(race: Race) -> None:
     race()
 
 
-def tiny(impl: str) -> int:
-    """All passes of one implementation once, in every dtype that it serves."""
+def tiny(impl: str, dtypes: Sequence[torch.dtype]) -> int:
+    """All passes of one implementation once, in each dtype that it serves."""
     from lstm_cases import Case
 
     cases = (
@@ -88,17 +88,20 @@ def tiny(impl: str) -> int:
         Case(2, 17, 4, 33, bias=False),
         Case(2, 3, 4, 128),
     )
-    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        try:
-            results = [case.run(impl, dtype, "cuda") for case in cases]
+    for dtype in dtypes:
+        values: list[Any] = []
+        for case in cases:
+            try:
+                orders = case.run(impl, dtype, "cuda")
+            except RuntimeError as error:
+                if not CANNOT_RUN.match(str(error)):
+                    raise
+                print(error)
+                continue
             torch.cuda.synchronize()
-        except RuntimeError as error:
-            if not CANNOT_RUN.match(str(error)):
-                raise
-            print(error)
-            continue
-        values = [v for r in results for v in (*r.outputs, *r.first, *r.second) if v is not None]
-        if not all(torch.isfinite(v).all() for v in values):
+            values += [*orders.outputs, *orders.first, *orders.second]
+        values = [value for value in values if value is not None]
+        if not all(torch.isfinite(value).all() for value in values):
             print(f"{impl}, {dtype}: NaN or infinity")
             return 1
         print(f"{impl}, {dtype}: {len(values)} results")
@@ -172,12 +175,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="write benchmarks/results/<device>/NAME.json (default: the preset)",
     )
     parser.add_argument("--tiny", metavar="IMPL", help="run one implementation once, untimed")
+    parser.add_argument(
+        "--dtypes",
+        default="float32,float16,bfloat16,float64",
+        metavar="A,B",
+        help="of --tiny (default: %(default)s)",
+    )
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         print("bench_lstm_gpu: needs a CUDA device", file=sys.stderr)
         return 2
     if options.tiny:
-        return tiny(options.tiny)
+        return tiny(options.tiny, [getattr(torch, name) for name in options.dtypes.split(",")])
     return _measure_all(options)
 
 

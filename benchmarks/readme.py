@@ -54,8 +54,8 @@ def of_device(device: Device, folder: Path) -> str:
             "[measured.py](ganlstm_fast/lstm/measured.py)), and how many times faster than nn.LSTM "
             "it was, named by `impl=`. Second order is a WGAN-GP critic step; in "
             "`gradient_penalty`, `auto` takes that choice from the forward on. With `torch`, "
-            "FastLSTM's own Python comes on top of what nn.LSTM takes: the rows `FastLSTM, torch` "
-            "below, of code that has been rewritten since."
+            "FastLSTM's own Python comes in the place of nn.LSTM's: the rows `FastLSTM, torch` "
+            "below. Rows of `FastLSTM, auto` are of the choice before these results were in."
         )
         parts.append(markdown_table(taken))
         parts.append("Each implementation, whether `auto` takes it or not:")

@@ -51,9 +51,9 @@ def _of_family(family: str, device: torch.device, dtype: torch.dtype) -> list[st
     kernels = [kernel for kernel in fit.KERNELS if kernel in kernels]
     chosen = {name}
     if family == "lstm" and device.type == "cuda" and is_auto and kernels:
-        runs = fit.most_units(device, dtype) > 0
-        chosen |= {kernel for kernel in kernels if runs or kernel != "cuda"}
-        lines = _by_size(device, dtype, kernels)
+        most = _most_units(device, dtype, kernels)
+        chosen |= set(most)
+        lines = _by_size(device, dtype, most)
     else:
         what = backends.what(family, name)
         what += f" for {backends.cpu_isa()}" if name == "cpu" else ""
@@ -68,12 +68,26 @@ def _of_family(family: str, device: torch.device, dtype: torch.dtype) -> list[st
     return lines
 
 
-def _by_size(device: torch.device, dtype: torch.dtype, kernels: list[str]) -> list[str]:
+def _most_units(
+    device: torch.device, dtype: torch.dtype, kernels: list[str]
+) -> dict[str, int | None]:
+    """Those that are tried where a backward is recorded, and the largest H that each takes."""
+    found: dict[str, int | None] = {}
+    for kernel in kernels:
+        most = fit.most(kernel, device, dtype)
+        if most != 0:
+            found[kernel] = most
+        if most is None:
+            break  # takes what the others would be tried for
+    return found
+
+
+def _by_size(device: torch.device, dtype: torch.dtype, most: dict[str, int | None]) -> list[str]:
     """Of the LSTM on a GPU that our kernels run on."""
     capability = torch.cuda.get_device_capability(device)
     numbers = fit.numbers(dtype, fit.tf32_is_allowed(device, dtype))
     table = {work: FASTEST.get(capability, {}).get((numbers, work)) for work in fit.WORKS}
-    second = _second_order(device, dtype, kernels)
+    second = ", else ".join(k if h is None else f"{k} up to H {h}" for k, h in most.items())
     if not any(table.values()):
         return [
             f"lstm: torch (cuDNN), and where a backward is recorded {second}; "
@@ -83,16 +97,6 @@ def _by_size(device: torch.device, dtype: torch.dtype, kernels: list[str]) -> li
     for work in (fit.FORWARD, fit.TRAINING):
         lines.append(f"  {work}: {_ranges(table[work] or [])}")
     return [*lines, f"  {fit.SECOND_ORDER}: {second}"]
-
-
-def _second_order(device: torch.device, dtype: torch.dtype, kernels: list[str]) -> str:
-    """In the order in which they are tried, each with the largest H that it takes."""
-    parts = []
-    for kernel in kernels:
-        most = fit.most_units(device, dtype) if kernel == "cuda" else None
-        if most != 0:
-            parts.append(kernel if most is None else f"{kernel} up to H {most}")
-    return ", else ".join(parts)
 
 
 def _source(source: tuple[str, str, tuple[str, ...]]) -> str:

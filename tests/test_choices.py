@@ -53,10 +53,13 @@ def test_what_shows_that_an_implementation_is_right_is_there() -> None:
 @pytest.mark.parametrize(
     ("work", "by_hidden"),
     [
-        # cuDNN was faster at 24 and 64, and at 128 in one of two results; between that and 512
-        # nothing was measured.
-        (FORWARD, {1: "torch", 24: "torch", 128: "torch", 256: "torch", 512: "cuda", 513: "torch"}),
-        (TRAINING, {24: "torch", 64: "torch", 128: "torch", 512: "cuda", 1024: "torch"}),
+        # cuDNN was faster at 24 and 64, and at 128 in some results; ours from 256 to 512.
+        (FORWARD, {1: "torch", 24: "torch", 128: "torch", 200: "torch", 256: "cuda", 300: "cuda"}),
+        (FORWARD, {512: "cuda", 513: "torch"}),
+        (
+            TRAINING,
+            {24: "torch", 64: "torch", 128: "torch", 256: "cuda", 512: "cuda", 1024: "torch"},
+        ),
         (SECOND_ORDER, {1: "cuda", 24: "cuda", 128: "cuda", 512: "cuda", 592: "cuda", 593: "cell"}),
     ],
 )
@@ -67,8 +70,8 @@ def test_float32_with_tf32(work: str, by_hidden: dict[int, str]) -> None:
 @pytest.mark.usefixtures("h100")
 def test_other_dtypes() -> None:
     bf16, fp16, fp64 = torch.bfloat16, torch.float16, torch.float64
-    assert [chosen(FORWARD, h, bf16) for h in (64, 128, 200, 256, 257)] == [
-        *("torch", "cuda", "cuda", "cuda", "torch")
+    assert [chosen(FORWARD, h, bf16) for h in (63, 64, 128, 200, 256, 257)] == [
+        *("torch", "cuda", "cuda", "cuda", "cuda", "torch")
     ]
     assert [chosen(work, 768, fp16) for work in fit.WORKS] == ["torch", "torch", "cuda"]
     assert [chosen(SECOND_ORDER, 1185, dtype) for dtype in (fp16, bf16)] == ["cell"] * 2
@@ -76,8 +79,10 @@ def test_other_dtypes() -> None:
 
 
 @pytest.mark.usefixtures("h100")
-def test_without_tf32_nothing_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was measured there above 256."""
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
+    assert [chosen(work, 256) for work in fit.WORKS] == ["cuda", "cuda", "cuda"]
     assert [chosen(work, 512) for work in fit.WORKS] == ["torch", "torch", "cuda"]
 
 
@@ -114,7 +119,7 @@ def test_ours_are_taken_only_where_they_won() -> None:
         if taken != "torch":
             assert ratio == "-" or float(ratio.rstrip("x")) >= 1.0, of
         if case == "B64 T128 I64 H128" and work == SECOND_ORDER:
-            assert float(ratio.rstrip("x")) >= 30, of
+            assert float(ratio.rstrip("x")) >= 25, of
     # nn.LSTM's own time is never put in the place of FastLSTM's.
     rows = {
         (f"{1e6 * row['median_s']:.0f} us", f"{row['ratio']:.2f}x")
@@ -250,32 +255,32 @@ def test_a_gpu_that_the_kernels_do_not_run_on(
 def test_kernels_that_were_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     missing = backends._Library(False, "the cuda kernels were not built (reinstall)")
     pretend(monkeypatch, library=missing)
+    assert chosen(SECOND_ORDER, 24) == "triton"
     with pytest.warns(RuntimeWarning, match=r"without its own kernels: .* \(reinstall\)"):
-        assert chosen(SECOND_ORDER, 24) == "torch"
+        assert chosen(SECOND_ORDER, 512) == "torch"
+    assert "  second order: triton up to H 64" in explain("cuda").splitlines()
 
 
 @pytest.mark.usefixtures("h100")
 def test_explain() -> None:
     assert explain("cuda").splitlines() == [
         "lstm: by H, as measured in benchmarks/results/nvidia-h100-80gb-hbm3-sm-90 (NVIDIA H100 "
-        "80GB HBM3; eager-and-graph.json, quick.json)",
-        "  forward: cuda at H 512, else torch (cuDNN)",
-        "  forward+backward: cuda at H 512, else torch (cuDNN)",
+        "80GB HBM3; default.json, eager-and-graph.json)",
+        "  forward: cuda at H 256 to 512, else torch (cuDNN)",
+        "  forward+backward: cuda at H 256 to 512, else torch (cuDNN)",
         "  second order: cuda up to H 592, else cell",
-        "  triton: one Triton launch for all steps of a pass; nothing shows yet that it is right "
-        "on hardware",
+        "  triton: one Triton launch for all steps of a pass; by name only",
         "  reference: plain PyTorch, differentiable to any order; by name only",
         "spectral_norm: cuda, one launch for all weights of a pass; its speed has not been "
         "measured",
-        "  triton: a few Triton launches for all weights of a pass; nothing shows yet that it is "
-        "right on hardware",
+        "  triton: a few Triton launches for all weights of a pass; by name only",
         "  reference: plain PyTorch, differentiable to any order; by name only",
         "gradient_penalty: cuda, one launch a pass; its speed has not been measured",
-        "  triton: one Triton launch or two a pass; nothing shows yet that it is right on hardware",
+        "  triton: one Triton launch or two a pass; by name only",
         "  reference: plain PyTorch, differentiable to any order; by name only",
     ]
     assert explain("cuda", torch.bfloat16).splitlines()[1] == (
-        "  forward: cuda at H 128 to 256, else torch (cuDNN)"
+        "  forward: cuda at H 64 to 256, else torch (cuDNN)"
     )
     with use_impl("cell", "lstm"):
         assert explain("cuda").startswith("lstm: cell (chosen by you), a product and one kernel")

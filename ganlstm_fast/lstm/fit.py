@@ -28,9 +28,7 @@ def why_not(impl: str, x: Tensor, hidden: int) -> str | None:
     ``backends.resolve`` has checked x's device and dtype already.
     """
     if impl == "triton":
-        from ganlstm_fast.lstm.triton_common import MOST_HIDDEN  # here: it needs triton
-
-        most = MOST_HIDDEN[x.dtype.itemsize]
+        most = _most_by_triton(x.dtype)
         if hidden <= most:
             return None
         return f"it takes H up to {most} in {8 * x.dtype.itemsize} bits, got {hidden}; " + (
@@ -53,8 +51,12 @@ def why_not_cuda(device: int, hidden: int, element: int) -> str:
 _WHY_NOT_CUDA: dict[tuple[int, int, int], str] = {}
 
 
-def most_units(device: torch.device, dtype: torch.dtype) -> int:
-    """The largest H that the walk in one launch has room for on a GPU; 0 where it does not run."""
+def most(impl: str, device: torch.device, dtype: torch.dtype) -> int | None:
+    """The largest H that one of ``KERNELS`` takes on a GPU; None: any. 0: it does not run there."""
+    if impl == "triton":
+        return _most_by_triton(dtype)
+    if impl == "cell":
+        return None
     fitting, too_many = 0, 1 << 14
     while too_many - fitting > 1:
         middle = (fitting + too_many) // 2
@@ -63,6 +65,12 @@ def most_units(device: torch.device, dtype: torch.dtype) -> int:
         else:
             fitting = middle
     return fitting
+
+
+def _most_by_triton(dtype: torch.dtype) -> int:
+    from ganlstm_fast.lstm.triton_common import MOST_HIDDEN  # here: it needs triton
+
+    return MOST_HIDDEN[dtype.itemsize]
 
 
 def check(impl: str, x: Tensor, hidden: int, who: str | None = None) -> None:
@@ -97,7 +105,8 @@ def choose(impl: str | None, x: Tensor, hidden: int, work: str) -> str:
 
 def second_order(x: Tensor, hidden: int) -> str | None:
     """The GPU's kernels to use where torch's own LSTM has no second order, or None."""
-    return _fastest(x, hidden, SECOND_ORDER) if x.is_cuda else None
+    name = _fastest(x, hidden, SECOND_ORDER) if x.is_cuda else None
+    return None if name == "torch" else name
 
 
 # Where products in float32 may take TF32, and where they may not.
@@ -105,7 +114,7 @@ _FASTEST: dict[tuple[object, ...], tuple[str | None, ...]] = {}
 
 
 def _fastest(x: Tensor, hidden: int, work: str) -> str | None:
-    """One of ``KERNELS``, or None for torch's LSTM."""
+    """One of ``KERNELS``, or "torch"; None where it should be one of ours, and none runs."""
     if not torch.backends.cudnn.enabled:
         work = SECOND_ORDER  # without cuDNN torch's LSTM is small kernels at first order as well
     device, dtype = x.device, x.dtype
@@ -126,12 +135,8 @@ def _look_up(x: Tensor, hidden: int, work: str, tf32: bool) -> str | None:
     served = backends.serving("lstm", x.device, x.dtype, proven_only=True)
     fitting = [k for k in KERNELS if k in served and why_not(k, x, hidden) is None]
     capability = torch.cuda.get_device_capability(x.device)
-    for name in order(capability, numbers(x.dtype, tf32), work, hidden):
-        if name == "torch":
-            return None
-        if name in fitting:
-            return name
-    return None
+    names = order(capability, numbers(x.dtype, tf32), work, hidden)
+    return next((name for name in names if name in fitting or name == "torch"), None)
 
 
 def numbers(dtype: torch.dtype, tf32: bool) -> str:

@@ -14,7 +14,7 @@ SOURCES: dict[tuple[int, int], tuple[tuple[str, str, tuple[str, ...]], ...]] = {
         (
             "NVIDIA H100 80GB HBM3",
             "benchmarks/results/nvidia-h100-80gb-hbm3-sm-90",
-            ("eager-and-graph.json", "quick.json"),
+            ("default.json", "eager-and-graph.json"),
         ),
     ),
 }
@@ -26,12 +26,16 @@ FASTEST: dict[tuple[int, int], dict[tuple[str, str], Measured]] = {
             (24, ("torch",)),
             (64, ("torch",)),
             (128, ("torch",)),
+            (256, ("cuda",)),
+            (384, ("cuda",)),
             (512, ("cuda",)),
         ],
         ("tf32", "forward+backward"): [
             (24, ("torch",)),
             (64, ("torch",)),
             (128, ("torch",)),
+            (256, ("cuda",)),
+            (384, ("cuda",)),
             (512, ("cuda",)),
         ],
         ("tf32", "second order"): [
@@ -39,6 +43,14 @@ FASTEST: dict[tuple[int, int], dict[tuple[str, str], Measured]] = {
             (64, ("cuda",)),
             (128, ("cuda", "cell")),
             (512, ("cuda", "cell")),
+        ],
+        ("float32", "forward"): [
+            (128, ("torch",)),
+            (256, ("cuda",)),
+        ],
+        ("float32", "forward+backward"): [
+            (128, ("torch",)),
+            (256, ("cuda",)),
         ],
         ("float16", "forward"): [
             (768, ("torch",)),
@@ -50,6 +62,7 @@ FASTEST: dict[tuple[int, int], dict[tuple[str, str], Measured]] = {
             (768, ("cuda", "cell")),
         ],
         ("bfloat16", "forward"): [
+            (64, ("cuda",)),
             (128, ("cuda",)),
             (256, ("cuda",)),
         ],
