@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ganlstm_fast.training.config import Settings, flag
 from ganlstm_fast.training.configs import MODELS
+from ganlstm_fast.training.errors import did_you_mean
 
 DEFAULT_MODEL = "lstm-gan"
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -55,6 +57,31 @@ class Parser(argparse.ArgumentParser):
             return self.parse_known_intermixed_args(args, namespace)
         finally:
             self.mixed = True
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            at = self._of_command(sys.argv[1:] if args is None else args)
+            name = unknown[0].partition("=")[0]
+            near = did_you_mean(name, at._option_string_actions) if name.startswith("-") else ""
+            at.error(f"unrecognized arguments: {' '.join(unknown)}{near}")
+        return found
+
+    def _of_command(self, args: Sequence[str]) -> Parser:
+        """The parser of the command that is given, and of the model."""
+        parser = self
+        for arg in args:
+            commands = parser._subparsers and parser._subparsers._group_actions[0].choices
+            if commands and arg in commands:
+                parser = commands[arg]
+        return parser
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            near = did_you_mean(str(value), action.choices or ())
+            raise argparse.ArgumentError(action, error.message + near) from None
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"ganlstm-fast: error: {message}; see {self.prog} --help\n")

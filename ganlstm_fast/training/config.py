@@ -9,13 +9,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import numbers
+import os
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, did_you_mean
 
 ConfigT = TypeVar("ConfigT", bound="Settings")
 
@@ -33,6 +35,16 @@ LOSS_NAMES = (
     "relativistic-average-lsgan",
 )
 LABELLED_LOSSES = ("lsgan", "minimax", "non-saturating")
+
+
+# What a setting of a type takes from Python, and how to say it.
+KINDS: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "True or False"),
+    int: ((numbers.Integral,), "a whole number"),
+    float: ((numbers.Real,), "a number"),
+    str: ((str, os.PathLike), "text"),
+    tuple: ((tuple, list), "a tuple"),
+}
 
 
 @dataclass(frozen=True)
@@ -133,13 +145,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises InputError where a setting has a value it cannot have."""
+        types = self.types()
         for field in dataclasses.fields(self):
             value, rule = getattr(self, field.name), field.metadata["rule"]
             choices = field.metadata["choices"]
-            if value is not None and rule is not None:
+            if value is None:
+                continue
+            kind, words = KINDS[types[field.name]]
+            if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
+                raise InputError(f"{flag(field.name)}: expected {words}, got {value!r}")
+            if rule is not None:
                 self._require(field.name, rule.holds(value), rule.words)
-            if value is not None and choices is not None:
-                self._require(field.name, value in choices, f"one of {', '.join(choices)}")
+            if choices is not None and value not in choices:
+                near = did_you_mean(value, choices)
+                words = f"one of {', '.join(choices)}, got {value}{near}"
+                raise InputError(f"{flag(field.name)}: expected {words}")
         self.check()
 
     def check(self) -> None:

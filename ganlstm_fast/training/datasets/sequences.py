@@ -61,9 +61,8 @@ def load_sequences(
     table = read_table(Path(path))
     file, frame = table.file, table.frame
     beside = [] if label_column is None else [label_column]
+    table.require(*beside)
     for column in beside:
-        if column not in frame.columns:
-            raise InputError(f"{file} has no column {column}; it has {names(frame.columns)}")
         empty = np.flatnonzero(frame[column].isna().to_numpy())
         if len(empty):
             raise InputError(f"{file}: column {column} is empty in {table.at(empty)}")

@@ -13,7 +13,6 @@ from ganlstm_fast.training.datasets.labelled import HELD_OUT
 from ganlstm_fast.training.datasets.text import BUNDLED, Vocabulary, load_text
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.tables.read import read_table
-from ganlstm_fast.training.tables.records import names
 
 # By class.
 TEXTS = {"alice": BUNDLED.with_name("alice.txt"), "sonnets": BUNDLED}
@@ -34,9 +33,8 @@ def load_texts(path: str | Path, columns: Sequence[str]) -> list[tuple[str, ...]
             empty cell.
     """
     table = read_table(Path(path), as_text=True)
+    table.require(*columns)
     for column in columns:
-        if column not in table.frame.columns:
-            raise InputError(f"{path} has no column {column}; it has {names(table.frame.columns)}")
         cells = table.frame[column]
         empty = np.flatnonzero((cells.isna() | (cells.str.strip() == "")).to_numpy())
         if len(empty):

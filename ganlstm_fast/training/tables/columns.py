@@ -85,11 +85,7 @@ def _asked_for(table: Table, columns: Sequence[str]) -> list[str]:
         raise InputError("columns: expected at least one name")
     if len(set(columns)) != len(columns):
         raise InputError(f"columns: a name stands twice in {', '.join(columns)}")
-    unknown = [c for c in columns if c not in table.frame.columns]
-    if unknown:
-        raise InputError(
-            f"{table.file} has no column {names(unknown)}; it has {names(table.frame.columns)}"
-        )
+    table.require(*columns)
     for name in columns:
         column = table.frame[name]
         if is_text(column) or pd.api.types.is_bool_dtype(column):

@@ -11,7 +11,6 @@ from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.tables.numbers import is_text
 from ganlstm_fast.training.tables.order import NONE, repeated, said
 from ganlstm_fast.training.tables.read import Table
-from ganlstm_fast.training.tables.records import names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,8 +49,7 @@ def find_series(table: Table, column: str | None) -> tuple[np.ndarray, tuple[str
     frame = table.frame
     if column is None or column == NONE:
         return np.zeros(len(frame), dtype=np.int64), ()
-    if column not in frame.columns:
-        raise InputError(f"{table.file} has no column {column}; it has {names(frame.columns)}")
+    table.require(column)
     empty = np.flatnonzero(frame[column].isna().to_numpy())
     if len(empty):
         raise InputError(f"{table.file}: column {column} is empty in {table.at(empty)}")

@@ -12,7 +12,6 @@ from ganlstm_fast.training.tables.dates import ORDERS, read_clock, read_dates
 from ganlstm_fast.training.tables.gaps import DAY, HOUR, clocks_may_change
 from ganlstm_fast.training.tables.numbers import is_text
 from ganlstm_fast.training.tables.read import Table
-from ganlstm_fast.training.tables.records import names
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,8 +41,8 @@ def find_times(
     frame = table.frame
     if column == NONE:
         return None, ()
-    if column is not None and column not in frame.columns:
-        raise InputError(f"{table.file} has no column {column}; it has {names(frame.columns)}")
+    if column is not None:
+        table.require(column)
     tried = [column] if column is not None else [c for c in frame.columns if c not in others]
     partly = None
     for name in tried:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, did_you_mean
 from ganlstm_fast.training.tables.numbers import with_numbers
 from ganlstm_fast.training.tables.records import Records, at_lines, names, split_records
 from ganlstm_fast.training.tables.text import read_text
@@ -39,6 +39,16 @@ class Table:
     def at(self, rows: np.ndarray) -> str:
         """The lines of ``rows`` (int64 numbers, or a bool for each) in words."""
         return at_lines(np.sort(self.lines[rows]))
+
+    def require(self, *columns: str) -> None:
+        """Raises InputError where there is no column of a name."""
+        known = self.frame.columns
+        unknown = [column for column in columns if column not in known]
+        if unknown:
+            near = did_you_mean(unknown[0], known)
+            raise InputError(
+                f"{self.file} has no column {names(unknown)}; it has {names(known)}{near}"
+            )
 
 
 def read_table(file: Path, *, as_text: bool = False) -> Table:
