@@ -148,7 +148,7 @@ def _print_scores(metrics: dict[str, Any]) -> None:
         return
     if not metrics.get("reported", True):
         _warn(f"no score: {metrics['reason']}")
-    for line in undefined_lines(metrics):
+    for line in (*undefined_lines(metrics), *metrics.get("doubts", ())):
         _warn(line)
     tables = {k: v for k, v in metrics.items() if isinstance(v, dict) and "real" in v}
     kinds = ["generated", "untrained", "noise", "real"]
@@ -162,6 +162,10 @@ def _print_scores(metrics: dict[str, Any]) -> None:
         if isinstance(value, float):
             print(f"{name:22}{value:11.3f}")
     for name, line in metrics.get("told", {}).items():
+        print(f"{name}: {line}")
+    if metrics.get("meaning"):
+        print()
+    for name, line in metrics.get("meaning", {}).items():
         print(f"{name}: {line}")
 
 

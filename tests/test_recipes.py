@@ -97,6 +97,10 @@ def test_trains_and_resumes(tmp_path, name, request):
     assert not torch.equal(one["history"][0], one["history"][3])
 
 
+def as_dict(value):
+    return value if isinstance(value, dict) else {}
+
+
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", sorted(TINY))
 def test_is_judged(tmp_path, monkeypatch, name):
@@ -120,6 +124,9 @@ def test_is_judged(tmp_path, monkeypatch, name):
         "anomaly": {"area_under_roc", "discriminative_score"},
     }
     assert expected[name] <= metrics.keys()
+    kinds = {"generated", "real"}
+    scores = {k for k, v in metrics.items() if isinstance(v, float) or kinds & set(as_dict(v))}
+    assert scores <= metrics["meaning"].keys()
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -23,6 +23,7 @@ from ganlstm_fast.training.configs import (
     TrainConfig,
 )
 from ganlstm_fast.training.errors import InputError, UndefinedScore
+from ganlstm_fast.training.meaning import doubts, meaning_of, meanings
 from ganlstm_fast.training.metrics import PROTOCOLS, Protocol
 from ganlstm_fast.training.outputs import write_json, write_series, write_table
 from ganlstm_fast.training.overlays import plot_overlays
@@ -348,3 +349,20 @@ def test_tables_keep_what_tells_their_numbers_apart():
     none = io.StringIO()
     write_table(none, pd.DataFrame({"x": np.zeros(0), "y": np.zeros(0)}))
     assert none.getvalue() == "x,y\n"
+
+
+@pytest.mark.parametrize(
+    ("noise", "real", "is_told"), [(0.5, 0.01, False), (0.2, 0.01, True), (None, 0.1, False)]
+)
+def test_a_judge_that_cannot_tell_noise_from_real_data_is_told(noise, real, is_told):
+    said = doubts({"discriminative_score": {"noise": {"score": noise}, "real": real}})
+    assert len(said) == is_told
+    if is_told:
+        assert said[0].startswith("noise has a discriminative score of 0.20, and real data 0.01:")
+
+
+def test_meanings_are_of_whole_names():
+    assert meaning_of("slant_agreement").startswith("correlation of the slant that is measured")
+    assert meaning_of("accuracy") != meaning_of("accuracy_of_symbol_frequencies")
+    assert meaning_of("inaccuracy") is None
+    assert list(meanings({"accuracy": 0.5, "count": 3})) == ["accuracy"]

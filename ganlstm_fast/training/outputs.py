@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlstm_fast.training.checkpoint import atomic_write
+from ganlstm_fast.training.meaning import doubts, meanings
 from ganlstm_fast.training.plots import plot_losses
 from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import Run
@@ -126,5 +127,6 @@ def finish(run: Run, progress: type[tqdm] = Bar) -> dict[str, Any]:
     if state.step:
         plot_losses(run.folder / "losses.png", state.history[: state.step], state.recipe.columns)
     metrics = for_json(metrics | state.recipe.finish(run, progress))
+    metrics["meaning"], metrics["doubts"] = meanings(metrics), doubts(metrics)
     write_json(run.folder / "metrics.json", metrics)
     return metrics

@@ -113,7 +113,10 @@ def _scores(folder: Path) -> str:
     found += [_table(["", ""], singles)] if singles else []
     if not metrics.get("reported", True):
         found.append(f"<p>No score of generated samples: {escape(metrics['reason'])}.</p>")
-    found += [f"<p>{escape(line[0].upper() + line[1:])}.</p>" for line in undefined_lines(metrics)]
+    said = [*undefined_lines(metrics), *metrics.get("doubts", ())]
+    found += [f"<p>{escape(line[0].upper() + line[1:])}.</p>" for line in said]
+    meant = [[name.replace("_", " "), line] for name, line in metrics.get("meaning", {}).items()]
+    found += [_table(["", "what it is"], meant)] if meant else []
     return f"<h2>Scores</h2>{''.join(found)}" if found else ""
 
 
