@@ -5,6 +5,8 @@
 #   make bench       the benchmarks
 #   make bench-quick a minute of them, beside the kept results of this device
 #   make bench-full  all of them, as they are, with memory kept, and held to AVX2; saves the results
+#   make figures     train each model to its figure, hours of it; benchmarks/scores.py --list says
+#                    what each takes. Writes benchmarks/results/scores and what the README says of it
 #   make lint        ruff and clang-format
 #   make cmake-test  the kernels as a plain library, with its own test (needs cmake)
 #   make cuda-archs  compile the CUDA kernels for more GPUs than an install does (needs nvcc)
@@ -31,7 +33,7 @@ KEEP_MEMORY := MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000
 HOLD_TO_AVX2 := GANLSTM_FAST_CPU_ISA=avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
   MKL_ENABLE_INSTRUCTIONS=AVX2
 
-.PHONY: demo test bench bench-quick bench-full bench-default bench-kept-memory bench-avx2 lint cmake-test cuda-archs clean
+.PHONY: demo test bench bench-quick bench-full bench-default bench-kept-memory bench-avx2 figures lint cmake-test cuda-archs clean
 
 demo: $(VENV)/.train
 	$(BIN)/ganlstm-fast train $(if $(wildcard runs/demo/checkpoint.pt),--resume,--out) runs/demo
@@ -58,6 +60,12 @@ bench-kept-memory: $(VENV)/.test
 
 bench-avx2: $(VENV)/.test
 	$(KEEP_MEMORY) $(HOLD_TO_AVX2) $(BENCH) --full --save-results
+
+# What one that failed had before stays, and the others are written; it fails in the end.
+figures: $(VENV)/.test
+	$(BIN)/python benchmarks/scores.py --list
+	$(BIN)/python benchmarks/scores.py --all; status=$$?; \
+	  $(BIN)/python benchmarks/report.py --update-readme && exit $$status
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -1,8 +1,9 @@
 """Scores of a recipe over several seeds: each is trained and scored from nothing, by commands.
 
-    python benchmarks/scores.py sines -- lstm-gan --data sines
-    python benchmarks/scores.py weather-torch --impl lstm=torch,gradient_penalty=reference \\
-        --seeds 1 -- lstm-gan
+    python benchmarks/scores.py sines          # as KNOWN has it
+    python benchmarks/scores.py --all          # all of KNOWN, one after the other
+    python benchmarks/scores.py --list         # what they are, and what they take
+    python benchmarks/scores.py mine --seeds 2 -- lstm-gan --data mine.csv
 
 What follows the two dashes is what ``ganlstm-fast train`` is given, but for the seed and the
 folder. The result is benchmarks/results/scores/NAME.json: the command, the machine, and of each
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import statistics
@@ -22,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,49 @@ FIGURES = {
     "digit_agreement.shuffled": "with another text",
     "slant_agreement.generated": "correlation of slant",
     "weight_agreement.generated": "of weight",
+}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A training whose result is kept.
+
+    Attributes:
+        train: what ``ganlstm-fast train`` is given.
+        takes: minutes that a seed took on one core of the machine of the kept result.
+        seeds: how many are trained.
+        jobs: of them at a time.
+        impl: GANLSTM_FAST_IMPL of the training.
+    """
+
+    train: str
+    takes: float
+    seeds: int = 1
+    jobs: int = 1
+    impl: str | None = None
+
+    @property
+    def command(self) -> str:
+        return f"ganlstm-fast train {self.train}"
+
+    def __str__(self) -> str:
+        impl = "" if self.impl is None else f"GANLSTM_FAST_IMPL={self.impl} "
+        seeds = "a seed" if self.seeds == 1 else f"{self.seeds} seeds, {self.jobs} at a time"
+        return f"{impl}{self.command}: {seeds}, usually {self.takes:g} min each"
+
+
+# What `make figures` trains: a line for each file in FOLDER.
+KNOWN = {
+    "anomaly": Known("anomaly", 5.5),
+    "classifier": Known("lstm-classifier", 0.3, seeds=5),
+    "dates": Known("sequence-to-sequence", 6.5, seeds=2, jobs=2),
+    "forecaster": Known("lstm-forecaster", 0.3, seeds=5),
+    "sines": Known("lstm-gan --data sines --lr-g 4e-4 --lr-d 2e-4", 5.5, seeds=5, jobs=2),
+    "text-to-image": Known("text-to-image --device cpu", 20.5, seeds=2, jobs=2),
+    "texts": Known("text-classifier", 3.6, seeds=2, jobs=2),
+    "video": Known("video-gan", 10.5),
+    "weather": Known("lstm-gan", 5, seeds=5, jobs=2),
+    "weather-torch": Known("lstm-gan", 16.5, impl="lstm=torch,gradient_penalty=reference"),
 }
 
 
@@ -168,45 +214,86 @@ def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", help="of the result")
+    parser.add_argument("name", nargs="?", help="of the result")
     parser.add_argument(
-        "train", nargs="+", help="MODEL and options of ganlstm-fast train, after --"
+        "train",
+        nargs="*",
+        help="MODEL and options of ganlstm-fast train, after -- (those of KNOWN by that name)",
     )
-    parser.add_argument("--seeds", type=int, default=5, help="0, 1, ... (default: %(default)d)")
-    parser.add_argument("--jobs", type=int, default=2, help="at a time (default: %(default)d)")
+    parser.add_argument("--all", action="store_true", help="all of KNOWN")
+    parser.add_argument("--list", action="store_true", help="say what they are, train nothing")
+    parser.add_argument("--seeds", type=int, help="0, 1, ... (as KNOWN; of others 5)")
+    parser.add_argument("--jobs", type=int, help="at a time (as KNOWN; of others 2)")
     parser.add_argument("--impl", help="GANLSTM_FAST_IMPL of the training")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the runs there")
     return parser
 
 
-def main() -> int:
-    parser = _options()
-    options = parser.parse_args()
+def chosen(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, dict[str, Known]]:
+    """The options, and the trainings that they ask for, by name; ends the program where they
+    cannot be understood."""
+    options = parser.parse_args(arguments)
     for name in ("seeds", "jobs"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name}: expected 1 or more, got {getattr(options, name)}")
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name}: expected 1 or more, got {value}")
+    if (options.all or options.list) == (options.name is not None):
+        parser.error("expected the NAME of a result, or one of --all and --list")
+    given = ("seeds", "jobs", "impl")
+    changes = {name: getattr(options, name) for name in given if getattr(options, name) is not None}
+    if options.train:
+        asked = Known(shlex.join(options.train), math.nan, seeds=5, jobs=2)
+        return options, {options.name: replace(asked, **changes)}
+    if options.name is None:
+        known = KNOWN
+    elif options.name in KNOWN:
+        known = {options.name: KNOWN[options.name]}
+    else:
+        names = ", ".join(KNOWN)
+        parser.error(f"{options.name}: expected one of {names}, or -- MODEL after another name")
+    return options, {name: replace(found, **changes) for name, found in known.items()}
+
+
+def make(name: str, known: Known, keep: Path | None) -> None:
+    """Train and score, and write the result.
+
+    Raises:
+        Failed: a command ended with an error; no file is written.
+    """
     from environment import environment
     from rows import write_whole
 
     result = {
         "schema": SCHEMA,
-        "command": shlex.join(["ganlstm-fast", "train", *options.train]),
-        "impl": options.impl,
-        "jobs": options.jobs,
+        "command": known.command,
+        "impl": known.impl,
+        "jobs": known.jobs,
         "environment": environment("scores"),
+        "seeds": measure(shlex.split(known.train), known.seeds, known.jobs, known.impl, keep),
     }
-    try:
-        result["seeds"] = measure(
-            options.train, options.seeds, options.jobs, options.impl, options.keep
-        )
-    except Failed as error:
-        print(error, file=sys.stderr)
-        return 1
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{options.name}.json"
+    path = FOLDER / f"{name}.json"
     write_whole(path, json.dumps(result, indent=1) + "\n")
-    print(f"{table([result])}\n\nsaved {path.relative_to(ROOT)}")
-    return 0
+    print(f"{table([result])}\n\nsaved {path.relative_to(ROOT)}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options, trainings = chosen(_options(), arguments)
+    failed = 0
+    for name, known in trainings.items():
+        if options.list or options.all:
+            print(f"{name}: {known}", flush=True)
+        if options.list:
+            continue
+        # Of several, one that fails keeps none of the others from being made.
+        try:
+            keep = options.keep and (options.keep / name if options.all else options.keep)
+            make(name, known, keep)
+        except Failed as error:
+            print(error, file=sys.stderr)
+            failed = 1
+    return failed
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,92 @@ def test_seeds_are_trained_at_the_same_time(tmp_path, monkeypatch):
     assert [seed["scores"]["scored"] for seed in found] == [
         str(tmp_path / f"seed-{seed}") for seed in (0, 1)
     ]
+
+
+def test_each_kept_result_was_made_as_the_table_has_it():
+    kept = {result["name"]: result for result in scores.read(scores.FOLDER)}
+    assert kept.keys() == scores.KNOWN.keys()
+    for name, known in scores.KNOWN.items():
+        found = kept[name]
+        assert found["command"] == known.command, name
+        assert (found["impl"], len(found["seeds"])) == (known.impl, known.seeds), name
+        # What it takes is rounded, of the mean.
+        seconds = [seed["train_seconds"] for seed in found["seeds"]]
+        mean = sum(seconds) / len(seconds) / 60
+        assert known.takes == pytest.approx(mean, abs=0.6, rel=0.1), name
+
+
+def test_commands_of_the_table_can_be_trained():
+    """``ganlstm-fast train`` knows the model and the options of each."""
+    from ganlstm_fast.cli_options import parse
+    from ganlstm_fast.training.configs import MODELS
+
+    for known in scores.KNOWN.values():
+        options = parse(["train", *known.train.split()])
+        assert options["model"] == known.train.split()[0]
+        assert options["model"] in MODELS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["sines"], {"sines": scores.KNOWN["sines"]}),
+        (["--all"], scores.KNOWN),
+        (["texts", "--seeds", "1"], {"texts": replace(scores.KNOWN["texts"], seeds=1)}),
+        (["weather", "--", "dcgan", "--size", "64"], {"weather": ("dcgan --size 64", 5, 2, None)}),
+    ],
+)
+def test_what_is_trained(arguments, expected):
+    _, found = scores.chosen(scores._options(), arguments)
+    if arguments[-1] == "64":
+        found = {k: (v.train, v.seeds, v.jobs, v.impl) for k, v in found.items()}
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected the NAME of a result, or one of --all and --list"),
+        (["sines", "--all"], "expected the NAME of a result, or one of --all and --list"),
+        (["nothing"], "nothing: expected one of anomaly, classifier"),
+        (["sines", "--jobs", "0"], "--jobs: expected 1 or more, got 0"),
+    ],
+)
+def test_what_cannot_be_trained(capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        scores.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_all_are_made_and_one_that_fails_is_named(tmp_path, monkeypatch, capsys):
+    made = []
+
+    def measure(train, seeds, jobs, impl, keep):
+        made.append((*train, seeds, jobs, impl))
+        if train[0] == "bad":
+            raise scores.Failed("bad: no such model")
+        return _result(0.02)["seeds"]
+
+    known = {"a": scores.Known("lstm-gan --data sines", 1, seeds=2), "b": scores.Known("bad", 1)}
+    known["c"] = scores.Known("dcgan", 1, impl="lstm=torch")
+    monkeypatch.setattr(scores, "KNOWN", known)
+    monkeypatch.setattr(scores, "measure", measure)
+    monkeypatch.setattr(scores, "FOLDER", tmp_path)
+    monkeypatch.setattr(scores, "ROOT", tmp_path)
+    assert scores.main(["--all"]) == 1
+    assert made == [
+        ("lstm-gan", "--data", "sines", 2, 1, None),
+        ("bad", 1, 1, None),
+        ("dcgan", 1, 1, "lstm=torch"),
+    ]
+    written = {result["name"]: result for result in scores.read(tmp_path)}
+    assert {name: result["command"] for name, result in written.items()} == {
+        "a": "ganlstm-fast train lstm-gan --data sines",
+        "c": "ganlstm-fast train dcgan",
+    }
+    captured = capsys.readouterr()
+    assert "bad: no such model" in captured.err
+    assert "b: ganlstm-fast train bad: a seed, usually 1 min each" in captured.out
 
 
 def test_a_command_s_own_message_is_told(tmp_path):
