@@ -154,10 +154,12 @@ def _print_scores(metrics: dict[str, Any]) -> None:
     kinds = ["generated", "untrained", "noise", "real"]
     if any("shuffled" in table for table in tables.values()):
         kinds.insert(2, "shuffled")
+    kinds = [kind for kind in kinds if any(kind in table for table in tables.values())]
+    width = max(22, *(len(name) + 1 for name in tables)) if tables else 22
     if tables:
-        print(f"{'':22}" + "".join(f"{kind:>11}" for kind in kinds))
+        print(f"{'':{width}}" + "".join(f"{kind:>11}" for kind in kinds))
     for name, scores in tables.items():
-        print(f"{name:22}" + "".join(f"{_number(scores.get(kind)):>11}" for kind in kinds))
+        print(f"{name:{width}}" + "".join(f"{_number(scores.get(kind)):>11}" for kind in kinds))
     for name, value in metrics.items():
         if isinstance(value, float):
             print(f"{name:22}{value:11.3f}")

@@ -225,6 +225,8 @@ def test_forecast(tmp_path, capsys):
         (["mlp-gan", "--data=nowhere"], "is not a folder"),
         (["text-gan", "--data=nowhere"], "cannot be read"),
         (["text-gan", "--augment=jitter"], "--augment: expected some of nothing"),
+        (["text-gan", "--bidirectional"], "--bidirectional: expected off with --feedback, got"),
+        (["text-gan", "--no-feedback"], "--pretrain: expected 0 with --no-feedback, got"),
         (["lstm-classifier", "--data=nowhere"], "nowhere does not exist"),
         (["lstm-forecaster", "--held-out=1400"], "--horizon 1; --held-out 730 works"),
         (["anomaly", "--data=sines"], "--data sines: independent series have no last rows"),

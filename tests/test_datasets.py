@@ -344,6 +344,9 @@ def test_text_files(tmp_path):
     file.write_bytes(b"")
     with pytest.raises(InputError, match=r"t\.txt is empty"):
         load_text(file)
+    file.write_bytes(b" \r\n\t\n")
+    with pytest.raises(InputError, match=r"t\.txt has no text, only spaces and line ends"):
+        load_text(file)
     for path in (tmp_path / "no.txt", tmp_path):
         with pytest.raises(InputError, match="cannot be read: "):
             load_text(path)

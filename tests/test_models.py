@@ -81,6 +81,7 @@ CASES = {
     ),
     "text": Case(TextGAN, embedding=4),
     "text-conv": Case(TextGAN, embedding=4, critic="conv"),
+    "text-feedback": Case(TextGAN, embedding=4, feedback=True),
 }
 gan_cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -415,6 +416,50 @@ def test_a_text_generator_learns_frequencies() -> None:
     assert generator.sample(100, 6)[..., 2].mean() > 0.9
 
 
+def test_a_text_generator_that_reads_what_it_has_drawn() -> None:
+    """Step by step it gives the logits that it gives for the whole text that it has drawn."""
+    generator = TextGenerator(7, noise=4, hidden=5, layers=2, feedback=True).double()
+    noise = generator.noise(3, 6)
+    first = torch.Generator().manual_seed(1)
+    soft = generator(noise, temperature=0.7, generator=first)
+    logits = generator(noise, given=soft)
+    again = gumbel_noise((3, 6, 7), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(soft, ((logits + again) / 0.7).softmax(2))
+    # What comes later is not read.
+    other = torch.cat((soft[:, :4], soft[:, 4:].flip(2)), 1)
+    torch.testing.assert_close(generator(noise, given=other)[:, :5], logits[:, :5])
+    assert not torch.equal(generator(noise, given=other)[:, 5], logits[:, 5])
+    hard = generator(noise, hard=True)
+    assert torch.equal(hard.sum(2), torch.ones_like(hard[..., 0]))
+    ended = generator(noise, lengths=[6, 2, 1])
+    assert torch.equal(ended.sum(2) > 0.5, torch.arange(6) < torch.tensor([[6], [2], [1]]))
+
+
+def gumbel_noise(shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+    """What gumbel_softmax draws in each of the steps."""
+    count, steps, symbols = shape
+    draws = [
+        torch.empty(count, 1, symbols, dtype=torch.float64).exponential_(generator=random)
+        for _ in range(steps)
+    ]
+    return -torch.cat(draws, 1).log()
+
+
+def test_a_text_generator_learns_by_likelihood() -> None:
+    """Symbols that follow each other in a circle: each but the first is certain."""
+    generator = TextGenerator(4, noise=2, hidden=16, feedback=True)
+    optimiser = torch.optim.Adam(generator.parameters(), 0.02)
+    for _ in range(150):
+        text = (torch.randint(4, (16, 1)) + torch.arange(6)) % 4
+        logits = generator(generator.noise(16, 6), given=F.one_hot(text, 4).float())
+        optimiser.zero_grad()
+        F.cross_entropy(logits.flatten(0, 1), text.flatten()).backward()
+        optimiser.step()
+    drawn = generator.sample(200, 6).argmax(2)
+    assert ((drawn.diff(dim=1) % 4) == 1).double().mean() > 0.97
+    assert torch.bincount(drawn[:, 0], minlength=4).min() > 20
+
+
 @pytest.mark.parametrize("attention", [None, "additive", "dot"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["", "bidirectional"])
 @pytest.mark.parametrize("quantiles", [None, (0.1, 0.5, 0.9)], ids=["mean", "quantiles"])
@@ -582,6 +627,10 @@ def test_eval_mode_restores_each_part() -> None:
         ),
         (lambda: TextGAN(1), "symbols: expected 2 or more, got 1"),
         (lambda: TextGAN(5, embedding=0), "embedding: expected 1 or more, got 0"),
+        (
+            lambda: TextGAN(5, feedback=True, bidirectional=True),
+            "bidirectional: expected False with feedback, got True",
+        ),
         (lambda: LSTMForecaster(3, 0), "horizon: expected 1 or more, got 0"),
         (lambda: LSTMForecaster(3, quantiles=(0.5, 1.0)), "quantiles: expected numbers between"),
         (lambda: LSTMForecaster(3, quantiles=()), "quantiles: expected numbers between"),

@@ -36,7 +36,7 @@ from ganlstm_fast.training.configs import (
     TrainConfig,
     VideoGANConfig,
 )
-from ganlstm_fast.training.metrics import PROTOCOLS, Protocol
+from ganlstm_fast.training.metrics import PROTOCOLS, Protocol, generated_texts
 from ganlstm_fast.training.metrics.videos import ITERATIONS
 
 RUN = {"steps": 4, "batch_size": 8, "checkpoint_every": 2, "metrics": "none", "device": "cpu"}
@@ -47,7 +47,7 @@ TINY = {
     "mlp-gan": MLPGANConfig(**RUN, hidden=(16,), size=8, noise=8),
     "dcgan": DCGANConfig(**RUN, width=4, noise=8),
     "text-to-image": TextToImageConfig(**RUN, width=4, noise=8, hidden=8, embedding=4),
-    "text-gan": TextGANConfig(**RUN, **LSTM, seq_len=8),
+    "text-gan": TextGANConfig(**RUN, **LSTM, seq_len=8, pretrain=1, likelihood=0.1),
     "video-gan": VideoGANConfig(**RUN, **LSTM, width=4, frames=4),
     "lstm-forecaster": ForecasterConfig(**RUN, hidden=8, history=20, horizon=2),
     "lstm-classifier": ClassifierConfig(**RUN, hidden=8, sequences="columns", dropout=0.1),
@@ -106,6 +106,7 @@ def as_dict(value):
 def test_is_judged(tmp_path, monkeypatch, name):
     monkeypatch.setitem(PROTOCOLS, "quick", Protocol(5, 5))
     monkeypatch.setitem(ITERATIONS, "quick", 5)
+    monkeypatch.setitem(generated_texts.ITERATIONS, "quick", 2)
     config = dataclasses.replace(TINY[name], metrics="quick", steps=2)
     metrics = run(config, out=tmp_path / "r").metrics
     assert json.loads((tmp_path / "r" / "metrics.json").read_text()) == metrics
@@ -115,7 +116,7 @@ def test_is_judged(tmp_path, monkeypatch, name):
         "mlp-gan": {"frechet_distance", "class_entropy"},
         "dcgan": {"frechet_distance", "class_entropy"},
         "text-to-image": {"digit_agreement", "slant_agreement", "weight_agreement"},
-        "text-gan": {"distance_of_1_grams", "distance_of_3_grams"},
+        "text-gan": {"distance_of_2_grams", "known_words", "reverse_language_model"},
         "video-gan": {"speed_distance", "turn", "discriminative_score"},
         "lstm-forecaster": {"skill", "columns"},
         "lstm-classifier": {"accuracy", "cross_entropy", "confusion"},

@@ -25,11 +25,11 @@ from ganlstm_fast.training.configs import (
 from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.meaning import doubts, meaning_of, meanings
 from ganlstm_fast.training.metrics import PROTOCOLS, Protocol
+from ganlstm_fast.training.metrics.generated_texts import jensen_shannon
 from ganlstm_fast.training.outputs import write_json, write_series, write_table
 from ganlstm_fast.training.overlays import plot_overlays
 from ganlstm_fast.training.plots import plot_samples
 from ganlstm_fast.training.recipes.classifier import ClassifierRecipe
-from ganlstm_fast.training.recipes.text import jensen_shannon
 from ganlstm_fast.training.report import write_report
 from ganlstm_fast.training.undefined import (
     Undefined,

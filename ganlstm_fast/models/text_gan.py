@@ -6,7 +6,10 @@ and Hernández-Lobato, 2016), so that the critic's gradient reaches the generato
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlstm_fast.models.base import normalized, sample_in_batches
@@ -34,10 +37,37 @@ class SymbolEmbedding(nn.Module):
 class TextGenerator(LSTMGenerator):
     """Noise [batch, steps, noise] -> symbols [batch, steps, channels], each one of ``channels``.
 
-    The sequence is made in one pass: a step's logits know the noise of all steps before it, but not
-    the symbols that were drawn there. What hangs together has to come of the noise, and the logits
-    have to become sharp. Args: as for :class:`LSTMGenerator`.
+    With ``feedback`` a step reads the symbol that was drawn before it, as the generators of SeqGAN
+    (Yu et al., 2017) and RelGAN (Nie et al., 2019) do, and the gradient flows back through what was
+    drawn. Such a generator is a language model too: see ``given``. Without it the sequence is made
+    in one pass: a step's logits know the noise of all steps before it, but not the symbols that
+    were drawn there. What hangs together has to come of the noise, and the logits have to become
+    sharp.
+
+    Args:
+        channels, noise, hidden, layers, lstm, bidirectional: as for :class:`LSTMGenerator`.
+        feedback: see above; not with ``bidirectional``.
+
+    Raises:
+        ValueError: ``feedback`` and ``bidirectional``.
     """
+
+    def __init__(
+        self,
+        channels: int,
+        noise: int = 16,
+        hidden: int = 32,
+        layers: int = 1,
+        lstm: LSTMClass = FastLSTM,
+        *,
+        bidirectional: bool = False,
+        feedback: bool = False,
+    ) -> None:
+        if feedback and bidirectional:
+            raise ValueError("bidirectional: expected False with feedback, got True")
+        options = {"bidirectional": bidirectional, "condition": channels if feedback else 0}
+        super().__init__(channels, noise, hidden, layers, lstm, **options)
+        self.feedback = feedback
 
     def forward(
         self,
@@ -47,13 +77,33 @@ class TextGenerator(LSTMGenerator):
         hard: bool = False,
         lengths: Lengths | None = None,
         generator: torch.Generator | None = None,
+        given: Tensor | None = None,
     ) -> Tensor:
         """Rows that sum to 1, or one-hot rows with ``hard``; zero after a sequence's end.
 
-        Arguments: as for :func:`gumbel_softmax`.
+        Args:
+            temperature, hard, generator: as for :func:`gumbel_softmax`.
+            given: [batch, steps, channels], one-hot symbols of a text. Nothing is drawn then, and
+                the result is the logits of each symbol after those before it (teacher forcing,
+                Williams and Zipser, 1989), for training by maximum likelihood.
+
+        Raises:
+            ValueError: ``given`` for a generator without ``feedback``.
         """
-        logits = self.outputs(noise, lengths=lengths)
-        return zero_padding(gumbel_softmax(logits, temperature, hard, generator), lengths)
+        draw = partial(gumbel_softmax, temperature=temperature, hard=hard, generator=generator)
+        if given is not None:
+            if not self.feedback:
+                raise ValueError("given: expected None for a generator without feedback")
+            before = F.pad(given[:, :-1], (0, 0, 1, 0))
+            return self.outputs(torch.cat((noise, before), 2), lengths=lengths)
+        if not self.feedback:
+            return zero_padding(draw(self.outputs(noise, lengths=lengths)), lengths)
+        symbol, state, drawn = noise.new_zeros(len(noise), 1, self.head.out_features), None, []
+        for step in noise.split(1, 1):
+            outputs, state = self.lstm(torch.cat((step, symbol), 2), state)
+            symbol = draw(self.head(outputs))
+            drawn.append(symbol)
+        return zero_padding(torch.cat(drawn, 1), lengths)
 
     def sample(
         self,
@@ -91,6 +141,7 @@ class TextGAN(nn.Module):
         embedding: the size of the critic's linear embedding of a symbol.
         noise, hidden, layers, lstm, bidirectional, critic: as for
             :class:`~ganlstm_fast.models.LSTMGAN`.
+        feedback: as for :class:`TextGenerator`.
         spectral_norm: likewise, on the embedding too.
     """
 
@@ -104,13 +155,14 @@ class TextGAN(nn.Module):
         *,
         embedding: int = 32,
         bidirectional: bool = False,
+        feedback: bool = False,
         critic: str = "lstm",
         spectral_norm: bool | None = None,
     ) -> None:
         super().__init__()
         check_counts(2, symbols=symbols)
         check_counts(embedding=embedding)
-        options = {"bidirectional": bidirectional}
+        options = {"bidirectional": bidirectional, "feedback": feedback}
         self.generator = TextGenerator(symbols, noise, hidden, layers, lstm, **options)
         norm = uses_spectral_norm(critic, spectral_norm)
         prepare = SymbolEmbedding(symbols, embedding, norm)

@@ -377,11 +377,33 @@ class TextGANConfig(SequenceGANOptions, GANSettings):
         None, "text in UTF-8 (bundled sonnets)", resumable=True, metavar="FILE.txt"
     )
     seq_len: int = data_option(32, "symbols in a sequence", TWO)
-    hidden: int = model_option(64, "units of each LSTM", COUNT)
+    hidden: int = model_option(128, "units of each LSTM", COUNT)
     embedding: int = model_option(32, "numbers that the critic reads of a symbol", COUNT)
-    temperature: float = option(0.5, "of the Gumbel-softmax", RATE)
-    hard: bool = option(False, "one-hot symbols, with the gradient of soft ones")
-    steps: int = run_option(6000, "steps of the generator", COUNT)
+    feedback: bool = model_option(
+        True, "the generator reads the symbol that it has drawn before, not its noise alone"
+    )
+    pretrain: int = option(
+        # Yu et al., SeqGAN, 2017, section 3.3.
+        1500,
+        "first steps, in which the generator alone learns real text by maximum likelihood",
+        NATURAL,
+    )
+    lr_pretrain: float = option(2e-3, "generator's learning rate in those steps", RATE)
+    likelihood: float = option(
+        0.0, "weight of the likelihood of real text in the generator's loss after them", WEIGHT
+    )
+    temperature: float = option(1.0, "of the Gumbel-softmax", RATE)
+    hard: bool = option(True, "one-hot symbols, with the gradient of soft ones")
+    lr_g: float = option(1e-4, "generator's learning rate", RATE)
+    n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)
+    steps: int = run_option(4000, "steps of the generator", COUNT)
+
+    def check(self) -> None:
+        super().check()
+        reads = self.feedback
+        self._require("bidirectional", not (reads and self.bidirectional), "off with --feedback")
+        self._require("pretrain", reads or self.pretrain == 0, "0 with --no-feedback")
+        self._require("likelihood", reads or self.likelihood == 0, "0 with --no-feedback")
 
 
 @dataclass(frozen=True, kw_only=True)

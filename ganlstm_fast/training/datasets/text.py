@@ -21,7 +21,7 @@ def load_text(path: str | Path | None = None) -> str:
         path: the file; None is 40 sonnets of Shakespeare (``sonnets.SOURCE.md``).
 
     Raises:
-        InputError: no such file, an empty one, or one that is not UTF-8.
+        InputError: no such file, one without text, or one that is not UTF-8.
     """
     file = BUNDLED if path is None else Path(path)
     try:
@@ -32,6 +32,8 @@ def load_text(path: str | Path | None = None) -> str:
         raise InputError(f"{file} cannot be read: {error.strerror}") from None
     if not text:
         raise InputError(f"{file} is empty")
+    if not text.strip():
+        raise InputError(f"{file} has no text, only spaces and line ends")
     return text
 
 
@@ -71,12 +73,17 @@ class Vocabulary:
 
 
 def text_windows(
-    text: str, vocabulary: Vocabulary, seq_len: int, held_out: float = 0.1
+    text: str,
+    vocabulary: Vocabulary,
+    seq_len: int,
+    held_out: float = 0.1,
+    name: str = "the text",
 ) -> tuple[Tensor, Tensor]:
     """All stretches of ``seq_len`` symbols, to train on and held out; the two share no symbol.
 
     Args:
         held_out: the share of the text, its end, of which the held-out windows are.
+        name: what errors call the text.
 
     Returns:
         Twice [n, seq_len] int64, numbers of ``vocabulary``. Views: nothing is copied.
@@ -89,7 +96,7 @@ def text_windows(
     held, rows = int(held_out * len(text)), Stretches.whole(len(text))
     if not rows.has_room(seq_len, held):
         raise InputError(
-            f"the text has {len(text)} symbols, too few for windows of {seq_len} both before and "
+            f"{name} has {len(text)} symbols, too few for windows of {seq_len} both before and "
             f"in its last {held}; give --seq-len {max(2, held)} or less, or more text"
         )
     train, test = rows.split(seq_len, held)

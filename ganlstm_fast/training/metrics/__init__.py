@@ -7,6 +7,7 @@
 - :mod:`.forecast`: errors of forecasts, beside simple ones.
 - :mod:`.anomaly`: how well a score finds planted anomalies.
 - :mod:`.texts`: simple rivals of models that read texts.
+- :mod:`.generated_texts`: groups of symbols, words and language models of generated text.
 
 All but the first import scipy or scikit-learn, and are imported where they are used.
 """

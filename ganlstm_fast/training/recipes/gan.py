@@ -107,7 +107,7 @@ class GANRecipe(Recipe):
     def step(self, state: State) -> Tensor:
         """A step of the generator after ``n_critic`` of the critic, but for the warm-up."""
         config = self.config
-        warm = state.step - config.warmup_d
+        warm = state.step - self.before - config.warmup_d
         train_d, train_g = not 0 <= warm < config.warmup_g, warm >= 0
         penalty = state.last("penalty")  # of the last time that there was one
         norm_d = norm_g = penalty.new_zeros(())
@@ -180,6 +180,8 @@ class GANRecipe(Recipe):
 
     # Whether the generator draws random numbers of its own.
     draws = False
+    # Steps of another kind that come before those of generator and critic.
+    before = 0
 
     def _scores(self, samples: Tensor, **inputs: Tensor) -> Tensor:
         """The critic's scores, but for the loss of the critic's own step."""

@@ -14,11 +14,11 @@ from ganlstm_fast.models import TextGAN
 from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.configs import TextGANConfig
 from ganlstm_fast.training.datasets import Vocabulary, load_text, text_windows
-from ganlstm_fast.training.errors import UndefinedScore
+from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.outputs import trained
-from ganlstm_fast.training.recipes.gan import GANRecipe
-from ganlstm_fast.training.state import Run
-from ganlstm_fast.training.undefined import defined_for
+from ganlstm_fast.training.recipes.base import update
+from ganlstm_fast.training.recipes.gan import Batch, GANRecipe
+from ganlstm_fast.training.state import Run, State
 
 MADE = 1000
 
@@ -33,8 +33,12 @@ class TextGANRecipe(GANRecipe):
         super().__init__(config)
         text = load_text(config.data)
         self.name = "sonnets" if config.data is None else Path(config.data).stem
+        file = config.data or "the bundled text"
         self.vocabulary = Vocabulary.of(text)
-        self.samples, self.held = text_windows(text, self.vocabulary, config.seq_len)
+        if len(self.vocabulary) < 2:
+            raise InputError(f"{file} has no symbol but {text[0]!r}; expected two or more")
+        windows = text_windows(text, self.vocabulary, config.seq_len, name=file)
+        self.samples, self.held = windows
         self.inputs = {}
         fingerprint = hashlib.sha256(text.encode()).hexdigest()
         self.data = {"fingerprint": fingerprint, "symbols": self.vocabulary.symbols}
@@ -48,6 +52,7 @@ class TextGANRecipe(GANRecipe):
             config.layers,
             embedding=config.embedding,
             bidirectional=config.bidirectional,
+            feedback=config.feedback,
             critic=config.critic,
             spectral_norm=config.spectral_norm,
         )
@@ -74,26 +79,53 @@ class TextGANRecipe(GANRecipe):
         options = {"temperature": self.config.temperature, "hard": self.config.hard}
         return generator(noise, **options, generator=random)
 
+    @property
+    def before(self) -> int:
+        return self.config.pretrain
+
+    def step(self, state: State) -> Tensor:
+        pretrain = state.step < self.config.pretrain
+        for group in self.optimiser_g.param_groups:
+            group["lr"] = self.config.lr_pretrain if pretrain else self.config.lr_g
+        return self.likelihood_step(state) if pretrain else super().step(state)
+
+    def likelihood_step(self, state: State) -> Tensor:
+        """A step of the generator alone, towards a higher likelihood of real text."""
+        loss = self.negative_log_likelihood(self.draw(state).real, state)
+        norm = update(self.fabric, self.generator, loss, self.optimiser_g, self.config.clip)
+        self.average.update(self.raw.generator)
+        numbers = loss.new_zeros(len(self.columns))
+        for name, value in (("loss_g", loss), ("grad_norm_g", norm)):
+            numbers[self.columns.index(name)] = value.detach()
+        return self.fabric.all_reduce(numbers, reduce_op="mean")
+
+    def negative_log_likelihood(self, real: Tensor, state: State) -> Tensor:
+        """Of ``real`` [share of the batch, steps, symbols], in nats a symbol."""
+        noise = self.noise(self.raw.generator, self.config.batch_size, state.generator)
+        logits = self.generator(state.share(noise), given=real).float()
+        return F.cross_entropy(logits.flatten(0, 1), real.flatten(0, 1).argmax(1))
+
+    def beside_the_scores(self, fake: Tensor, batch: Batch, state: State) -> Tensor | float:
+        weight = self.config.likelihood
+        return weight * self.negative_log_likelihood(batch.real, state) if weight else 0.0
+
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
-        """samples.txt, and how far its groups of symbols are from those of the text."""
+        """samples.txt, and how like real text its symbols are."""
         config = self.config
         random = torch.Generator(run.state.device).manual_seed(config.seed)
         made = trained(run).sample(MADE, config.seq_len, random).argmax(2).cpu()
         self.write(run.folder / "samples.txt", made, self.data)
         if config.metrics == "none":
             return {}
-        count = len(self.vocabulary)
-        noise = torch.randint(count, made.shape, generator=torch.Generator().manual_seed(0))
-        shuffled = self.samples.flatten()[
-            torch.randint(self.samples.numel(), made.shape, generator=random.clone_state())
-        ]
-        kinds = {"generated": made, "real": self.held, "noise": noise, "shuffled": shuffled}
-        return {
-            f"distance_of_{n}_grams": defined_for(
-                kinds, lambda kind, n=n: jensen_shannon(self.samples, kind, n, count)
+        from ganlstm_fast.training.metrics.generated_texts import ITERATIONS, evaluate_texts
+
+        iterations, length = ITERATIONS[config.metrics], config.seq_len
+        # Windows that do not overlap.
+        real = [windows[::length].cpu() for windows in (self.samples, self.held)]
+        with progress(total=4 * iterations, unit="it", desc="metrics") as bar:
+            return evaluate_texts(
+                *real, made, self.vocabulary, iterations, config.seed, tick=bar.update
             )
-            for n in (1, 2, 3)
-        }
 
     @staticmethod
     def generate(
@@ -116,30 +148,3 @@ class TextGANRecipe(GANRecipe):
         else:
             path.write(lines)
         return f"{len(made)} lines of {made.shape[1]} symbols"
-
-
-def jensen_shannon(a: Tensor, b: Tensor, n: int, symbols: int) -> float:
-    """How far the frequencies of groups of ``n`` symbols differ, from 0 (equal) to 1 (none shared).
-
-    The Jensen-Shannon divergence in bits (Lin, 1991) of the groups in ``a`` and ``b``
-    [any number, steps] of numbers below ``symbols``.
-
-    Raises:
-        UndefinedScore: no sequences, or sequences shorter than a group.
-    """
-    for part in (a, b):
-        if not len(part) or part.shape[1] < n:
-            raise UndefinedScore(
-                f"{len(part)} sequences of {part.shape[1]} symbols have no groups of {n}"
-            )
-    place = symbols ** torch.arange(n)
-    groups = [(part.unfold(1, n, 1) * place).sum(-1).flatten() for part in (a, b)]
-    # Only groups that are there: of 5,000 symbols there would be 10^11 groups of 3.
-    there, number = torch.unique(torch.cat(groups), return_inverse=True)
-    counts = [
-        torch.bincount(part, minlength=len(there)) for part in number.split(list(map(len, groups)))
-    ]
-    p, q = (count.double() / count.sum() for count in counts)
-    middle = (p + q) / 2
-    divergences = [torch.special.xlogy(x, x / middle).nan_to_num().sum() for x in (p, q)]
-    return max(0.0, (sum(divergences) / 2 / torch.log(torch.tensor(2.0))).item())
