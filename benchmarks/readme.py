@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import growth
 import pictures
 import plotting
 import scores
+import text_stages
 from devices import HARDWARE, Device, devices, label
 from overview import lost, overview, summary
 from planned import hardware_without_a_run, without_a_run
@@ -133,6 +135,10 @@ def update(runs: Sequence[Run], only_check: bool = False) -> int:
     """Write the README's section, benchmarks/results/README.md and the pictures; 1 if not equal."""
     try:
         wanted = {README: replaced(README.read_text(), section(runs)), ALL: everything(runs)}
+        stages = RESULTS / "text-gan" / "stages.json"
+        if stages.exists():
+            page, shown = text_stages.PAGE, text_stages.section(json.loads(stages.read_text()))
+            wanted[page] = replaced(page.read_text(), shown)
     except NoMarkers as error:
         print(f"{README}: {error}", file=sys.stderr)
         return 2

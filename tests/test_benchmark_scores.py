@@ -16,6 +16,7 @@ if not BENCHMARKS.is_dir():
 sys.path.insert(0, str(BENCHMARKS))
 
 import scores  # noqa: E402
+import text_stages  # noqa: E402
 
 
 def _result(*values, impl=None):
@@ -169,6 +170,66 @@ def test_all_are_made_and_one_that_fails_is_named(tmp_path, monkeypatch, capsys)
     captured = capsys.readouterr()
     assert "bad: no such model" in captured.err
     assert "b: ganlstm-fast train bad: a seed, usually 1 min each" in captured.out
+
+
+def _stage(title, steps, **scores):
+    """A stage whose scores stand beside noise of 4 and real text of 2."""
+    beside = {"noise": 4.0, "shuffled": 3.0, "real": 2.0}
+    return {
+        "title": title,
+        "command": f"ganlstm-fast train text-gan --steps {steps}",
+        "seconds": 12.0,
+        "scores": {"steps": steps}
+        | {name: {"generated": value, **beside} for name, value in scores.items()},
+        "samples": [f"by {title}"],
+    }
+
+
+def test_stages_of_text_are_put_on_the_way_from_noise_to_real():
+    early = _stage("early", 2, entropy_of_2_grams=3.5, language_model=3.9, copied_16_grams=4.0)
+    late = _stage("trained", 9, entropy_of_2_grams=2.5, language_model=1.9, copied_16_grams=4.0)
+    result = {
+        "stages": [early, late],
+        "beside": {name: [f"some {name}"] for name in ("noise", "shuffled", "real")},
+        "environment": {"device": "Some CPU", "torch": "2.13", "commit": "abc"},
+    }
+    lines = text_stages.section(result).splitlines()
+    assert lines[0].startswith(
+        "Of 2 scores of the trained generator, 2 are nearer to those of real"
+    )
+    assert lines[0].endswith("beyond those of real text: language model.")
+    assert "| entropy of 2 grams | 25% | 75% |" in lines
+    assert "| language model | 5% | 105% |" in lines
+    assert "| language model | 4.000 | 3.900 | 1.900 | 3.000 | 2.000 |" in lines
+    assert not any("copied" in line and "%" in line for line in lines)
+    assert "| trained | `ganlstm-fast train text-gan --steps 9` | 12 |" in lines
+    assert {"some noise", "by early", "by trained", "some real"} <= set(lines)
+
+
+def test_a_stage_goes_on_with_the_run_before_it(tmp_path, monkeypatch):
+    called = []
+
+    def command(*words, impl=None):
+        called.append(words)
+        out = words[words.index("--out") + 1] if "--out" in words else None
+        if out is not None:
+            Path(out).mkdir()
+        return 2.0, "{}" if words[0] == "evaluate" else "one\ntwo\n"
+
+    monkeypatch.setattr(text_stages, "_command", command)
+    stages = [text_stages.Stage("a", "", 3), text_stages.Stage("b", "", 5)]
+    stages.append(text_stages.Stage("c", "--pretrain 5", 5))
+    found = list(text_stages.run(stages, tmp_path))
+    trained = [" ".join(words) for words in called if words[0] == "train"]
+    one, two = tmp_path / "run-0", tmp_path / "run-1"
+    end = "--metrics none --quiet"
+    assert trained == [
+        f"train text-gan --seed 0 --out {one} --steps 3 {end}",
+        f"train --resume {one} --steps 5 {end}",
+        f"train text-gan --pretrain 5 --seed 0 --out {two} --steps 5 {end}",
+    ]
+    assert [stage["seconds"] for stage in found] == [2.0, 4.0, 2.0]
+    assert [stage["samples"] for stage in found] == [["one", "two"]] * 3
 
 
 def test_a_command_s_own_message_is_told(tmp_path):

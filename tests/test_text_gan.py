@@ -143,13 +143,19 @@ def test_scores_of_short_windows_say_what_is_missing() -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_pretraining_trains_the_generator_alone(tmp_path) -> None:
+@pytest.mark.parametrize(("critic", "reads"), [("lstm", True), ("conv", False)])
+def test_pretraining_by_likelihood(tmp_path, critic, reads) -> None:
     folders = [
-        train(dataclasses.replace(TINY, steps=steps), out=tmp_path / str(steps)).folder
+        train(
+            dataclasses.replace(TINY, steps=steps, critic=critic), out=tmp_path / str(steps)
+        ).folder
         for steps in (1, 2, 3)
     ]
     found = [load_checkpoint(folder)["model"] for folder in folders]
-    for part, after in (("generator", [True, True]), ("critic", [False, True])):
+    layers = ("critic.prepare", "critic.lstm") if reads else ("critic.prepare", "critic.convs")
+    parts = {"generator": [True, True], layers[0]: [reads, True], layers[1]: [reads, True]}
+    parts["critic.head.weight" if reads else "critic.head"] = [False, True]
+    for part, after in parts.items():
         weights = [
             torch.cat([v.flatten() for k, v in model.items() if k.startswith(part)])
             for model in found
@@ -159,7 +165,8 @@ def test_pretraining_trains_the_generator_alone(tmp_path) -> None:
     history = load_checkpoint(folders[2])["history"]
     # Nearly as unsure as one that knows nothing: 59 symbols.
     assert history[0, 1] == pytest.approx(math.log(59), abs=0.2)
-    assert (history[:2, [0, 2, 3, 4]] == 0).all()
+    assert (history[:2, 2:4] == 0).all()
+    assert (history[:2, 0] > 3).all() if reads else (history[:2, [0, 4]] == 0).all()
     assert history[2, 4] > 0
 
 

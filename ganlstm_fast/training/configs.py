@@ -385,10 +385,11 @@ class TextGANConfig(SequenceGANOptions, GANSettings):
     pretrain: int = option(
         # Yu et al., SeqGAN, 2017, section 3.3.
         1500,
-        "first steps, in which the generator alone learns real text by maximum likelihood",
+        "first steps, in which the generator learns real text by maximum likelihood, and apart "
+        "from it the LSTM of a critic that reads forwards (lstm, attention)",
         NATURAL,
     )
-    lr_pretrain: float = option(2e-3, "generator's learning rate in those steps", RATE)
+    lr_pretrain: float = option(2e-3, "learning rate of both in those steps", RATE)
     likelihood: float = option(
         0.0, "weight of the likelihood of real text in the generator's loss after them", WEIGHT
     )

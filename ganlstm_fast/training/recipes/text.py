@@ -4,23 +4,53 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganlstm_fast.models import TextGAN
+from ganlstm_fast.models.sequence import run_lstm
 from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.configs import TextGANConfig
 from ganlstm_fast.training.datasets import Vocabulary, load_text, text_windows
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.fabric import OneProcess
 from ganlstm_fast.training.outputs import trained
+from ganlstm_fast.training.recipes.adam import adam
 from ganlstm_fast.training.recipes.base import update
 from ganlstm_fast.training.recipes.gan import Batch, GANRecipe
 from ganlstm_fast.training.state import Run, State
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 MADE = 1000
+# The critics whose LSTM reads forwards only, so that what comes next is not before it.
+READERS = ("lstm", "attention")
+
+
+class NextSymbol(nn.Module):
+    """What a critic's LSTM expects next: one-hot text -> logits [batch, steps - 1, symbols].
+
+    A language model of the critic's own layers and one that only pretraining needs. A critic that
+    has learnt the language tells generated text from real much sooner (as classifiers do: Dai and
+    Le, Semi-supervised Sequence Learning, 2015).
+    """
+
+    def __init__(self, prepare: nn.Module, lstm: nn.LSTM, symbols: int) -> None:
+        super().__init__()
+        self.prepare, self.lstm = prepare, lstm
+        self.head = nn.Linear(lstm.hidden_size, symbols)
+
+    def forward(self, text: Tensor) -> Tensor:
+        return self.head(run_lstm(self.lstm, self.prepare(text[:, :-1]))[0])
+
+
+def cross_entropy(logits: Tensor, one_hot: Tensor) -> Tensor:
+    """The mean over all symbols, both [batch, steps, symbols], in float32."""
+    return F.cross_entropy(logits.float().flatten(0, 1), one_hot.flatten(0, 1).argmax(1))
 
 
 class TextGANRecipe(GANRecipe):
@@ -83,6 +113,24 @@ class TextGANRecipe(GANRecipe):
     def before(self) -> int:
         return self.config.pretrain
 
+    def setup(self, fabric: Fabric | OneProcess) -> None:
+        super().setup(fabric)
+        self.reader = None
+        critic = self.raw.critic
+        if self.config.pretrain and self.config.critic in READERS:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.config.seed)
+                self.reader = NextSymbol(critic.prepare, critic.lstm, len(self.vocabulary))
+            self.reader.to(fabric.device)
+            self.adam_r = adam(self.reader, self.config, self.config.lr_pretrain)
+            self.reading, self.optimiser_r = fabric.setup(self.reader, self.adam_r)
+
+    def parts(self) -> dict[str, Any]:
+        found = super().parts()
+        if self.reader is not None:
+            found |= {"reader": self.reader.head, "optimiser_r": self.adam_r}
+        return found
+
     def step(self, state: State) -> Tensor:
         pretrain = state.step < self.config.pretrain
         for group in self.optimiser_g.param_groups:
@@ -90,20 +138,24 @@ class TextGANRecipe(GANRecipe):
         return self.likelihood_step(state) if pretrain else super().step(state)
 
     def likelihood_step(self, state: State) -> Tensor:
-        """A step of the generator alone, towards a higher likelihood of real text."""
-        loss = self.negative_log_likelihood(self.draw(state).real, state)
-        norm = update(self.fabric, self.generator, loss, self.optimiser_g, self.config.clip)
+        """Generator and critic each learn real text, and nothing of each other."""
+        real, clip = self.draw(state).real, self.config.clip
+        loss = self.negative_log_likelihood(real, state)
+        norm = update(self.fabric, self.generator, loss, self.optimiser_g, clip)
         self.average.update(self.raw.generator)
-        numbers = loss.new_zeros(len(self.columns))
-        for name, value in (("loss_g", loss), ("grad_norm_g", norm)):
-            numbers[self.columns.index(name)] = value.detach()
-        return self.fabric.all_reduce(numbers, reduce_op="mean")
+        numbers = {"loss_g": loss, "grad_norm_g": norm}
+        if self.reader is not None:
+            loss = cross_entropy(self.reading(real), real[:, 1:])
+            norm = update(self.fabric, self.reading, loss, self.optimiser_r, clip)
+            numbers |= {"loss_d": loss, "grad_norm_d": norm}
+        zero = loss.new_zeros(())
+        row = torch.stack([numbers.get(name, zero).detach().float() for name in self.columns])
+        return self.fabric.all_reduce(row, reduce_op="mean")
 
     def negative_log_likelihood(self, real: Tensor, state: State) -> Tensor:
         """Of ``real`` [share of the batch, steps, symbols], in nats a symbol."""
         noise = self.noise(self.raw.generator, self.config.batch_size, state.generator)
-        logits = self.generator(state.share(noise), given=real).float()
-        return F.cross_entropy(logits.flatten(0, 1), real.flatten(0, 1).argmax(1))
+        return cross_entropy(self.generator(state.share(noise), given=real), real)
 
     def beside_the_scores(self, fake: Tensor, batch: Batch, state: State) -> Tensor | float:
         weight = self.config.likelihood
