@@ -117,6 +117,7 @@ KNOWN = {
     "forecaster": Known("lstm-forecaster", 0.3, seeds=5),
     "sines": Known("lstm-gan --data sines --lr-g 4e-4 --lr-d 2e-4", 5.5, seeds=5, jobs=2),
     "text-to-image": Known("text-to-image --device cpu", 20.5, seeds=2, jobs=2),
+    "text-gan": Known("text-gan", 8),
     "texts": Known("text-classifier", 3.6, seeds=2, jobs=2),
     "video": Known("video-gan", 10.5),
     "weather": Known("lstm-gan", 5, seeds=5, jobs=2),

@@ -58,6 +58,30 @@ def test_two_processes_train_as_one(tmp_path, launcher, options):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_two_processes_pretrain_as_one(tmp_path):
+    """By likelihood the critic's LSTM is trained past the critic's own forward."""
+    arguments = ["train", "text-gan", *TINY, "--steps=4", "--pretrain=4"]
+    assert main([*arguments, f"--out={tmp_path / 'one'}"]) == 0
+    done = launch("fabric", [*arguments, f"--out={tmp_path / 'two'}"])
+    assert done.returncode == 0, done.stderr
+    one, two = content(tmp_path / "one"), content(tmp_path / "two")
+    torch.testing.assert_close(one["history"], two["history"], rtol=2e-5, atol=2e-6)
+    for name, value in one["model"].items():
+        torch.testing.assert_close(value, two["model"][name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
+def test_two_processes_train_text_with_a_likelihood(tmp_path):
+    """The generator's forward runs twice before its backward: what it draws, and what is given."""
+    arguments = ["train", "text-gan", *TINY, "--steps=4", "--pretrain=1", "--warmup-d=0"]
+    done = launch("torchrun", [*arguments, f"--out={tmp_path / 'two'}"])
+    assert done.returncode == 0, done.stderr
+    assert content(tmp_path / "two")["history"].isfinite().all()
+
+
+@pytest.mark.slow
 def test_an_error_of_two_processes_is_told_once(tmp_path):
     done = launch("fabric", ["train", *TINY, "--batch-size=7", f"--out={tmp_path / 'r'}"])
     assert done.returncode == 2

@@ -47,7 +47,7 @@ TINY = {
     "mlp-gan": MLPGANConfig(**RUN, hidden=(16,), size=8, noise=8),
     "dcgan": DCGANConfig(**RUN, width=4, noise=8),
     "text-to-image": TextToImageConfig(**RUN, width=4, noise=8, hidden=8, embedding=4),
-    "text-gan": TextGANConfig(**RUN, **LSTM, seq_len=8, pretrain=3, likelihood=0.1),
+    "text-gan": TextGANConfig(**RUN, **LSTM, seq_len=8, pretrain=3, warmup_d=0),
     "video-gan": VideoGANConfig(**RUN, **LSTM, width=4, frames=4),
     "lstm-forecaster": ForecasterConfig(**RUN, hidden=8, history=20, horizon=2),
     "lstm-classifier": ClassifierConfig(**RUN, hidden=8, sequences="columns", dropout=0.1),

@@ -391,13 +391,24 @@ class TextGANConfig(SequenceGANOptions, GANSettings):
     )
     lr_pretrain: float = option(2e-3, "learning rate of both in those steps", RATE)
     likelihood: float = option(
-        0.0, "weight of the likelihood of real text in the generator's loss after them", WEIGHT
+        0.1, "weight of the likelihood of real text in the generator's loss after them", WEIGHT
     )
     temperature: float = option(1.0, "of the Gumbel-softmax", RATE)
     hard: bool = option(True, "one-hot symbols, with the gradient of soft ones")
+    warmup_d: int = option(
+        200, "steps after --pretrain in which only the critic is trained", NATURAL
+    )
+    penalty: float | None = option(1.0, "weight of the gradient penalty, 0 for none", WEIGHT)
+    penalty_every: int = option(
+        2,
+        "steps of the critic between two penalties, which then weigh as many times as much",
+        COUNT,
+    )
+    n_critic: int = option(2, "steps of the critic for one of the generator", COUNT)
     lr_g: float = option(1e-4, "generator's learning rate", RATE)
-    n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)
-    steps: int = run_option(4000, "steps of the generator", COUNT)
+    lr_d: float = option(5e-4, "critic's learning rate", RATE)
+    ema: float = option(0.99, "decay of the averaged weights that samples are drawn from", DECAY)
+    steps: int = run_option(3000, "steps of the generator", COUNT)
 
     def check(self) -> None:
         super().check()
