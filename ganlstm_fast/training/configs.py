@@ -386,7 +386,7 @@ class TextGANConfig(SequenceGANOptions, GANSettings):
         # Yu et al., SeqGAN, 2017, section 3.3.
         1500,
         "first steps, in which the generator learns real text by maximum likelihood, and apart "
-        "from it the LSTM of a critic that reads forwards (lstm, attention)",
+        "from it the LSTM of an lstm or attention critic",
         NATURAL,
     )
     lr_pretrain: float = option(2e-3, "learning rate of both in those steps", RATE)
