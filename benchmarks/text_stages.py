@@ -113,7 +113,9 @@ def section(result: dict[str, Any]) -> str:
     names = [n for n, v in trained["scores"].items() if isinstance(v, dict) and "noise" in v]
     lines: list[tuple[str, ...]] = [("score", "noise", *titles, "shuffled words", "real")]
     shares: list[tuple[str, ...]] = [("share of the way from noise to real", *titles)]
-    of_trained = {}
+    of_trained: dict[str, float] = {}
+    # Of the scores, in how many the trained generator is nearer to real text than another stage.
+    better = dict.fromkeys(titles, 0)
     for name in names:
         score = trained["scores"][name]
         values = [stage["scores"][name]["generated"] for stage in found]
@@ -121,7 +123,9 @@ def section(result: dict[str, Any]) -> str:
         lines.append((name.replace("_", " "), *(f"{value:.3f}" for value in shown)))
         if name != COPIED:
             ways = [way(score, value) for value in values]
-            of_trained[name] = ways[titles.index("trained")]
+            of_trained[name] = mine = ways[titles.index("trained")]
+            for title, share in zip(titles, ways, strict=True):
+                better[title] += abs(mine - 1) < abs(share - 1)
             shares.append((name.replace("_", " "), *(f"{100 * share:.0f}%" for share in ways)))
     nearer = [name for name, share in of_trained.items() if abs(share - 1) < 0.5]
     beyond = [name.replace("_", " ") for name, share in of_trained.items() if share > 1]
@@ -129,6 +133,9 @@ def section(result: dict[str, Any]) -> str:
         f"Of {len(of_trained)} scores of the trained generator, {len(nearer)} are nearer to those "
         "of real text than to those of noise"
         + (f"; beyond those of real text: {', '.join(beyond)}." if beyond else "."),
+        "It is nearer to real text than the other stages are in: "
+        + ", ".join(f"{title} {count}" for title, count in better.items() if title != "trained")
+        + f" of {len(of_trained)} scores.",
         markdown_table(shares),
         "The scores themselves:",
         markdown_table(lines),

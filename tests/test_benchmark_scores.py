@@ -198,6 +198,7 @@ def test_stages_of_text_are_put_on_the_way_from_noise_to_real():
         "Of 2 scores of the trained generator, 2 are nearer to those of real"
     )
     assert lines[0].endswith("beyond those of real text: language model.")
+    assert "It is nearer to real text than the other stages are in: early 2 of 2 scores." in lines
     assert "| entropy of 2 grams | 25% | 75% |" in lines
     assert "| language model | 5% | 105% |" in lines
     assert "| language model | 4.000 | 3.900 | 1.900 | 3.000 | 2.000 |" in lines
