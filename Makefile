@@ -65,6 +65,7 @@ bench-avx2: $(VENV)/.test
 figures: $(VENV)/.test
 	$(BIN)/python benchmarks/scores.py --list
 	$(BIN)/python benchmarks/scores.py --all; status=$$?; \
+	  $(BIN)/python benchmarks/text_stages.py || status=1; \
 	  $(BIN)/python benchmarks/report.py --update-readme && exit $$status
 
 lint: $(VENV)/.tools
