@@ -113,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
             "generate runs/moving-digits -n 4 -o digits.gif",
             "generate runs/conditional --month 7 -o july.csv",
             'generate runs/described --text "a thin seven, leaning right" -o seven.png',
+            "generate runs/plucked-strings -n 5 --note A4 -o a4.wav",
         ],
     )
     _add_run(generate)
@@ -132,6 +133,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     generate.add_argument(
         "--text", metavar="TEXT", help="of text-to-image: what is to be seen (a text of the data)"
+    )
+    generate.add_argument(
+        "--note", metavar="NAME", help="of sound-gan: such as A4 or C#5 (as often as in the data)"
     )
     evaluate = _add(
         commands,

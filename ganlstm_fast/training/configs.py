@@ -15,6 +15,7 @@ from ganlstm_fast.training.config import (
     TWO,
     WEIGHT,
     GANSettings,
+    Rule,
     Settings,
     SupervisedSettings,
     data_option,
@@ -27,6 +28,9 @@ from ganlstm_fast.training.errors import InputError
 # Made data, not a file.
 SINES = "sines"
 CRITICS = ("lstm", "bilstm", "attention", "conv")
+AUDIBLE = Rule(lambda v: 1000 <= v <= 192000, "1000 to 192000")
+# The highest note that is made needs so many samples a second.
+LEAST_RATE = 8000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -464,6 +468,61 @@ class VideoGANConfig(GANSettings):
         self._require("channels", ok, "1 for the digits, which have no colour")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SoundGANConfig(SequenceGANOptions, GANSettings):
+    """Settings of a ``sound-gan``."""
+
+    augmentations: ClassVar = ()
+
+    data: str | None = data_option(
+        None,
+        "folder of WAV files; long ones are cut into several, short ones end in silence (notes of a "
+        "plucked string, made)",
+        resumable=True,
+        metavar="DIR",
+    )
+    rate: int = data_option(
+        8000, "samples a second; files with another rate are resampled", AUDIBLE, metavar="HZ"
+    )
+    seconds: float = data_option(0.64, "length of a sound", RATE)
+    window: int = data_option(
+        512, "samples that a frame's spectrum is of; half as many from one frame to the next", COUNT
+    )
+    condition: str = data_option(
+        "note", "what is given: the note of the sound, or none", choices=("note", "none")
+    )
+    noise: int = model_option(32, "noise values a frame, half of them the same at all", COUNT)
+    hidden: int = model_option(128, "units of each LSTM", COUNT)
+    embedding: int = model_option(32, "numbers that a note is", COUNT)
+    critic: str = model_option("conv", "kind of critic", choices=CRITICS)
+    loss: str = option("hinge", "of critic and generator", choices=LOSS_NAMES)
+    penalty_every: int = option(
+        8,
+        "steps of the critic between two penalties, which then weigh as many times as much",
+        COUNT,
+    )
+    n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)
+    lr_g: float = option(1e-3, "generator's learning rate", RATE)
+    lr_d: float = option(1e-3, "critic's learning rate", RATE)
+    beta2: float = option(0.99, "of Adam", DECAY)
+    steps: int = run_option(5000, "steps of the generator", COUNT)
+
+    def check(self) -> None:
+        super().check()
+        ok = 64 <= self.window <= 8192 and self.window % 2 == 0
+        self._require("window", ok, "an even number from 64 to 8192")
+        ok = self.samples >= self.window
+        self._require("seconds", ok, f"{self.window / self.rate:g} or more, a window's length")
+        ok = self.data is not None or self.rate >= LEAST_RATE
+        self._require("rate", ok, f"{LEAST_RATE} or more for the notes that are made")
+
+    @property
+    def samples(self) -> int:
+        """Of a sound: a whole number of halves of a window."""
+        hop = self.window // 2
+        return round(self.seconds * self.rate / hop) * hop
+
+
 @dataclass(frozen=True)
 class Model:
     """A model that can be trained.
@@ -509,6 +568,9 @@ MODELS: dict[str, Model] = {
     "text-gan": Model("TextGAN", TextGANConfig, "text:TextGANRecipe", "generates text"),
     "video-gan": Model(
         "VideoGAN", VideoGANConfig, "video:VideoGANRecipe", "generates videos (moving digits, GIFs)"
+    ),
+    "sound-gan": Model(
+        "SoundGAN", SoundGANConfig, "sound:SoundGANRecipe", "generates sounds (notes, WAV files)"
     ),
     "lstm-forecaster": Model(
         "LSTMForecaster",

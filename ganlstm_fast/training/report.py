@@ -75,6 +75,9 @@ def write_report(run: str | Path, output: str | Path | None = None, device: str 
     if text.exists():
         lines = text.read_text(encoding="utf-8").splitlines()[:20]
         parts.append(f"<h2>Generated text</h2><pre>{escape(chr(10).join(lines))}</pre>")
+    sound = folder / "samples.wav"
+    if sound.exists():
+        parts.append(_sound(sound))
     parts.append(_settings(found))
     page = (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
@@ -142,6 +145,14 @@ def _picture(content: bytes, caption: str, kind: str = "png") -> str:
     return (
         f"<h2>{escape(caption)}</h2><figure>"
         f'<img alt="{escape(caption)}" src="data:image/{kind};base64,{data}"></figure>'
+    )
+
+
+def _sound(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return (
+        "<h2>Generated sounds, one after the other</h2>"
+        f'<audio controls src="data:audio/wav;base64,{data}"></audio>'
     )
 
 

@@ -13,6 +13,7 @@ from ganlstm_fast.training.datasets.digits import digit_columns, digit_images, d
 from ganlstm_fast.training.datasets.image_folder import ImageFolder, load_image, load_image_folder
 from ganlstm_fast.training.datasets.labelled import Labelled, split_by_class
 from ganlstm_fast.training.datasets.moving_digits import moving_digits
+from ganlstm_fast.training.datasets.plucked_strings import Plucked, plucked_strings
 from ganlstm_fast.training.datasets.sequences import Sequences, load_sequences
 from ganlstm_fast.training.datasets.series import (
     Pairs,
@@ -21,6 +22,11 @@ from ganlstm_fast.training.datasets.series import (
     load_months,
 )
 from ganlstm_fast.training.datasets.sines import sines
+from ganlstm_fast.training.datasets.sound_folder import (
+    SoundFolder,
+    load_sound,
+    load_sound_folder,
+)
 from ganlstm_fast.training.datasets.text import Vocabulary, load_text, text_windows
 from ganlstm_fast.training.datasets.texts import load_texts, one_line, pad_texts, text_pieces
 from ganlstm_fast.training.datasets.video_folder import VideoFolder, load_video_folder
@@ -31,8 +37,10 @@ __all__ = [
     "ImageFolder",
     "Labelled",
     "Pairs",
+    "Plucked",
     "Planted",
     "Sequences",
+    "SoundFolder",
     "VideoFolder",
     "Vocabulary",
     "Words",
@@ -49,6 +57,8 @@ __all__ = [
     "load_image_folder",
     "load_months",
     "load_sequences",
+    "load_sound",
+    "load_sound_folder",
     "load_text",
     "load_texts",
     "load_video_folder",
@@ -56,6 +66,7 @@ __all__ = [
     "one_line",
     "pad_texts",
     "plant_anomalies",
+    "plucked_strings",
     "sines",
     "split_by_class",
     "text_pieces",
