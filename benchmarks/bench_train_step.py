@@ -187,6 +187,15 @@ CASES: dict[str, GANCase | SupervisedCase] = {
     ),
     # 8 frames: a mean over them is exact, and what cancels in the real and fake scores is 0.
     "video GAN": GANCase(VideoGAN, (16, 8, 1, 16, 16), noise=(8,)),
+    # The critic without spectral norm, which "DCGAN-64" has: convolutions over frames of spectra.
+    "sound GAN": GANCase(
+        functools.partial(
+            ConditionalLSTMGAN, 257, 32, 64, labels=15, projection=True, critic="conv"
+        ),
+        (32, 21, 257),
+        noise=(21,),
+        labels=15,
+    ),
     "LSTM forecaster": SupervisedCase(
         functools.partial(LSTMForecaster, 5),
         (32, 100, 5),

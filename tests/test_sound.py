@@ -44,7 +44,7 @@ def tone(pitch: float, seconds: float = 0.64, rate: int = RATE, partials: int = 
 # Pitch.
 
 
-@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("rate", [8000, 22050])
 @pytest.mark.parametrize("partials", [1, 3])
 def test_pitch_of_tones(rate, partials):
     known = np.array([82.41, 110.0, 261.63, 440.0, 777.7, 1046.5])
@@ -214,7 +214,9 @@ def test_a_folder_of_sounds(tmp_path):
     assert found.waves.shape == (5, 5120)
     assert found.waves.dtype == torch.float32
     assert found.waves[2, 1760:].abs().max() == 0
-    assert torch.allclose(found.waves[:3].flatten()[:12000], torch.from_numpy(tone(440, 1.5)).float())
+    assert torch.allclose(
+        found.waves[:3].flatten()[:12000], torch.from_numpy(tone(440, 1.5)).float()
+    )
     assert cents(pitches(found.waves[3:4].numpy(), RATE), 440)[0] == pytest.approx(0, abs=1)
     assert np.allclose(found.waves[4, :4000], tone(330, 0.5) / 2, atol=1e-6)
     assert found.waves[4, 4000:].abs().max() == 0
@@ -252,7 +254,9 @@ def spoilt(folder: Path) -> dict[str, str]:
 
 def test_files_that_are_no_sounds_are_named(tmp_path):
     said = spoilt(tmp_path / "bad")
-    with pytest.raises(InputError, match=r"bad has no sound .*of 8 files none can be used") as error:
+    with pytest.raises(
+        InputError, match=r"bad has no sound .*of 8 files none can be used"
+    ) as error:
         load_sound_folder(tmp_path / "bad", RATE, 5120, 512)
     assert "\n" not in str(error.value)
     save(tmp_path / "bad" / "good.wav", tone(440).astype("f4"))
@@ -289,7 +293,10 @@ def test_a_written_file_is_of_16_bits(tmp_path):
     rate, values = wavfile.read(tmp_path / "a.wav")
     assert (rate, values.dtype, len(values)) == (RATE, np.int16, 2 * (5120 + 800))
     # Both softer alike.
-    assert np.abs(values[:5120] / 32767 * 2 * waves[1].abs().max().item() / 2 - waves[0].numpy()).max() < 1e-3
+    assert (
+        np.abs(values[:5120] / 32767 * 2 * waves[1].abs().max().item() / 2 - waves[0].numpy()).max()
+        < 1e-3
+    )
     assert values.max() == 32767
     write_wav(tmp_path / "b.wav", waves[:1], RATE)
     assert np.abs(wavfile.read(tmp_path / "b.wav")[1] / 32767 - waves[0].numpy()).max() < 1e-4
@@ -303,7 +310,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert names >= {f"{number:02}.wav" for number in range(1, 12)}
     with pytest.raises(InputError, match="-o: expected a new or an empty folder"):
         write_sounds(tmp_path / "made", waves, RATE, frames)
-    with pytest.raises(InputError, match="-o: expected a file of .wav or .png, or a new folder"):
+    with pytest.raises(InputError, match=r"-o: expected a file of \.wav or \.png, or a new"):
         write_sounds(tmp_path / "made.mp3", waves, RATE, frames)
     with pytest.raises(InputError, match="cannot write"):
         write_sounds(tmp_path / "none" / "made", waves, RATE, frames)
@@ -360,7 +367,9 @@ def test_scores_of_real_sounds_and_others(real):
     assert found["notes_heard"]["generated"] == 1
     assert found["notes_heard"]["noise"] == 0
     distance = found["spectral_distance"]
-    assert 5 * max(distance["real"], distance["generated"]) < min(distance["noise"], distance["flat"])
+    assert 5 * max(distance["real"], distance["generated"]) < min(
+        distance["noise"], distance["flat"]
+    )
     assert found["length_distance"]["real"] < 0.03 < found["length_distance"]["flat"]
     assert found["variety"]["flat"] < 0.01 < 1 < found["variety"]["real"]
     wrong = evaluate_sounds(train, kinds, RATE, scale, asked.roll(1))
@@ -396,7 +405,6 @@ def recordings(folder: Path) -> None:
         save(folder / f"{k}.wav", (15000 * tone(pitch, 0.128)).astype("<i2"))
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_commands_on_a_folder(tmp_path, capsys):
     recordings(tmp_path / "notes")
     (tmp_path / "notes" / "bad.wav").write_text("no sound")

@@ -476,8 +476,8 @@ class SoundGANConfig(SequenceGANOptions, GANSettings):
 
     data: str | None = data_option(
         None,
-        "folder of WAV files; long ones are cut into several, short ones end in silence (notes of a "
-        "plucked string, made)",
+        "folder of WAV files; long ones are cut into several, short ones end in silence (notes of "
+        "a plucked string, made)",
         resumable=True,
         metavar="DIR",
     )

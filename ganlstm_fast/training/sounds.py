@@ -60,7 +60,9 @@ def write_sounds(path: Path, waves: Tensor, rate: int, frames: Tensor) -> None:
     elif ending:
         raise InputError(f"-o: expected a file of .wav or .png, or a new folder, got {path}")
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"-o: expected a new or an empty folder, and {path} is there; name another")
+        raise InputError(
+            f"-o: expected a new or an empty folder, and {path} is there; name another"
+        )
     else:
         try:
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as beside:

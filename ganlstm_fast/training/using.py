@@ -103,8 +103,8 @@ def generate(
         run: the run's folder, or its checkpoint.
         given: of ``conditional-lstm-gan``: ``month``, 1 to 12, and ``after``, a CSV file with the
             columns of the run, whose last rows the samples follow, of the ``series`` of that name
-            where there are several; of ``text-to-image``: ``text``; of ``sound-gan``: ``note``, such
-            as A4. None is the same as left out.
+            where there are several; of ``text-to-image``: ``text``; of ``sound-gan``: ``note``,
+            such as A4. None is the same as left out.
 
     Returns:
         Of series: [count, steps, channels] float64 in the units of the run's data, and the

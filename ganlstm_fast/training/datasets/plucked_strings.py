@@ -3,12 +3,14 @@
 The string is a loop of delays whose content decays and grows duller each time round (Karplus and
 Strong, Digital Synthesis of Plucked-String and Drum Timbres, 1983). A first order allpass filter
 makes the loop as long as the pitch asks for, to less than a sample, and a comb filter is where the
-string is plucked (Jaffe and Smith, Extensions of the Karplus-Strong Plucked-String Algorithm, 1983).
+string is plucked (Jaffe and Smith, Extensions of the Karplus-Strong Plucked-String Algorithm,
+1983).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +18,7 @@ import torch
 from torch import Tensor
 
 # C major, from the C in the middle of the piano (261.6 Hz) on, two octaves.
-SCALE = tuple(
-    60 + 12 * octave + step for octave in (0, 1) for step in (0, 2, 4, 5, 7, 9, 11)
-) + (84,)
+SCALE = (60, 62, 64, 65, 67, 69, 71, 72, 74, 76, 77, 79, 81, 83, 84)
 # The shares of a sample's length that notes are held for, and the times in seconds in which a
 # string that rings on decays by 60 dB.
 HELD = (0.3, 0.95)
@@ -53,7 +53,7 @@ def pitch_of(note: float) -> float:
 
 
 def plucked_strings(
-    count: int, rate: int = 8000, samples: int = 5120, seed: int = 0, scale: tuple = SCALE
+    count: int, rate: int = 8000, samples: int = 5120, seed: int = 0, scale: Sequence[int] = SCALE
 ) -> Plucked:
     """Notes of ``scale`` in turn, plucked at random.
 

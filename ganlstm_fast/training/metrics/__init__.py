@@ -4,6 +4,7 @@
 - :mod:`.series`: distances, diversity and autocorrelation of sets of series.
 - :mod:`.images`: scores by a classifier of real images.
 - :mod:`.videos`: scores of motion, and of whether a network tells videos from real ones.
+- :mod:`.pitch`, :mod:`.sounds`: the pitch of sounds, and scores of pitch, length and spectrum.
 - :mod:`.forecast`: errors of forecasts, beside simple ones.
 - :mod:`.anomaly`: how well a score finds planted anomalies.
 - :mod:`.texts`: simple rivals of models that read texts.

@@ -1,7 +1,7 @@
 """The pitch of sounds, by YIN.
 
-Source: de Cheveigne and Kawahara, YIN, a fundamental frequency estimator for speech and music, 2002,
-steps 2 (difference function) to 5 (parabolic interpolation), on frames of a sound.
+Source: de Cheveigne and Kawahara, YIN, a fundamental frequency estimator for speech and music,
+2002, steps 2 (difference function) to 5 (parabolic interpolation), on frames of a sound.
 """
 
 from __future__ import annotations

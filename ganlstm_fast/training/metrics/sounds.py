@@ -121,8 +121,7 @@ def evaluate_sounds(
     )
     names = {name: name for name in kinds}
     scores: dict[str, Any] = {
-        score: defined_for(names, measure)
-        for score, measure in zip(SCORES, measures, strict=True)
+        score: defined_for(names, measure) for score, measure in zip(SCORES, measures, strict=True)
     }
     if asked is not None:
         generated = heard["generated"]

@@ -24,8 +24,8 @@ from ganlstm_fast.training.undefined import check_finite, defined_all
 
 # Notes that are made to train on and to test, generated sounds that are scored, and those of each
 # kind that are shown.
-TRAIN, TEST = 3000, 600
-MADE = 600
+TRAIN, TEST = 3000, 450
+MADE = 450
 SHOWN = 8
 # Of the generator's last layer, whose sigmoid is then 0.1.
 QUIET = -2.0
