@@ -492,19 +492,22 @@ class SoundGANConfig(SequenceGANOptions, GANSettings):
         "note", "what is given: the note of the sound, or none", choices=("note", "none")
     )
     noise: int = model_option(32, "noise values a frame, half of them the same at all", COUNT)
-    hidden: int = model_option(128, "units of each LSTM", COUNT)
+    hidden: int = model_option(64, "units of each LSTM", COUNT)
     embedding: int = model_option(32, "numbers that a note is", COUNT)
     critic: str = model_option("conv", "kind of critic", choices=CRITICS)
-    loss: str = option("hinge", "of critic and generator", choices=LOSS_NAMES)
+    # With spectral norm the sounds of a note came out alike.
+    spectral_norm: bool | None = model_option(False, "spectral norm on the critic's weights")
+    loss: str = option("non-saturating", "of critic and generator", choices=LOSS_NAMES)
     penalty_every: int = option(
-        8,
+        4,
         "steps of the critic between two penalties, which then weigh as many times as much",
         COUNT,
     )
     n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)
-    lr_g: float = option(1e-3, "generator's learning rate", RATE)
+    lr_g: float = option(2e-3, "generator's learning rate", RATE)
     lr_d: float = option(1e-3, "critic's learning rate", RATE)
     beta2: float = option(0.99, "of Adam", DECAY)
+    ema: float = option(0.998, "decay of the averaged weights that samples are drawn from", DECAY)
     steps: int = run_option(5000, "steps of the generator", COUNT)
 
     def check(self) -> None:

@@ -25,7 +25,7 @@ HEARD = 0.2
 # The bands of the mel scale, and the samples of a spectrum's window.
 BANDS, WINDOW = 32, 512
 # What is softer than full scale by more dB is as soft as that.
-SOFTEST = 80.0
+SOFTEST = 60.0
 # A sound ends where it stays softer than its loudest frame by so many dB.
 ENDED = 40.0
 
@@ -48,7 +48,7 @@ def mel_bands(bands: int, window: int, rate: int) -> Tensor:
 
 
 def log_mel(waves: Tensor, rate: int) -> Tensor:
-    """Power in dB of full scale: [n, samples] -> [n, BANDS, steps], -80 at least."""
+    """Power in dB of full scale: [n, samples] -> [n, BANDS, steps], -60 at least."""
     window = torch.hann_window(WINDOW)
     options = {"hop_length": WINDOW // 4, "window": window, "return_complex": True}
     padded = torch.nn.functional.pad(waves.float(), (0, max(0, WINDOW - waves.shape[1])))
