@@ -13,7 +13,7 @@ from scipy.io import wavfile
 
 from ganlstm_fast.cli import main
 from ganlstm_fast.training.datasets import load_sound, load_sound_folder, plucked_strings
-from ganlstm_fast.training.datasets.plucked_strings import SCALE, loop_filter, pitch_of
+from ganlstm_fast.training.datasets.plucked_strings import SCALE, loop_filter
 from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.metrics.pitch import cents, pitches
 from ganlstm_fast.training.metrics.sounds import (
@@ -25,7 +25,7 @@ from ganlstm_fast.training.metrics.sounds import (
     mel_bands,
     notes_heard,
 )
-from ganlstm_fast.training.notes import Notes, note_name, place_of
+from ganlstm_fast.training.notes import Notes, note_name, pitch_of, place_of
 from ganlstm_fast.training.sounds import write_sounds, write_wav
 from ganlstm_fast.training.spectrograms import Spectrogram
 
@@ -348,18 +348,18 @@ def test_log_mel_is_in_dB_of_full_scale():
 
 @pytest.fixture(scope="module")
 def real() -> tuple[torch.Tensor, torch.Tensor, Notes]:
-    train, test = plucked_strings(300, seed=5).waves, plucked_strings(150, seed=6).waves
+    train, test = plucked_strings(150, seed=5).waves, plucked_strings(90, seed=6).waves
     return train, test, Notes.of(pitches(train.numpy(), RATE))
 
 
 def test_scores_of_real_sounds_and_others(real):
     train, test, scale = real
-    other = plucked_strings(150, seed=7)
+    other = plucked_strings(90, seed=7)
     asked = torch.tensor([SCALE.index(note) for note in other.notes.tolist()])
-    flat = torch.from_numpy(np.stack([tone(pitch_of(60.5))] * 150)).float()
+    flat = torch.from_numpy(np.stack([tone(pitch_of(60.5))] * 90)).float()
     kinds = {"generated": other.waves, "real": test, "flat": flat}
     found = evaluate_sounds(train, kinds, RATE, scale, asked)
-    assert found["count"] == 150
+    assert found["count"] == 90
     assert found["in_tune"]["generated"] > 0.95
     assert found["in_tune"]["real"] > 0.95
     assert found["in_tune"]["flat"] == found["in_tune"]["noise"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,6 +50,11 @@ class Notes:
             tuple(float(np.median(pitches[numbers == k])) for k in found if k >= 0),
             torch.from_numpy(labels.astype(np.int64)),
         )
+
+
+def pitch_of(number: Any) -> Any:
+    """The frequency of a MIDI number, or of an array of them, in equal temperament, in Hz."""
+    return A4 * 2 ** ((number - A4_NUMBER) / 12)
 
 
 def note_name(number: int) -> str:

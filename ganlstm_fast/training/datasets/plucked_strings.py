@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganlstm_fast.training.notes import pitch_of
+
 # C major, from the C in the middle of the piano (261.6 Hz) on, two octaves.
 SCALE = (60, 62, 64, 65, 67, 69, 71, 72, 74, 76, 77, 79, 81, 83, 84)
 # The shares of a sample's length that notes are held for, and the times in seconds in which a
@@ -45,11 +47,6 @@ class Plucked:
 
     def __len__(self) -> int:
         return len(self.waves)
-
-
-def pitch_of(note: float) -> float:
-    """The frequency of a MIDI number in equal temperament, in Hz."""
-    return 440.0 * 2 ** ((note - 69) / 12)
 
 
 def plucked_strings(

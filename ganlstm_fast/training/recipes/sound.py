@@ -12,7 +12,7 @@ from ganlstm_fast.models import LSTMGAN, ConditionalLSTMGAN
 from ganlstm_fast.training.configs import SoundGANConfig
 from ganlstm_fast.training.datasets import load_sound_folder, plucked_strings
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.training.notes import Notes, place_of
+from ganlstm_fast.training.notes import Notes, pitch_of, place_of
 from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.recipes.classifier import digest
 from ganlstm_fast.training.recipes.gan import GANRecipe
@@ -41,29 +41,31 @@ class SoundGANRecipe(GANRecipe):
         samples: [size, samples] float32, as ``test`` is.
         test: sounds that are held out to judge. Of a folder they are those of every fifth file;
             where there are fewer than five, none is.
-        scale: the notes of ``samples``.
+        scale: the notes of ``samples``; those of a folder are found out.
     """
 
     config: SoundGANConfig
     given: ClassVar = ("note",)
 
     def __init__(self, config: SoundGANConfig) -> None:
-        from ganlstm_fast.training.metrics.pitch import pitches
-
         super().__init__(config)
         if config.data is None:
             self.name = "plucked-strings"
-            self.samples, self.test = (
-                plucked_strings(count, config.rate, config.samples, seed).waves
+            train, test = (
+                plucked_strings(count, config.rate, config.samples, seed)
                 for seed, count in enumerate((TRAIN, TEST))
             )
+            self.samples, self.test = train.waves, test.waves
+            self.scale = Notes.of(pitch_of(train.notes.double().numpy()))
         else:
+            from ganlstm_fast.training.metrics.pitch import pitches
+
             self.name = Path(config.data).name
             found = load_sound_folder(config.data, config.rate, config.samples, config.window)
             self.notes, self.found = skipped_words(found.skipped), list(found.notes)
             held = found.source % HELD_OUT == HELD_OUT - 1
             self.samples, self.test = found.waves[~held], found.waves[held]
-        self.scale = Notes.of(pitches(self.samples.numpy(), config.rate))
+            self.scale = Notes.of(pitches(self.samples.numpy(), config.rate))
         self.spectrogram = Spectrogram.fit(self.samples, config.window)
         self.data = {
             "fingerprint": digest(self.samples, self.test),
@@ -110,7 +112,8 @@ class SoundGANRecipe(GANRecipe):
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
         """samples.wav, samples.png, and scores of pitch, length and spectrum."""
         config = self.config
-        made, labels = self._sounds(trained(run), MADE if config.metrics != "none" else SHOWN)
+        count = max(SHOWN, min(MADE, len(self.test)) if config.metrics != "none" else 0)
+        made, labels = self._sounds(trained(run), count)
         samples = self.samples.cpu()
         apart = torch.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).long()
         write_wav(run.folder / "samples.wav", made[:SHOWN], config.rate)
@@ -123,7 +126,7 @@ class SoundGANRecipe(GANRecipe):
 
         def scores() -> dict[str, Any]:
             check_finite("generated", made)
-            untrained = self._sounds(self.untrained().to(run.state.device).generator, MADE)[0]
+            untrained = self._sounds(self.untrained().to(run.state.device).generator, count)[0]
             kinds = {"generated": made, "untrained": untrained, "real": self.test}
             return evaluate_sounds(samples, kinds, config.rate, self.scale, labels, config.seed)
 
