@@ -187,10 +187,18 @@ CASES: dict[str, GANCase | SupervisedCase] = {
     ),
     # 8 frames: a mean over them is exact, and what cancels in the real and fake scores is 0.
     "video GAN": GANCase(VideoGAN, (16, 8, 1, 16, 16), noise=(8,)),
-    # The critic without spectral norm, which "DCGAN-64" has: convolutions over frames of spectra.
+    # The default recipe's: convolutions over frames of spectra, without spectral norm.
     "sound GAN": GANCase(
         functools.partial(
-            ConditionalLSTMGAN, 257, 32, 64, labels=15, projection=True, critic="conv"
+            ConditionalLSTMGAN,
+            257,
+            32,
+            64,
+            labels=15,
+            embedding=32,
+            projection=True,
+            critic="conv",
+            spectral_norm=False,
         ),
         (32, 21, 257),
         noise=(21,),

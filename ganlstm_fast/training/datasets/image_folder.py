@@ -117,12 +117,12 @@ def to_pixels(image: PILImage, path: str | Path, size: int, channels: int) -> Te
     return pixels.permute(2, 0, 1) / 127.5 - 1
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The files at any depth that end as images do, sorted; none whose path has a hidden part."""
+def files_in(folder: Path, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
+    """The files at any depth that end so, sorted; none whose path has a hidden part."""
     return sorted(
         file
         for file in folder.rglob("*")
-        if file.suffix.lower() in ENDINGS
+        if file.suffix.lower() in endings
         and not any(part.startswith(".") for part in file.relative_to(folder).parts)
         and file.is_file()
     )
@@ -145,7 +145,7 @@ def load_image_folder(path: str | Path, size: int, channels: int = 3) -> ImageFo
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a folder of images")
-    files = image_files(folder)
+    files = files_in(folder)
     direct = [file for file in files if file.parent == folder]
     if direct and len(direct) < len(files):
         raise InputError(

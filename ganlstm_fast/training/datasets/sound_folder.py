@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganlstm_fast.training.datasets.image_folder import files_in
 from ganlstm_fast.training.errors import InputError
 
 ENDINGS = (".wav", ".wave")
@@ -96,13 +97,7 @@ def load_sound_folder(path: str | Path, rate: int, samples: int, least: int) -> 
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a folder of WAV files")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in ENDINGS
-        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-        and file.is_file()
-    )
+    files = files_in(folder, ENDINGS)
     pieces, names, skipped = [], [], []
     done: Counter[str] = Counter()
     for file in files:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast.training.datasets.image_folder import (
-    image_files,
+    files_in,
     load_image,
     opened,
     to_pixels,
@@ -68,7 +68,7 @@ def load_video_folder(
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give a folder of videos")
-    files = image_files(folder)
+    files = files_in(folder)
     parts: dict[Path, list[Path]] = {}
     for file in files:
         animated = file.suffix.lower() == ANIMATION

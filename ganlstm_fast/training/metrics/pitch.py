@@ -11,9 +11,10 @@ import math
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-# Frames of a sound are looked at that are at most so many dB softer than its loudest one, and one
-# of those has a pitch if its aperiodicity, the mean-normalised difference, is below the threshold.
+# Frames of a sound are looked at that are at most so many dB softer than its loudest one.
 SOFTEST = 20.0
+# The period is the first lag with a dip of the mean-normalised difference below this; where there
+# is none it is the deepest point, of a frame that has a pitch only if that is below the second.
 THRESHOLD = 0.15
 APERIODIC = 0.3
 # The part of the frames that have to have a pitch for a sound to have one.
@@ -25,7 +26,9 @@ SILENCE = 1e-4
 FINER = 4
 
 
-def pitches(waves: np.ndarray, rate: int, lowest: float = 80.0, highest: float | None = None):
+def pitches(
+    waves: np.ndarray, rate: int, lowest: float = 80.0, highest: float | None = None
+) -> np.ndarray:
     """The pitch of each sound in Hz: the median over its frames, NaN for none.
 
     A sound has none if it is silent, or if fewer than half of its frames that are within 20 dB of
