@@ -154,10 +154,13 @@ def _print_scores(metrics: dict[str, Any]) -> None:
     kinds = ["generated", "untrained", "noise", "real"]
     if any("shuffled" in table for table in tables.values()):
         kinds.insert(2, "shuffled")
+    if any("untranslated" in table for table in tables.values()):
+        kinds = ["generated", "untranslated", "real"]
+    wide = max(11, 1 + max(map(len, kinds)))
     if tables:
-        print(f"{'':22}" + "".join(f"{kind:>11}" for kind in kinds))
+        print(f"{'':22}" + "".join(f"{kind:>{wide}}" for kind in kinds))
     for name, scores in tables.items():
-        print(f"{name:22}" + "".join(f"{_number(scores.get(kind)):>11}" for kind in kinds))
+        print(f"{name:22}" + "".join(f"{_number(scores.get(kind)):>{wide}}" for kind in kinds))
     for name, value in metrics.items():
         if isinstance(value, float):
             print(f"{name:22}{value:11.3f}")

@@ -23,6 +23,7 @@ from ganlstm_fast.training.datasets.series import (
 from ganlstm_fast.training.datasets.sines import sines
 from ganlstm_fast.training.datasets.text import Vocabulary, load_text, text_windows
 from ganlstm_fast.training.datasets.texts import load_texts, one_line, pad_texts, text_pieces
+from ganlstm_fast.training.datasets.unpaired import hold_out, slanted_outlines, styled_digits
 from ganlstm_fast.training.datasets.video_folder import VideoFolder, load_video_folder
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "digit_images",
     "digit_rows",
     "forecast_pairs",
+    "hold_out",
     "labelled_windows",
     "load_captions",
     "load_image",
@@ -57,7 +59,9 @@ __all__ = [
     "pad_texts",
     "plant_anomalies",
     "sines",
+    "slanted_outlines",
     "split_by_class",
+    "styled_digits",
     "text_pieces",
     "text_windows",
     "weight_and_slant",
