@@ -192,6 +192,7 @@ TRAIN_STEPS = {
         "conditional LSTM-GAN",
         "text to image",
         "video GAN",
+        "CycleGAN",
         "LSTM forecaster",
         "LSTM classifier",
         "LSTM text classifier",

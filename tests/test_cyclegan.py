@@ -22,7 +22,7 @@ from ganlstm_fast.models.cyclegan import ResidualBlock
 from ganlstm_fast.training import InputError, generate, train
 from ganlstm_fast.training.checkpoint import load_checkpoint
 from ganlstm_fast.training.configs import PATCH_LOSSES, CycleGANConfig
-from ganlstm_fast.training.datasets import digit_images, slanted_outlines, styled_digits
+from ganlstm_fast.training.datasets import digit_images, slanted_outlines, solid, styled_digits
 from ganlstm_fast.training.metrics.translations import evaluate_translations
 from ganlstm_fast.training.pictures import write_image
 from ganlstm_fast.training.recipes import cyclegan as cyclegan_module
@@ -153,10 +153,10 @@ def test_no_digit_is_in_both_styles() -> None:
     for a, b, digits in zip((train_a, test_a), (train_b, test_b), digit_images(), strict=True):
         plain = {image.numpy().tobytes() for image in a.inputs}
         styled = {image.numpy().tobytes() for image in b.inputs}
-        in_b = slanted_outlines(digits.inputs)
+        drawn = zip(solid(digits.inputs), slanted_outlines(digits.inputs), strict=True)
         where = [
             (image.numpy().tobytes() in plain, other.numpy().tobytes() in styled)
-            for image, other in zip(digits.inputs, in_b, strict=True)
+            for image, other in drawn
         ]
         assert all(one != two for one, two in where)
         assert torch.bincount(a.labels).min() >= len(a) // 10 - 5
@@ -171,7 +171,7 @@ def test_a_stroke_is_outlined_and_leans() -> None:
     rows = outlined.amax(1) > 0
     middle = [(outlined[row] > 0).nonzero().float().mean().item() for row in (8, 14, 20)]
     assert 16 <= rows.sum() <= 20
-    assert middle[0] > middle[1] + 1.5 > middle[2] + 3
+    assert middle[0] > middle[1] + 0.7 > middle[2] + 1.4
     across = (outlined[14] > 0).int().diff()
     assert (across == 1).sum() == 2  # two strokes
     assert slanted_outlines(torch.full((1, 1, 28, 28), -1.0)).max() == -1
@@ -180,20 +180,24 @@ def test_a_stroke_is_outlined_and_leans() -> None:
 def test_scores_tell_digits_that_were_exchanged() -> None:
     (train_a, test_a), (train_b, test_b) = styled_digits()
     judge = partial(evaluate_translations, (train_a, train_b), (test_a, test_b))
-    # Right translations: of a by the rule; b has no inverse, and its plain digits are known.
-    plain = digit_images()[1]
-    number = {image.numpy().tobytes(): k for k, image in enumerate(slanted_outlines(plain.inputs))}
-    source = torch.stack([plain.inputs[number[i.numpy().tobytes()]] for i in test_b.inputs])
-    right = slanted_outlines(test_a.inputs), source
+    # Right translations, by what is known of the digits.
+    digits = digit_images()[1].inputs
+    drawn = solid(digits), slanted_outlines(digits)
+
+    def other(images: Tensor, kind: int) -> Tensor:
+        number = {image.numpy().tobytes(): k for k, image in enumerate(drawn[kind])}
+        return drawn[1 - kind][[number[image.numpy().tobytes()] for image in images]]
+
+    right = other(test_a.inputs, 0), other(test_b.inputs, 1)
     scores = judge(right, (test_a.inputs, test_b.inputs))
     for way in ("a_to_b", "b_to_a"):
         assert scores[f"recognised_{way}"]["generated"] > 0.93
-        assert scores[f"recognised_{way}"]["untranslated"] < 0.5
+        assert scores[f"recognised_{way}"]["untranslated"] < 0.7
         assert scores[f"style_{way}"]["generated"] > 0.98
         assert scores[f"style_{way}"]["untranslated"] < 0.02
         assert scores[f"recognised_{way}"]["real"] > 0.95
     assert scores["cycle_error_a"] == scores["cycle_error_b"] == 0
-    exchanged = judge(tuple(part.roll(7, 0) for part in right), (test_a.inputs, source))
+    exchanged = judge(tuple(part.roll(7, 0) for part in right), (test_a.inputs, right[1]))
     assert exchanged["style_a_to_b"]["generated"] > 0.98
     assert exchanged["recognised_a_to_b"]["generated"] < 0.3
     assert exchanged["cycle_error_b"] > 0.1

@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
 
 def _convolution(a: int, b: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
     # Instance norm takes a bias away again.
-    layer = nn.Conv2d(a, b, kernel, stride, kernel // 2, bias=False, padding_mode="reflect")
+    layer = nn.Conv2d(a, b, kernel, stride, kernel // 2, bias=False)
     return [layer, nn.InstanceNorm2d(b), nn.ReLU()]
 
 
@@ -58,7 +58,7 @@ class Translator(nn.Module):
         for a, b in ((4 * w, 2 * w), (2 * w, w)):
             double = nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False)
             layers += [double, nn.InstanceNorm2d(b), nn.ReLU()]
-        last = nn.Conv2d(w, channels, 7, padding=3, padding_mode="reflect")
+        last = nn.Conv2d(w, channels, 7, padding=3)
         self.body = nn.Sequential(*layers, last)
         self.apply(initialise)
 
@@ -151,13 +151,15 @@ class CycleGAN(nn.Module):
         cycle = (gan(fake) - pairs).abs().mean()
         identity = (gan(pairs.flip(1)) - pairs).abs().mean()
 
-    The arguments are those of :class:`Translator`; the critics have the same width.
+    The arguments are those of :class:`Translator`, and the ``width`` of :class:`PatchCritic`.
     """
 
-    def __init__(self, channels: int = 3, width: int = 64, blocks: int = 6) -> None:
+    def __init__(
+        self, channels: int = 3, width: int = 64, blocks: int = 6, critic_width: int = 64
+    ) -> None:
         super().__init__()
         self.generator = Translators(channels, width, blocks)
-        self.critic = PairCritic(channels, width)
+        self.critic = PairCritic(channels, critic_width)
 
     def forward(self, pairs: Tensor) -> Tensor:
         return self.generator(pairs)

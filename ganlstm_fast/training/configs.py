@@ -449,7 +449,7 @@ class CycleGANConfig(GANSettings):
     )
     data_b: str | None = data_option(
         None,
-        "folder of images of the other kind, b (such digits, slanted and outlined)",
+        "folder of images of the other kind, b (others, slanted and outlined)",
         resumable=True,
         metavar="DIR",
     )
@@ -457,6 +457,7 @@ class CycleGANConfig(GANSettings):
     channels: int = data_option(1, "1: levels of grey, 3: colours", COUNT)
     width: int = model_option(8, "channels of the largest feature map", COUNT)
     blocks: int = model_option(3, "residual blocks of a translator", NATURAL)
+    critic_width: int = model_option(16, "channels of a critic's largest feature map", COUNT)
     loss: str = option("lsgan", "of critics and translators", choices=PATCH_LOSSES)
     cycle: float = option(
         10.0, "weight of the difference of images and what comes back of them", WEIGHT

@@ -71,7 +71,7 @@ def plot_translations(path: Path, kinds: Sequence[Sequence[Tensor]]) -> None:
     Args:
         kinds: of each kind three times [n, channels, height, width].
     """
-    height = sum(0.4 + 2.2 * 12 / max(len(rows[0]), 6) for rows in kinds)
+    height = sum(0.4 + 2.1 * 12 / max(len(rows[0]), 6) for rows in kinds)
     with drawing(9, height, **{"axes.grid": False}) as figure:
         axes = figure.subplots(len(kinds), 1, squeeze=False)[:, 0]
         for k, (ax, rows) in enumerate(zip(axes, kinds, strict=True)):

@@ -23,7 +23,12 @@ from ganlstm_fast.training.datasets.series import (
 from ganlstm_fast.training.datasets.sines import sines
 from ganlstm_fast.training.datasets.text import Vocabulary, load_text, text_windows
 from ganlstm_fast.training.datasets.texts import load_texts, one_line, pad_texts, text_pieces
-from ganlstm_fast.training.datasets.unpaired import hold_out, slanted_outlines, styled_digits
+from ganlstm_fast.training.datasets.unpaired import (
+    hold_out,
+    slanted_outlines,
+    solid,
+    styled_digits,
+)
 from ganlstm_fast.training.datasets.video_folder import VideoFolder, load_video_folder
 
 __all__ = [
@@ -60,6 +65,7 @@ __all__ = [
     "plant_anomalies",
     "sines",
     "slanted_outlines",
+    "solid",
     "split_by_class",
     "styled_digits",
     "text_pieces",

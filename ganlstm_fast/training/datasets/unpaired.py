@@ -16,39 +16,51 @@ from ganlstm_fast.training.errors import InputError
 # To train on, and held out.
 Split = tuple[Labelled, Labelled]
 
+# The level of ink at which the edge of a stroke is, and how sharp it is drawn.
+EDGE, SHARPNESS = 0.5, 6.0
 # Columns that a digit of style b leans for each row, and how much smaller it is, to have the room.
-SLANT, SHRUNK = 0.35, 1.15
-# The level of ink at which its outline is, and how sharp the edge is made before it is found.
-EDGE, SHARPNESS = 0.45, 6.0
+SLANT, SHRUNK = 0.2, 1.1
+# Ink between the outlines. (Without any, what is in a stroke looks like what is in a zero's ring,
+# and exchanging the two comes back as well as not doing so.)
+CORE = 0.25
 
 
 def styled_digits(size: int = 28) -> tuple[Split, Split]:
-    """Digits as they are (a), and slanted and outlined (b): [n, 1, size, size] in [-1, 1].
+    """Digits in solid strokes (a), and slanted in grey strokes with an outline (b).
 
-    No digit is in both: of each class the first is drawn in style a, the second in style b, and so
-    on, among those to train on as among those held out.
+    They are [n, 1, size, size] in [-1, 1]. No digit is in both: of each class the first is drawn in
+    style a, the second in style b, and so on, among those to train on as among those held out.
 
     Raises:
         ValueError: ``size`` below 8.
     """
     halves = [_halves(part) for part in digit_images(size)]
-    a, b = zip(*halves, strict=True)
-    return a, tuple(
-        Labelled(slanted_outlines(part.inputs), part.labels, part.classes) for part in b
-    )
+    splits = []
+    for parts, style in zip(zip(*halves, strict=True), (solid, slanted_outlines), strict=True):
+        train, test = (Labelled(style(p.inputs), p.labels, p.classes) for p in parts)
+        splits.append((train, test))
+    return splits[0], splits[1]
+
+
+def solid(images: Tensor) -> Tensor:
+    """Style a of digits [n, 1, height, width] in [-1, 1], the ground at -1."""
+    return 2 * _strokes(images / 2 + 0.5) - 1
 
 
 def slanted_outlines(images: Tensor) -> Tensor:
-    """Style b of digits [n, 1, height, width] in [-1, 1], the ground at -1."""
+    """Style b of such digits."""
     theta = torch.tensor([[SHRUNK, SLANT, 0.0], [0.0, SHRUNK, 0.0]]).expand(len(images), 2, 3)
     grid = F.affine_grid(theta, images.shape, align_corners=False)
-    ink = F.grid_sample(images / 2 + 0.5, grid, align_corners=False)
-    solid = (SHARPNESS * (ink - EDGE) + 0.5).clamp(0, 1)
+    strokes = _strokes(F.grid_sample(images / 2 + 0.5, grid, align_corners=False))
     # Between what grows by a pixel and what shrinks by one; by more in larger images.
     reach = max(1, round(images.shape[-1] / 28))
     size = 2 * reach + 1
-    grown, shrunk = (sign * F.max_pool2d(sign * solid, size, 1, reach) for sign in (1, -1))
-    return 2 * (grown - shrunk).clamp(0, 1) - 1
+    grown, shrunk = (sign * F.max_pool2d(sign * strokes, size, 1, reach) for sign in (1, -1))
+    return 2 * (grown - (1 - CORE) * shrunk).clamp(0, 1) - 1
+
+
+def _strokes(ink: Tensor) -> Tensor:
+    return (SHARPNESS * (ink - EDGE) + 0.5).clamp(0, 1)
 
 
 def _halves(digits: Labelled) -> Split:

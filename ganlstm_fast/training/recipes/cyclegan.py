@@ -65,7 +65,7 @@ class CycleGANRecipe(GANRecipe):
 
     @staticmethod
     def model(config: CycleGANConfig, data: dict[str, Any]) -> nn.Module:
-        return CycleGAN(config.channels, config.width, config.blocks)
+        return CycleGAN(config.channels, config.width, config.blocks, config.critic_width)
 
     def describe(self) -> str:
         c, (a, b), (test_a, test_b) = self.config, self.counts, self.test
