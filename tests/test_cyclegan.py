@@ -211,9 +211,9 @@ def test_losses_beside_the_scores() -> None:
     recipe.generator = lambda pairs: pairs.flip(1) + 1  # translates to itself, and one more
     batch = Batch(torch.rand(4, 2, 1, 16, 16), {})
     fake = recipe.generator(batch.real)
-    assert recipe.beside_the_scores(fake, batch, None).item() == pytest.approx(10 * 2 + 5 * 1)
+    assert recipe.beside_the_scores(fake, batch, None).item() == pytest.approx(5 * 2 + 2.5 * 1)
     recipe.config = dataclasses.replace(TINY, identity=0.0)
-    assert recipe.beside_the_scores(fake, batch, None).item() == pytest.approx(10 * 2)
+    assert recipe.beside_the_scores(fake, batch, None).item() == pytest.approx(5 * 2)
 
 
 def test_kinds_are_drawn_independently() -> None:

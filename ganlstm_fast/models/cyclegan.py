@@ -41,6 +41,9 @@ class Translator(nn.Module):
     that double it twice (Zhu et al., 2017, appendix 7.2); instance norm, so that an image's
     translation does not depend on the others. Height and width are multiples of 4, from 8 on.
 
+    Other than in the paper the image itself is added to the last convolution's outputs, before
+    their tanh, so that training begins with translations that change little, and keep what is seen.
+
     Args:
         channels: of an image.
         width: channels of the largest feature map; each smaller one has twice as many.
@@ -63,7 +66,7 @@ class Translator(nn.Module):
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.body(images).tanh()
+        return (2 * images + self.body(images)).tanh()
 
 
 class PatchCritic(nn.Sequential):

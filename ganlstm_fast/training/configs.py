@@ -460,22 +460,26 @@ class CycleGANConfig(GANSettings):
     critic_width: int = model_option(16, "channels of a critic's largest feature map", COUNT)
     loss: str = option("lsgan", "of critics and translators", choices=PATCH_LOSSES)
     cycle: float = option(
-        10.0, "weight of the difference of images and what comes back of them", WEIGHT
+        # Zhu et al., 2017: 10, and for identity the half of it, beside least squares that are not
+        # halved as ours are.
+        5.0,
+        "weight of the difference of images and what comes back of them",
+        WEIGHT,
     )
     identity: float = option(
-        5.0, "weight of how translators change images that are of their target's kind", WEIGHT
+        2.5, "weight of how translators change images that are of their target's kind", WEIGHT
     )
     pool: int = option(
         50, "earlier translations of each kind that are kept for its critic, 0: none", NATURAL
     )
     penalty: float | None = option(0.0, "weight of the gradient penalty, 0 for none", WEIGHT)
-    batch_size: int = option(16, "images of each kind a step, over all processes together", COUNT)
+    batch_size: int = option(8, "images of each kind a step, over all processes together", COUNT)
     n_critic: int = option(1, "steps of the critics for one of the translators", COUNT)
-    lr_g: float = option(2e-4, "translators' learning rate", RATE)
-    lr_d: float = option(2e-4, "critics' learning rate", RATE)
+    lr_g: float = option(5e-4, "translators' learning rate", RATE)
+    lr_d: float = option(5e-4, "critics' learning rate", RATE)
     beta2: float = option(0.999, "of Adam", DECAY)
-    ema: float = option(0.99, "decay of the averaged weights that images are translated by", DECAY)
-    steps: int = run_option(3000, "steps of the translators", COUNT)
+    ema: float = option(0.995, "decay of the averaged weights that images are translated by", DECAY)
+    steps: int = run_option(4000, "steps of the translators", COUNT)
 
     def check(self) -> None:
         super().check()

@@ -19,10 +19,10 @@ Split = tuple[Labelled, Labelled]
 # The level of ink at which the edge of a stroke is, and how sharp it is drawn.
 EDGE, SHARPNESS = 0.5, 6.0
 # Columns that a digit of style b leans for each row, and how much smaller it is, to have the room.
-SLANT, SHRUNK = 0.2, 1.1
+SLANT, SHRUNK = 0.15, 1.1
 # Ink between the outlines. (Without any, what is in a stroke looks like what is in a zero's ring,
 # and exchanging the two comes back as well as not doing so.)
-CORE = 0.25
+CORE = 0.4
 
 
 def styled_digits(size: int = 28) -> tuple[Split, Split]:
