@@ -479,7 +479,7 @@ class CycleGANConfig(GANSettings):
     lr_d: float = option(5e-4, "critics' learning rate", RATE)
     beta2: float = option(0.999, "of Adam", DECAY)
     ema: float = option(0.995, "decay of the averaged weights that images are translated by", DECAY)
-    steps: int = run_option(4000, "steps of the translators", COUNT)
+    steps: int = run_option(3000, "steps of the translators", COUNT)
 
     def check(self) -> None:
         super().check()
