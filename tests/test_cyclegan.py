@@ -26,7 +26,7 @@ from ganlstm_fast.training.datasets import digit_images, slanted_outlines, solid
 from ganlstm_fast.training.metrics.translations import evaluate_translations
 from ganlstm_fast.training.pictures import write_image
 from ganlstm_fast.training.recipes import cyclegan as cyclegan_module
-from ganlstm_fast.training.recipes.cyclegan import CycleGANRecipe
+from ganlstm_fast.training.recipes.cyclegan import CycleGANRecipe, mean_slant
 from ganlstm_fast.training.recipes.gan import Batch
 from ganlstm_fast.training.recipes.image_pool import ImagePool
 
@@ -169,6 +169,9 @@ def test_a_stroke_is_outlined_and_leans() -> None:
     image[..., 4:24, 12:16] = 1
     outlined = slanted_outlines(image)[0, 0]
     rows = outlined.amax(1) > 0
+    assert mean_slant(solid(image)) == pytest.approx(0, abs=1e-6)
+    # The SLANT, by how much smaller it is.
+    assert mean_slant(slanted_outlines(image)) == pytest.approx(0.15 / 1.1, abs=0.03)
     middle = [(outlined[row] > 0).nonzero().float().mean().item() for row in (8, 14, 20)]
     assert 16 <= rows.sum() <= 20
     assert middle[0] > middle[1] + 0.7 > middle[2] + 1.4
@@ -349,7 +352,7 @@ def test_two_folders_of_images_of_any_size(tmp_path: Path) -> None:
     assert len(told) == 1
     assert "bad.png cannot be read as an image" in told[0]
     assert {"style_a_to_b", "style_b_to_a", "cycle_error_a"} <= result.metrics.keys()
-    assert "recognised_a_to_b" not in result.metrics
+    assert not {"recognised_a_to_b", "slant_a_to_b"} & result.metrics.keys()
     assert result.metrics["style_a_to_b"]["real"] == 1
     recipe = CycleGANRecipe(config)
     assert recipe.counts == (5, 10)

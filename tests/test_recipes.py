@@ -115,7 +115,7 @@ def test_is_judged(tmp_path, monkeypatch, name):
         "mlp-gan": {"frechet_distance", "class_entropy"},
         "dcgan": {"frechet_distance", "class_entropy"},
         "text-to-image": {"digit_agreement", "slant_agreement", "weight_agreement"},
-        "cyclegan": {"recognised_a_to_b", "style_b_to_a", "cycle_error_a"},
+        "cyclegan": {"recognised_a_to_b", "style_b_to_a", "slant_a_to_b", "cycle_error_a"},
         "text-gan": {"distance_of_1_grams", "distance_of_3_grams"},
         "video-gan": {"speed_distance", "turn", "discriminative_score"},
         "lstm-forecaster": {"skill", "columns"},

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from ganlstm_fast.models import CycleGAN
 from ganlstm_fast.training.configs import CycleGANConfig
-from ganlstm_fast.training.datasets import hold_out, load_image, load_image_folder, styled_digits
+from ganlstm_fast.training.datasets import (
+    hold_out,
+    load_image,
+    load_image_folder,
+    styled_digits,
+    weight_and_slant,
+)
 from ganlstm_fast.training.datasets.image_folder import image_files
 from ganlstm_fast.training.datasets.unpaired import Split
 from ganlstm_fast.training.errors import InputError
@@ -21,6 +27,7 @@ from ganlstm_fast.training.recipes.gan import Batch, GANRecipe
 from ganlstm_fast.training.recipes.image_pool import ImagePool
 from ganlstm_fast.training.recipes.images import skipped_words
 from ganlstm_fast.training.state import Run, State
+from ganlstm_fast.training.undefined import check_finite, defined_for
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -153,7 +160,17 @@ class CycleGANRecipe(GANRecipe):
 
         made = [there_and_back(generator, part.inputs, k) for k, part in enumerate(self.test)]
         _, translated, back = zip(*made, strict=True)
-        return evaluate_translations((self.train_a, self.train_b), self.test, translated, back)
+        trained_on = self.train_a, self.train_b
+        scores = evaluate_translations(trained_on, self.test, translated, back)
+        if self.config.data is None:
+            # A classifier sees style b by its outlines; how far digits lean is measured apart.
+            a, b = (part.inputs for part in self.test)
+            for way, kinds in (
+                ("a_to_b", {"generated": translated[0], "untranslated": a, "real": b}),
+                ("b_to_a", {"generated": translated[1], "untranslated": b, "real": a}),
+            ):
+                scores[f"slant_{way}"] = defined_for(kinds, mean_slant)
+        return scores
 
     @staticmethod
     def generate(
@@ -223,6 +240,16 @@ def there_and_back(
     there, back = (A_TO_B, B_TO_A) if kind == 0 else (B_TO_A, A_TO_B)
     translated = generator.translate(images, there)
     return images, translated, generator.translate(translated, back)
+
+
+def mean_slant(images: Tensor) -> float:
+    """How far digits lean to the right, in columns a row; that of images that are all ground is 0.
+
+    Raises:
+        UndefinedScore: values that are not finite.
+    """
+    check_finite("images", images)
+    return float(weight_and_slant(images)[:, 1].mean())
 
 
 def files_of(path: Path) -> list[Path]:
