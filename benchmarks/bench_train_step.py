@@ -30,6 +30,7 @@ from ganlstm_fast.models import (
     LSTMGAN,
     MLPGAN,
     ConditionalLSTMGAN,
+    CycleGAN,
     LSTMClassifier,
     LSTMForecaster,
     SequenceToSequence,
@@ -59,6 +60,7 @@ class GANCase:
     n_critic: int = 1
     labels: int = 0
     words: int = 0  # that texts of up to 8 have
+    cycle: float = 0.0  # weight of the way back, of a model that translates pairs of images
 
     def prepare(self, ours: bool, dtype: torch.dtype) -> Call:
         torch.manual_seed(0)
@@ -92,6 +94,8 @@ class _GANStep:
         return answers[0]
 
     def fake(self) -> Tensor:
+        if self.case.cycle:
+            return self.gan.generator(self.real)
         noise = self.source.noise(len(self.real), *self.case.noise, self.generator)
         return self.gan.generator(noise.to(self.real.dtype), **self.condition)
 
@@ -122,7 +126,11 @@ class _GANStep:
 
     def generator_step(self) -> None:
         self.gan.critic.requires_grad_(False)
-        loss = self.loss.generator(self.gan.critic(self.fake(), **self.condition))
+        fake = self.fake()
+        loss = self.loss.generator(self.gan.critic(fake, **self.condition))
+        if self.case.cycle:
+            back = (self.gan.generator(fake) - self.real).abs().mean()
+            loss = loss + self.case.cycle * back
         self.update(self.gan.generator, loss, self.optimisers[1])
         self.gan.critic.requires_grad_(True)
 
@@ -203,6 +211,9 @@ CASES: dict[str, GANCase | SupervisedCase] = {
         (32, 21, 257),
         noise=(21,),
         labels=15,
+    ),
+    "CycleGAN": GANCase(
+        functools.partial(CycleGAN, 1, 8, 3, 16), (16, 2, 1, 28, 28), loss="lsgan", cycle=10.0
     ),
     "LSTM forecaster": SupervisedCase(
         functools.partial(LSTMForecaster, 5),

@@ -151,15 +151,14 @@ def _print_scores(metrics: dict[str, Any]) -> None:
     for line in (*undefined_lines(metrics), *metrics.get("doubts", ())):
         _warn(line)
     tables = {k: v for k, v in metrics.items() if isinstance(v, dict) and "real" in v}
-    kinds = ["generated", "untrained", "noise", "real"]
-    if any("shuffled" in table for table in tables.values()):
-        kinds.insert(2, "shuffled")
+    kinds = ["generated", "untrained", "untranslated", "shuffled", "noise", "real"]
     kinds = [kind for kind in kinds if any(kind in table for table in tables.values())]
     width = max(22, *(len(name) + 1 for name in tables)) if tables else 22
+    wide = max(11, *(len(kind) + 1 for kind in kinds)) if kinds else 11
     if tables:
-        print(f"{'':{width}}" + "".join(f"{kind:>11}" for kind in kinds))
+        print(f"{'':{width}}" + "".join(f"{kind:>{wide}}" for kind in kinds))
     for name, scores in tables.items():
-        print(f"{name:{width}}" + "".join(f"{_number(scores.get(kind)):>11}" for kind in kinds))
+        print(f"{name:{width}}" + "".join(f"{_number(scores.get(kind)):>{wide}}" for kind in kinds))
     for name, value in metrics.items():
         if isinstance(value, float):
             print(f"{name:22}{value:11.3f}")

@@ -112,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
             "generate runs/digits -o digits.png",
             "generate runs/moving-digits -n 4 -o digits.gif",
             "generate runs/conditional --month 7 -o july.csv",
+            "generate runs/styles --images photos --direction a-to-b -o translated",
             'generate runs/described --text "a thin seven, leaning right" -o seven.png',
             "generate runs/plucked-strings -n 5 --note A4 -o a4.wav",
         ],
@@ -136,6 +137,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     generate.add_argument(
         "--note", metavar="NAME", help="of sound-gan: such as A4 or C#5 (as often as in the data)"
+    )
+    generate.add_argument(
+        "--images",
+        metavar="PATH",
+        help="of cyclegan: an image, or a folder of which all are translated (held-out ones)",
+    )
+    generate.add_argument(
+        "--direction", choices=("a-to-b", "b-to-a"), help="of cyclegan: which way (a-to-b)"
     )
     evaluate = _add(
         commands,

@@ -7,6 +7,14 @@ from ganlstm_fast.models.conditional_critic import ConditionalCritic
 from ganlstm_fast.models.conditional_gan import ConditionalLSTMGAN, ConditionalLSTMGenerator
 from ganlstm_fast.models.conv_critic import ConvCritic
 from ganlstm_fast.models.critics import LSTMCritic
+from ganlstm_fast.models.cyclegan import (
+    CycleGAN,
+    PairCritic,
+    PatchCritic,
+    ResidualBlock,
+    Translator,
+    Translators,
+)
 from ganlstm_fast.models.dcgan import DCGAN, DCCritic, DCGenerator
 from ganlstm_fast.models.forecaster import LSTMForecaster, quantile_loss
 from ganlstm_fast.models.gumbel import gumbel_softmax
@@ -33,6 +41,7 @@ __all__ = [
     "ConditionalLSTMGAN",
     "ConditionalLSTMGenerator",
     "ConvCritic",
+    "CycleGAN",
     "DCCritic",
     "DCGenerator",
     "Inversion",
@@ -42,6 +51,9 @@ __all__ = [
     "LSTMGenerator",
     "MLPCritic",
     "MLPGenerator",
+    "PairCritic",
+    "PatchCritic",
+    "ResidualBlock",
     "SequenceToSequence",
     "TextEncoder",
     "TextGAN",
@@ -49,6 +61,8 @@ __all__ = [
     "TextToImageCritic",
     "TextToImageGAN",
     "TextToImageGenerator",
+    "Translator",
+    "Translators",
     "VideoCritic",
     "VideoGAN",
     "VideoGenerator",

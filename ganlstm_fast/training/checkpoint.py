@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ KEYS = ("config", "data", "step", "history", "random", "model")
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, which takes its place when the block ends.
 
+    The block makes a file there, or a folder: that takes the place of none, or of an empty one.
+
     If the block raises, or the process is killed in it, ``path`` stays as it was.
 
     Raises:
@@ -39,7 +42,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         ) from None
     finally:
         with suppress(OSError):
-            temporary.unlink()
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
 
 
 def save_checkpoint(path: Path, kind: str, content: dict[str, Any]) -> None:

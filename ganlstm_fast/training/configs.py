@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ganlstm_fast.training.config import (
@@ -31,6 +33,9 @@ CRITICS = ("lstm", "bilstm", "attention", "conv")
 AUDIBLE = Rule(lambda v: 1000 <= v <= 192000, "1000 to 192000")
 # The highest note that is made needs so many samples a second.
 LEAST_RATE = 8000
+# Losses that are a mean over the scores of patches. (A relativistic average would mix those of two
+# critics, and the penalty of wgan-gp is on a score of the whole image.)
+PATCH_LOSSES = ("lsgan", "hinge", "minimax", "non-saturating", "relativistic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -469,6 +474,72 @@ class VideoGANConfig(GANSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CycleGANConfig(GANSettings):
+    """Settings of a ``cyclegan``."""
+
+    augmentations: ClassVar = ()
+
+    data: str | None = data_option(
+        None,
+        "folder of images of one kind, a, or of a folder for each class (digits of scikit-learn)",
+        resumable=True,
+        metavar="DIR",
+    )
+    data_b: str | None = data_option(
+        None,
+        "folder of images of the other kind, b (others, slanted and outlined)",
+        resumable=True,
+        metavar="DIR",
+    )
+    size: int = data_option(28, "pixels of an image's side", COUNT)
+    channels: int = data_option(1, "1: levels of grey, 3: colours", COUNT)
+    width: int = model_option(8, "channels of the largest feature map", COUNT)
+    blocks: int = model_option(3, "residual blocks of a translator", NATURAL)
+    critic_width: int = model_option(16, "channels of a critic's largest feature map", COUNT)
+    loss: str = option("lsgan", "of critics and translators", choices=PATCH_LOSSES)
+    cycle: float = option(
+        # Zhu et al., 2017: 10, and for identity the half of it, beside least squares that are not
+        # halved as ours are.
+        5.0,
+        "weight of the difference of images and what comes back of them",
+        WEIGHT,
+    )
+    identity: float = option(
+        2.5, "weight of how translators change images that are of their target's kind", WEIGHT
+    )
+    pool: int = option(
+        50, "earlier translations of each kind that are kept for its critic, 0: none", NATURAL
+    )
+    penalty: float | None = option(0.0, "weight of the gradient penalty, 0 for none", WEIGHT)
+    batch_size: int = option(8, "images of each kind a step, over all processes together", COUNT)
+    n_critic: int = option(1, "steps of the critics for one of the translators", COUNT)
+    lr_g: float = option(5e-4, "translators' learning rate", RATE)
+    lr_d: float = option(5e-4, "critics' learning rate", RATE)
+    beta2: float = option(0.999, "of Adam", DECAY)
+    ema: float = option(0.995, "decay of the averaged weights that images are translated by", DECAY)
+    steps: int = run_option(3000, "steps of the translators", COUNT)
+
+    def check(self) -> None:
+        super().check()
+        ok = self.size % 4 == 0 and self.size >= 16
+        self._require("size", ok, "a multiple of 4, 16 or more")
+        self._require("channels", self.channels in (1, 3), "1 or 3")
+        given = self.data is not None
+        self._require("channels", given or self.channels == 1, "1 for the digits without colour")
+        self._require("data", given or self.data_b is None, "a folder beside that of --data-b")
+        ok = self.data_b is not None or not given
+        self._require("data_b", ok, "a folder of the other kind beside that of --data")
+        ok = not given or Path(self.data).resolve() != Path(self.data_b or "").resolve()
+        self._require("data_b", ok, "another folder than --data")
+
+    def located(self) -> CycleGANConfig:
+        found = super().located()
+        if self.data_b is None:
+            return found
+        return dataclasses.replace(found, data_b=str(Path(self.data_b).absolute()))
+
+
+@dataclass(frozen=True, kw_only=True)
 class SoundGANConfig(SequenceGANOptions, GANSettings):
     """Settings of a ``sound-gan``."""
 
@@ -567,6 +638,12 @@ MODELS: dict[str, Model] = {
         TextToImageConfig,
         "text_to_image:TextToImageRecipe",
         "generates images for a text, which an LSTM reads",
+    ),
+    "cyclegan": Model(
+        "CycleGAN",
+        CycleGANConfig,
+        "cyclegan:CycleGANRecipe",
+        "translates images between two kinds, learnt without pairs",
     ),
     "text-gan": Model("TextGAN", TextGANConfig, "text:TextGANRecipe", "generates text"),
     "video-gan": Model(

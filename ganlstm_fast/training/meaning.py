@@ -72,6 +72,8 @@ _MEANINGS = {
     "they are translated: higher is better",
     r"recognised_(\w)_to_(\w)": r"share of images of kind \1 whose class a classifier of real "
     r"images of kind \2 recognises once they are translated: higher is better",
+    r"slant_(\w)_to_(\w)": r"how far images of kind \1 lean once translated: near that of real "
+    r"images of kind \2 is best",
     r"cycle_error_(\w)": r"mean difference of an image of kind \1 and what comes back of it, there "
     "and back, of 2 at most: lower is better",
     r"skill": "error below that of a simple forecast, as a share of it: 1 is best, below 0 is "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,43 @@ def plot_images(path: Path, real: Tensor, generated: Tensor, side: int = 8) -> N
             ax.imshow(grid(images, side), interpolation="nearest")
             ax.set_title(f"{title}, {shown}", fontweight="bold")
             ax.set_axis_off()
+        save_figure(figure, path)
+
+
+def write_images(path: Path, images: Tensor, names: Sequence[str]) -> None:
+    """Write each image as a PNG file of its name below a new folder, which comes whole or not.
+
+    Raises:
+        InputError: the folder cannot be written, or has something in it already.
+    """
+    from matplotlib.image import imsave
+
+    with atomic_write(path) as temporary:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for name, image in zip(names, images, strict=True):
+            file = temporary / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            imsave(file, grid(image[None], 1), format="png")
+
+
+def plot_translations(path: Path, kinds: Sequence[Sequence[Tensor]]) -> None:
+    """Images of kinds a and b, below them their translations, and below these the way back.
+
+    Args:
+        kinds: of each kind three times [n, channels, height, width].
+    """
+    height = sum(0.4 + 2.1 * 12 / max(len(rows[0]), 6) for rows in kinds)
+    with drawing(9, height, **{"axes.grid": False}) as figure:
+        axes = figure.subplots(len(kinds), 1, squeeze=False)[:, 0]
+        for k, (ax, rows) in enumerate(zip(axes, kinds, strict=True)):
+            count, size = len(rows[0]), rows[0].shape[-1]
+            ax.imshow(grid(torch.cat(tuple(rows)), count), interpolation="nearest")
+            names = "ab"[k], f"to {'ba'[k]}", f"back to {'ab'[k]}"
+            ax.set_yticks([(size + 1) * row + size / 2 for row in range(3)], names)
+            ax.set_xticks([])
+            ax.tick_params(length=0)
+            ax.spines[:].set_visible(False)
+            ax.set_title(f"Held-out images of {'ab'[k]}, translated", fontweight="bold")
         save_figure(figure, path)
 
 

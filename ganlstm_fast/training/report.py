@@ -26,6 +26,7 @@ SAMPLES = 400
 CAPTIONS = {
     "samples.gif": "Real beside generated, as they move",
     "samples.png": "Real beside generated",
+    "translations.png": "Held-out images, translated, and translated back",
     "forecasts.png": "Forecasts of the held-out rows",
     "attention.png": "Where the decoder looked for each symbol of a translation",
     "confusion.png": "Classes of the held-out sequences",

@@ -114,6 +114,8 @@ def fit(
                 write_curves(saved, state.step)
                 run.save()
                 saved = state.step
+                if state.fabric.is_global_zero:
+                    state.recipe.show(run.folder)
         write_curves(saved, state.step)
     if state.step > saved:
         _check_finite(run, saved)

@@ -104,7 +104,8 @@ def generate(
         given: of ``conditional-lstm-gan``: ``month``, 1 to 12, and ``after``, a CSV file with the
             columns of the run, whose last rows the samples follow, of the ``series`` of that name
             where there are several; of ``text-to-image``: ``text``; of ``sound-gan``: ``note``,
-            such as A4. None is the same as left out.
+            such as A4; of ``cyclegan``: ``images``, a file or a folder of them, all of which are
+            translated, and the ``direction``, "a-to-b" or "b-to-a". None is the same as left out.
 
     Returns:
         Of series: [count, steps, channels] float64 in the units of the run's data, and the
@@ -152,10 +153,11 @@ def generate_to(
         InputError: as :func:`generate`, or a file that cannot be written.
     """
     found, made = _generated(run, count, seed, device, given)
+    data = found.data | given
     if output is None:
-        found.able("write")(sys.stdout, made, found.data)
+        found.able("write")(sys.stdout, made, data)
         return None
-    return f"wrote {output}: {found.able('write')(Path(output), made, found.data)}"
+    return f"wrote {output}: {found.able('write')(Path(output), made, data)}"
 
 
 def score(

@@ -29,6 +29,12 @@ from ganlstm_fast.training.datasets.sound_folder import (
 )
 from ganlstm_fast.training.datasets.text import Vocabulary, load_text, text_windows
 from ganlstm_fast.training.datasets.texts import load_texts, one_line, pad_texts, text_pieces
+from ganlstm_fast.training.datasets.unpaired import (
+    hold_out,
+    slanted_outlines,
+    solid,
+    styled_digits,
+)
 from ganlstm_fast.training.datasets.video_folder import VideoFolder, load_video_folder
 
 __all__ = [
@@ -51,6 +57,7 @@ __all__ = [
     "digit_images",
     "digit_rows",
     "forecast_pairs",
+    "hold_out",
     "labelled_windows",
     "load_captions",
     "load_image",
@@ -68,7 +75,10 @@ __all__ = [
     "plant_anomalies",
     "plucked_strings",
     "sines",
+    "slanted_outlines",
+    "solid",
     "split_by_class",
+    "styled_digits",
     "text_pieces",
     "text_windows",
     "weight_and_slant",

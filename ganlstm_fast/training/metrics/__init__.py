@@ -3,6 +3,7 @@
 - :mod:`.timegan`: the discriminative and the predictive score of series (the names below).
 - :mod:`.series`: distances, diversity and autocorrelation of sets of series.
 - :mod:`.images`: scores by a classifier of real images.
+- :mod:`.translations`: scores of translated images by classifiers of real ones.
 - :mod:`.videos`: scores of motion, and of whether a network tells videos from real ones.
 - :mod:`.pitch`, :mod:`.sounds`: the pitch of sounds, and scores of pitch, length and spectrum.
 - :mod:`.forecast`: errors of forecasts, beside simple ones.

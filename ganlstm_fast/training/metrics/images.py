@@ -37,11 +37,15 @@ NOISE_TO_REAL_AT_LEAST = 10.0
 class ImageClassifier:
     """A classifier of images [n, channels, height, width]."""
 
-    network: MLPClassifier
+    network: Any
 
     @classmethod
-    def fit(cls, images: Labelled, seed: int = 0) -> ImageClassifier:
+    def fit(cls, images: Labelled, seed: int = 0, network: Any = None) -> ImageClassifier:
         """Train on labelled images; the same seed gives the same classifier.
+
+        Args:
+            network: a classifier of scikit-learn, not trained yet, in the place of the perceptron.
+                It has no ``features``, and ``probabilities`` only if scikit-learn's has.
 
         Raises:
             UndefinedScore: all images are of one class, or there are none.
@@ -53,7 +57,7 @@ class ImageClassifier:
                 f"{classes}"
             )
         # At the default tol it takes twice as long, and is no more accurate.
-        network = MLPClassifier((HIDDEN,), tol=1e-3, random_state=seed)
+        network = network or MLPClassifier((HIDDEN,), tol=1e-3, random_state=seed)
         # Its products are too small to share: beside other work, two threads took 5 times as long.
         with threadpool_limits(1), warnings.catch_warnings():
             # Whether it has learnt enough is told by its accuracy on other images.

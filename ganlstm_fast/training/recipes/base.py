@@ -17,6 +17,8 @@ from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.fabric import OneProcess, scaler_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lightning_fabric import Fabric
 
     from ganlstm_fast.training.state import Run, State
@@ -98,6 +100,10 @@ class Recipe(ABC):
     def troubles(self, state: State) -> dict[str, str]:
         """Signs that training goes wrong: what is told once, by name."""
         return {}
+
+    def show(self, folder: Path) -> None:
+        """Draw into the run's folder what the model makes by now; called at each checkpoint."""
+        return None
 
     @abstractmethod
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
