@@ -117,7 +117,7 @@ class _GANStep:
     def critic_step(self) -> Answer:
         with torch.no_grad():
             fake = self.fake()
-        twice = {name: value.repeat(2) for name, value in self.condition.items()}
+        twice = {name: torch.cat([value, value]) for name, value in self.condition.items()}
         scores = self.gan.critic(torch.cat((self.real, fake)), **twice)
         loss = self.loss.critic(*scores.chunk(2))
         if self.loss.penalty:
