@@ -73,6 +73,10 @@ def _backward(
     if not options[5]:
         raise RuntimeError("cudnn RNN backward can only be called in training mode")
 
+    if all(grad is None for grad in grads):
+        zeros = [torch.zeros_like(t) for t in (x, h, c, *weights)]
+        return (*zeros[:3], zeros[3:])
+
     def run() -> tuple[Tensor, ...]:
         inputs = [t.detach().requires_grad_() for t in (x, h, c, *weights)]
         outputs = _again(inputs[0], inputs[3:], count, *inputs[1:3], options)
@@ -85,5 +89,29 @@ def _backward(
     return (*found[:3], list(found[3:]))
 
 
+class _NoDerivative(torch.autograd.Function):
+    @staticmethod
+    def forward(_: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t.view_as(t) for t in tensors[1:])
+
+    @staticmethod
+    def backward(*_: Any) -> None:
+        raise NotImplementedError("the derivative for '_cudnn_rnn_backward' is not implemented")
+
+
+def _recorded_backward(
+    x: Tensor, weights: Sequence[Tensor], *others: Any
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    """Of no gradients cuDNN's are absent, and so is their derivative. Here they are zeros."""
+    with torch._C._AutoDispatchBelowAutograd():
+        *first, of_weights = torch.ops.aten._cudnn_rnn_backward(x, weights, *others)
+    given, need = others[5:8], [t for t in (x, *weights) if t.requires_grad]
+    if not torch.is_grad_enabled() or not need or all(grad is None for grad in given):
+        return (*first, of_weights)
+    found = _NoDerivative.apply(need[0], *first, *of_weights)
+    return (*found[:3], list(found[3:]))
+
+
 _library.impl("_cudnn_rnn", _forward, "CPU")
 _library.impl("_cudnn_rnn_backward", _backward, "CPU")
+_library.impl("_cudnn_rnn_backward", _recorded_backward, "AutogradCPU")

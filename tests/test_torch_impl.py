@@ -15,6 +15,7 @@ from lstm_cases import CASES
 from numerics import assert_close_to_reference
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.utils.checkpoint import checkpoint
 
 from ganlstm_fast import FastLSTM
 from ganlstm_fast.lstm import autograd, fit
@@ -249,6 +250,27 @@ def test_what_a_graph_keeps(in_one_call: list[tuple[Any, ...]]) -> None:
     in_one_call.clear()
     del inner, outputs
     assert kept() is None
+
+
+@pytest.mark.usefixtures("in_one_call")
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_second_order_of_what_is_checkpointed(use_reentrant: bool) -> None:
+    ours, _ = pair()
+    x = torch.randn(7, 3, 5, requires_grad=True)
+
+    def run(x: Tensor) -> Tensor:
+        return ours(2 * x)[0]
+
+    results = []
+    for y in (run(x), checkpoint(run, x, use_reentrant=use_reentrant)):
+        if use_reentrant:  # has no second order
+            y.sum().backward()
+            results.append([x.grad])
+            x.grad = None
+            continue
+        (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        results.append([grad, *torch.autograd.grad(grad.square().sum(), ours.parameters())])
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.usefixtures("in_one_call")

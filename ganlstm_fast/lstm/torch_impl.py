@@ -111,8 +111,7 @@ def _after_cudnn(
 ) -> tuple[Tensor | None, ...] | None:
     """What cuDNN's node passes on: in a recorded backward what can be differentiated again.
 
-    The node has saved the inputs: to keep them here as well would hide them from hooks of saved
-    tensors, and to keep the node would be a cycle that is never freed.
+    The node has saved the inputs; to keep the node here would be a cycle that is never freed.
     """
     if not torch.is_grad_enabled():
         return None
@@ -121,6 +120,15 @@ def _after_cudnn(
     x, *weights, h, c = (grad is not None for grad in grads_of_inputs)
     found = _recorded(again, None, batch_sizes, saved, (x, h, c, *weights), grads[:3])
     return found[0], *found[3:], found[1], found[2]
+
+
+# Absent from a torch that has changed it: then as if there were hooks.
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: True)
+
+
+def _are_hooked() -> bool:
+    """Whether what a node saves goes through hooks: torch.utils.checkpoint's give it back once."""
+    return _top_hooks(False) is not None
 
 
 def with_second_order(
@@ -139,7 +147,7 @@ def with_second_order(
     y = outputs[0]
     if not y.requires_grad or torch.compiler.is_compiling():
         return outputs
-    if lengths is None and y.grad_fn.name() == CUDNN:
+    if lengths is None and y.grad_fn.name() == CUDNN and not _are_hooked():
         # For less time than a Function takes, which is much of a small layer's.
         y.grad_fn.register_hook(functools.partial(_after_cudnn, again, batch_sizes))
         return outputs
