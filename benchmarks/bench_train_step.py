@@ -34,6 +34,7 @@ from ganlstm_fast.models import (
     LSTMClassifier,
     LSTMForecaster,
     SequenceToSequence,
+    TextGAN,
     TextToImageGAN,
     VideoGAN,
 )
@@ -60,6 +61,7 @@ class GANCase:
     n_critic: int = 1
     labels: int = 0
     words: int = 0  # that texts of up to 8 have
+    draws: bool = False  # whether the generator draws what it makes
     cycle: float = 0.0  # weight of the way back, of a model that translates pairs of images
 
     def prepare(self, ours: bool, dtype: torch.dtype) -> Call:
@@ -97,7 +99,8 @@ class _GANStep:
         if self.case.cycle:
             return self.gan.generator(self.real)
         noise = self.source.noise(len(self.real), *self.case.noise, self.generator)
-        return self.gan.generator(noise.to(self.real.dtype), **self.condition)
+        drawn = {"generator": self.generator} if self.case.draws else {}
+        return self.gan.generator(noise.to(self.real.dtype), **drawn, **self.condition)
 
     def penalty(self, fake: Tensor) -> Tensor:
         # Both draw from the same state, and have the same numbers.
@@ -211,6 +214,14 @@ CASES: dict[str, GANCase | SupervisedCase] = {
         (32, 21, 257),
         noise=(21,),
         labels=15,
+    ),
+    # The default recipe's after its pretraining: a step reads the symbol that was drawn before it.
+    "text GAN": GANCase(
+        functools.partial(TextGAN, 61, 16, 128, feedback=True),
+        (32, 32, 61),
+        noise=(32,),
+        n_critic=2,
+        draws=True,
     ),
     "CycleGAN": GANCase(
         functools.partial(CycleGAN, 1, 8, 3, 16), (16, 2, 1, 28, 28), loss="lsgan", cycle=10.0

@@ -193,6 +193,7 @@ TRAIN_STEPS = {
         "text to image",
         "video GAN",
         "sound GAN",
+        "text GAN",
         "CycleGAN",
         "LSTM forecaster",
         "LSTM classifier",

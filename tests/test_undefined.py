@@ -361,6 +361,11 @@ def test_a_judge_that_cannot_tell_noise_from_real_data_is_told(noise, real, is_t
         assert said[0].startswith("noise has a discriminative score of 0.20, and real data 0.01:")
 
 
+@pytest.mark.parametrize("metrics", [{}, {"discriminative_score": None}])
+def test_without_a_judge_there_is_nothing_to_doubt(metrics):
+    assert doubts(metrics) == []
+
+
 def test_meanings_are_of_whole_names():
     assert meaning_of("slant_agreement").startswith("correlation of the slant that is measured")
     assert meaning_of("accuracy") != meaning_of("accuracy_of_symbol_frequencies")

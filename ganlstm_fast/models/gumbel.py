@@ -28,10 +28,10 @@ def gumbel_softmax(
     """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature: expected a number above 0, got {temperature!r}")
-    # In 16 bits the draws would be coarse; one of exactly 0 has an infinite logarithm.
+    # The same numbers in every dtype; one of exactly 0 has an infinite logarithm.
+    draw = torch.empty_like(logits, dtype=torch.float32).exponential_(generator=generator)
     wide = torch.promote_types(logits.dtype, torch.float32)
-    draw = torch.empty_like(logits, dtype=wide).exponential_(generator=generator)
-    gumbel = -draw.clamp_min(torch.finfo(wide).tiny).log()
+    gumbel = -draw.clamp_min(torch.finfo(torch.float32).tiny).to(wide).log()
     soft = ((logits + gumbel) / temperature).softmax(-1).to(logits.dtype)
     if not hard:
         return soft

@@ -99,7 +99,9 @@ def meanings(metrics: dict[str, Any]) -> dict[str, str]:
 
 def doubts(metrics: dict[str, Any]) -> list[str]:
     """What about the scores is to be doubted: of a judge that cannot tell noise from real data."""
-    scores = metrics.get("discriminative_score", {})
+    scores = metrics.get("discriminative_score")
+    if not isinstance(scores, dict):  # none of this run, or without a value
+        return []
     noise, real = (_value(scores.get(kind)) for kind in ("noise", "real"))
     if noise is None or real is None or noise - real >= 0.25:
         return []
