@@ -16,6 +16,7 @@ from ganlstm_fast.training.configs import TextGANConfig
 from ganlstm_fast.training.datasets import Vocabulary, load_text, text_windows
 from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.metrics.generated_texts import (
+    ITERATIONS,
     entropy,
     evaluate_texts,
     groups,
@@ -191,7 +192,8 @@ def test_other_ways_to_train(tmp_path, change) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_evaluate_is_repeatable(tmp_path, capsys) -> None:
+def test_evaluate_is_repeatable(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(ITERATIONS, "quick", 5)
     arguments = ["--steps=1", "--pretrain=1", "--hidden=4", "--metrics=none", "--device=cpu"]
     folder = tmp_path / "r"
     assert main(["train", "text-gan", *arguments, f"--out={folder}", "--quiet"]) == 0
