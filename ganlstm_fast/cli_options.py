@@ -141,7 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument(
         "--images",
         metavar="PATH",
-        help="of cyclegan: an image, or a folder of which all are translated (held-out ones)",
+        help="of cyclegan: an image, or a folder of images to translate (held-out ones)",
     )
     generate.add_argument(
         "--direction", choices=("a-to-b", "b-to-a"), help="of cyclegan: which way (a-to-b)"

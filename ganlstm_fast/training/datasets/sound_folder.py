@@ -86,7 +86,7 @@ def load_sound_folder(path: str | Path, rate: int, samples: int, least: int) -> 
     sample.
 
     Args:
-        path: the folder. Files whose names start with a dot are no matter.
+        path: the folder. Files whose names start with a dot are left out.
         rate: samples a second.
         samples: of a piece.
         least: samples of the shortest file that is taken.

@@ -55,7 +55,7 @@ def load_video_folder(
     looked at. All is held in memory, a byte a pixel.
 
     Args:
-        path: the folder. Files whose names start with a dot are no matter.
+        path: the folder. Files whose names start with a dot are left out.
         size, channels: of a frame, as for
             :func:`~ganlstm_fast.training.datasets.image_folder.load_image`.
         frames: of a piece.
