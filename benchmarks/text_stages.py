@@ -25,7 +25,7 @@ from scores import Failed, _command
 FILE = RESULTS / "text-gan" / "stages.json"
 PAGE = ROOT / "docs" / "text-gan.md"
 SAMPLES = 5
-# Noise and real text both have 0 of it: there is no way from one to the other.
+# Noise and real text both score 0 here, so that no share of the way between them can be given.
 COPIED = "copied_16_grams"
 
 

@@ -1,6 +1,6 @@
 """How like real text generated text is: groups of symbols, words, and language models.
 
-A text is windows [n, steps] int64 of numbers of symbols, none of which overlaps another. Groups of
+A text is windows [n, steps] int64 of numbers of symbols; no two windows overlap. Groups of
 symbols ("n-grams") do not cross a window's edge.
 
 What is counted in samples depends on how many there are, so that all kinds of text are counted in
@@ -201,7 +201,7 @@ def inner_words(window: str) -> list[str]:
 
 
 def bare(word: str) -> str:
-    """``word`` in lower case, without what is no letter or digit at its ends."""
+    """``word`` in lower case, without the punctuation at its ends."""
     ends = "".join(c for c in set(word) if not c.isalnum())
     return word.strip(ends).lower()
 

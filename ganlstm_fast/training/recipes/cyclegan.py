@@ -48,8 +48,8 @@ class CycleGANRecipe(GANRecipe):
     paper (Zhu et al., 2017, equation 3), which is the same to Adam.
 
     Attributes:
-        samples: [n, 2, channels, size, size], where the kind of which there are fewer images begins
-            again at its end.
+        samples: [n, 2, channels, size, size], n images of the kind that has more; the images of the
+            other kind are repeated.
         counts: how many images of each kind there are.
         test: held-out images of each kind.
     """
