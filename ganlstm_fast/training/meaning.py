@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ganlstm_fast.training.config import Settings
+
+# Fewer steps than this share of the default are said to be few.
+FEW = 1 / 5
+
 # By the whole name of a score. What is better comes last; where nothing does, that of real data is.
 _MEANINGS = {
     r"discriminative_score": "how far beyond chance a judge trained for it tells these from real "
@@ -95,6 +100,15 @@ def meanings(metrics: dict[str, Any]) -> dict[str, str]:
     """The lines for the scores in ``metrics``, by name."""
     found = {name: meaning_of(name) for name in metrics}
     return {name: line for name, line in found.items() if line is not None}
+
+
+def few_steps(config: Settings) -> list[str]:
+    """A line where a run has so few steps that its scores and pictures show little."""
+    usual = type(config).steps
+    if config.steps >= FEW * usual:
+        return []
+    count = "1 step is" if config.steps == 1 else f"{config.steps} steps are"
+    return [f"{count} few: the default is {usual}, and after so few a model has learnt little"]
 
 
 def doubts(metrics: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlstm_fast.training.checkpoint import atomic_write
-from ganlstm_fast.training.meaning import doubts, meanings
+from ganlstm_fast.training.meaning import doubts, few_steps, meanings
 from ganlstm_fast.training.plots import plot_losses
 from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import Run
@@ -25,6 +25,7 @@ from ganlstm_fast.training.undefined import for_json
 if TYPE_CHECKING:
     import pandas as pd
 
+METRICS = "metrics.json"
 # Significant digits of a number in a table.
 DIGITS = 6
 
@@ -109,6 +110,17 @@ def trained(run: Run) -> nn.Module:
     return part
 
 
+def read_finished(run: Run) -> dict[str, Any] | None:
+    """What :func:`finish` has written for the run as it is; None where it has to be written."""
+    state = run.state
+    try:
+        found = json.loads((run.folder / METRICS).read_text())
+        same = found["steps"] == state.step and found["metrics"] == state.config.metrics
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return found if same else None
+
+
 def finish(run: Run, progress: type[tqdm] = Bar) -> dict[str, Any]:
     """Write pictures, tables, losses.png and metrics.json into the run's folder.
 
@@ -127,6 +139,7 @@ def finish(run: Run, progress: type[tqdm] = Bar) -> dict[str, Any]:
     if state.step:
         plot_losses(run.folder / "losses.png", state.history[: state.step], state.recipe.columns)
     metrics = for_json(metrics | state.recipe.finish(run, progress))
-    metrics["meaning"], metrics["doubts"] = meanings(metrics), doubts(metrics)
-    write_json(run.folder / "metrics.json", metrics)
+    metrics["meaning"] = meanings(metrics)
+    metrics["doubts"] = doubts(metrics) + few_steps(state.config)
+    write_json(run.folder / METRICS, metrics)
     return metrics

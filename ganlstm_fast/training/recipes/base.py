@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ganlstm_fast.training.state import Run, State
 
 
+# Samples of each kind that `--metrics quick` judges where making or judging one takes long.
+QUICK = 150
+
+
 class Recipe(ABC):
     """How a model is trained: its data, networks, step, and what a run leaves.
 
