@@ -104,7 +104,6 @@ class TrainConfig(TableOptions, SequenceGANOptions, GANSettings):
     seq_len: int = data_option(24, "rows in a window", TWO)
     lr_g: float = option(4e-4, "generator's learning rate", RATE)
     lr_d: float = option(2e-4, "critic's learning rate", RATE)
-    steps: int = run_option(6000, "steps of the generator", COUNT)
     score_seeds: int = run_option(1, "times that TimeGAN's scores are taken", COUNT)
 
     def located(self) -> TrainConfig:
