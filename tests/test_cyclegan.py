@@ -246,7 +246,7 @@ def test_losses_and_a_penalty(tmp_path: Path, loss: str) -> None:
 
 def test_other_losses_are_refused() -> None:
     for loss in ("wgan-gp", "relativistic-average"):
-        with pytest.raises(InputError, match="--loss: expected one of lsgan"):
+        with pytest.raises(InputError, match="loss: expected one of lsgan"):
             dataclasses.replace(TINY, loss=loss)
 
 
@@ -473,7 +473,7 @@ def test_what_cannot_be_translated(tmp_path: Path, capsys: pytest.CaptureFixture
         assert message in errors
         assert errors.count("\n") == 1
     assert {file.name for file in tmp_path.iterdir()} == {"r", "photos", "empty"}
-    with pytest.raises(InputError, match="--direction: expected a-to-b or b-to-a, got up"):
+    with pytest.raises(InputError, match="direction: expected a-to-b or b-to-a, got up"):
         generate(folder, 1, direction="up")
 
 

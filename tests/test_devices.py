@@ -87,7 +87,7 @@ def test_auto_is_a_gpu_that_works_or_the_cpu(monkeypatch, machine, expected, tol
         assert find_device("cpu") == torch.device("cpu")
         if told:
             for name, processes in (("cuda", 1), ("auto", 2)):
-                with pytest.raises(InputError, match=rf"--device {name} cannot be used.*no kernel"):
+                with pytest.raises(InputError, match=rf"device='{name}' cannot be used.*no kernel"):
                     find_device(name, lines.append, processes)
             assert len(lines) == 1
 

@@ -94,7 +94,7 @@ def test_augmentation_changes_what_the_critic_sees(tmp_path, monkeypatch):
     # A shifted digit keeps its values, but for those moved out.
     assert set(changed.unique().tolist()) <= set(plain.unique().tolist())
     for bad, config in (("flip", TINY), ("blur", DIGITS)):
-        with pytest.raises(InputError, match="--augment: expected some of"):
+        with pytest.raises(InputError, match="augment: expected some of"):
             dataclasses.replace(config, augment=(bad,))
 
 
@@ -154,7 +154,7 @@ def test_16_bits(tmp_path):
     assert not torch.equal(history, wide)
     torch.testing.assert_close(history[0, 3:], wide[0, 3:], rtol=0.05, atol=0)
     assert all(v.dtype != torch.bfloat16 for v in load_checkpoint(whole)["model"].values())
-    with pytest.raises(InputError, match="--precision 16-mixed needs a GPU"):
+    with pytest.raises(InputError, match="precision='16-mixed' needs a GPU"):
         run(dataclasses.replace(TINY, precision="16-mixed"), out=tmp_path / "no")
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.configs import TrainConfig
 from ganlstm_fast.training.devices import named
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, Line
 from ganlstm_fast.training.outputs import finish
 from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import resume_run, start_run
@@ -89,7 +89,7 @@ def train(
         line = f"training on {what}; writing to {run.folder}"
     if first:
         for note in run.state.recipe.notes:
-            warn(note)
+            warn(Line(note))
         announce(line)
     else:
         progress, warn = _no_bar, lambda line: None

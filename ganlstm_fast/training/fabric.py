@@ -113,7 +113,7 @@ def make_fabric(
     _check_devices(config, device, devices, numbered)
     if config.batch_size % processes:
         raise InputError(
-            f"--batch-size: expected a multiple of the {processes} processes, "
+            f"`batch_size`: expected a multiple of the {processes} processes, "
             f"got {config.batch_size}"
         )
     plain = config.precision == "32-true" and config.strategy == "auto"
@@ -126,16 +126,16 @@ def make_fabric(
 
 def _check_devices(config: Settings, device: torch.device, devices: int, numbered: bool) -> None:
     if config.precision == "16-mixed" and device.type == "cpu":
-        found = ", and --device auto has found none here" if config.device == "auto" else ""
+        found = ", and `device=auto` has found none here" if config.device == "auto" else ""
         raise InputError(
-            f"--precision 16-mixed needs a GPU{found}; on the CPU take bf16-mixed or 32-true"
+            f"`precision=16-mixed` needs a GPU{found}; on the CPU take bf16-mixed or 32-true"
         )
     if numbered and devices > 1:
-        raise InputError(f"--device {config.device} is one device; leave its number out")
+        raise InputError(f"`device={config.device}` is one device; leave its number out")
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise InputError(
-            f"--devices: expected {torch.cuda.device_count()} or less, which are the GPUs here, "
-            f"got {devices}; or --device cpu, whose processes share the CPU"
+            f"`devices`: expected {torch.cuda.device_count()} or less, which are the GPUs here, "
+            f"got {devices}; or `device=cpu`, whose processes share the CPU"
         )
 
 
@@ -157,12 +157,12 @@ def _launchable(config: Settings, accelerator: str, devices: int | list[int], no
         )
     except (ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"--device, --devices, --strategy or --precision: {reason}") from None
+        raise InputError(f"`device`, `devices`, `strategy` or `precision`: {reason}") from None
     except Exception as error:
         # Lightning's own class for this is not public.
         if type(error).__name__ != "MisconfigurationException":
             raise
-        raise InputError(f"--devices {devices}: {' '.join(str(error).split())}") from None
+        raise InputError(f"`devices={devices}`: {' '.join(str(error).split())}") from None
 
 
 def scaler_of(fabric: Fabric | OneProcess) -> Any:

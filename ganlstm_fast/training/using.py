@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlstm_fast.training.checkpoint import load_checkpoint
-from ganlstm_fast.training.config import Settings, flag
+from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.configs import MODELS, model_of
 from ganlstm_fast.training.devices import AUTO, find_device
 from ganlstm_fast.training.errors import InputError
@@ -123,13 +123,13 @@ def _generated(
     run: str | Path, count: int, seed: int, device: str, given: dict[str, Any]
 ) -> tuple[Trained, Tensor]:
     if count < 1:
-        raise InputError(f"-n: expected 1 or more, got {count}")
+        raise InputError(f"`count`: expected 1 or more, got {count}")
     found = load_trained(run, device)
     make = found.able("generate")
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if name not in found.recipe.given:
-            raise InputError(f"{flag(name)}: a run of {found.name} is given no {name}")
+            raise InputError(f"`{name}`: a run of {found.name} is given no {name}")
     with torch.no_grad():
         return found, make(found.model, found.config, found.data, count, seed, **given)
 
@@ -225,7 +225,7 @@ def classify(
     if "symbols" not in found.data:
         raise InputError(f"a run of {found.name} classifies sequences of numbers, and no text")
     if data is not None:
-        raise InputError("--data: expected none beside texts")
+        raise InputError("`data`: expected none beside texts")
     return able(found.model, found.config, found.data, None, texts)
 
 
