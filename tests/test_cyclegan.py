@@ -358,7 +358,7 @@ def test_two_folders_of_images_of_any_size(tmp_path: Path) -> None:
     assert recipe.counts == (5, 10)
     assert torch.equal(recipe.samples[:5, 0], recipe.samples[5:, 0])
     assert [len(part) for part in recipe.test] == [1, 2]
-    assert len(generate(result.folder, 9, direction="b-to-a")[0]) == 2
+    assert len(generate(result.folder, 9, direction="b-to-a")) == 2
     again = run(None, resume=tmp_path / "r", changes={"steps": 4}, warn=told.append)
     assert again.step == 4
 
@@ -445,7 +445,7 @@ def test_images_are_translated(tmp_path: Path, capsys: pytest.CaptureFixture[str
 @pytest.mark.usefixtures("undrawn")
 def test_held_out_digits_are_translated(tmp_path: Path) -> None:
     folder = run(TINY, out=tmp_path / "r").folder
-    made = generate(folder, 1000, device="cpu")[0]
+    made = generate(folder, 1000, device="cpu")
     assert len(made) == len(styled_digits(16)[0][1]) == 179
     assert main(["generate", str(folder), "-n", "11", "-o", str(tmp_path / "made")]) == 0
     names = sorted(file.name for file in (tmp_path / "made").iterdir())

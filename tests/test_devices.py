@@ -225,7 +225,7 @@ def test_functions_look_for_a_gpu_and_a_model_stays_on_the_cpu(tmp_path, monkeyp
     has(monkeypatch, files=0, available=False)
     found = load_trained(folder)
     assert {p.device for p in found.model.parameters()} == {torch.device("cpu")}
-    assert torch.equal(generate(folder, 2)[0], generate(folder, 2, device="cpu")[0])
+    assert generate(folder, 2).equals(generate(folder, 2, device="cpu"))
     has(monkeypatch, works=False)
     with pytest.warns(UserWarning, match="the GPU cannot be used"):
         generate(folder, 2)

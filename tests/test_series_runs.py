@@ -128,7 +128,7 @@ def test_forecasts_of_one_of_several_series(tmp_path, machines):
 @pytest.mark.usefixtures("undrawn")
 def test_samples_that_follow_one_of_several_series(tmp_path, machines):
     folder = run(dataclasses.replace(CONDITIONAL, data=machines), out=tmp_path / "r").folder
-    made = [generate(folder, 2, series=name)[0] for name in ("m0", "m3")]
+    made = [generate(folder, 2, series=name, as_tensor=True)[0] for name in ("m0", "m3")]
     assert not torch.equal(*made)
     with pytest.raises(InputError, match="series: expected one of"):
         generate(folder, 2)

@@ -282,14 +282,19 @@ def test_nan_stops_at_the_last_good_checkpoint(tmp_path, monkeypatch):
 
 def test_generate(tmp_path):
     folder = run(TINY, out=tmp_path / "r").folder
-    series, columns = generate(folder, 7, seed=3)
+    series, columns = generate(folder, 7, seed=3, as_tensor=True)
     assert series.shape == (7, 6, 4)
     assert columns == ["precipitation", "temp_max", "temp_min", "wind"]
     low, high = torch.tensor([0, -1.6, -7.1, 0.4]), torch.tensor([55.9, 35.6, 18.3, 9.5])
     assert (series >= low - 1e-5).all()
     assert (series <= high + 1e-5).all()
-    assert torch.equal(series, generate(folder / "checkpoint.pt", 7, seed=3)[0])
-    assert not torch.equal(series, generate(folder, 7, seed=4)[0])
+    assert torch.equal(series, generate(folder / "checkpoint.pt", 7, seed=3, as_tensor=True)[0])
+    assert not torch.equal(series, generate(folder, 7, seed=4, as_tensor=True)[0])
+    table = generate(folder, 7, seed=3)
+    assert list(table) == ["sample", "step", *columns]
+    assert table["sample"].tolist() == [n for n in range(1, 8) for _ in range(6)]
+    assert table["step"].tolist() == [*range(1, 7)] * 7
+    assert (table[columns].to_numpy().reshape(7, 6, 4) == series.numpy()).all()
     with pytest.raises(InputError, match="1 or more"):
         generate(folder, 0)
 

@@ -168,7 +168,7 @@ def test_generate_gives_a_constant_column_as_it_is(tmp_path, name):
     data = table(tmp_path / "t.csv", x=wave(), c=np.full(ROWS, 5), big=np.full(ROWS, 12345678.5))
     config = dataclasses.replace(TABLES[name], data=data, metrics="none")
     folder = run(config, out=tmp_path / "r").folder
-    made, columns = generate(folder, 3)
+    made, columns = generate(folder, 3, as_tensor=True)
     assert columns == ["x", "c", "big"]
     assert (made[..., 1] == 5).all()
     assert (made[..., 2] == 12345678.5).all()

@@ -208,7 +208,8 @@ class Settings:
         """Raises InputError where a setting has a value it cannot have."""
         types = self.types()
         for field in dataclasses.fields(self):
-            value, rule = getattr(self, field.name), field.metadata["rule"]
+            value, rule = _plain(getattr(self, field.name)), field.metadata["rule"]
+            object.__setattr__(self, field.name, value)
             choices = field.metadata["choices"]
             if value is None:
                 continue
@@ -257,7 +258,7 @@ class Settings:
         """For a checkpoint: only numbers, strings, lists and None; of a table what it is."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["data"] = self.data if self.data is None else shown(self.data)
-        return {k: list(v) if isinstance(v, (tuple, list)) else v for k, v in values.items()}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_dict(cls: type[ConfigT], values: dict[str, Any]) -> ConfigT:
@@ -282,6 +283,13 @@ class Settings:
             kind = hint if typing.get_origin(hint) is tuple else kinds[0]
             found[name] = typing.get_origin(kind) or kind
         return found
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with a tuple for a list, and a number of Python for one of NumPy."""
+    if isinstance(value, tuple | list):
+        return tuple(_plain(part) for part in value)
+    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
 
 
 @settings

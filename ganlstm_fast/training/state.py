@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -171,9 +172,24 @@ def start_run(
         )
     fabric = make_fabric(config, warn)
     recipe = model_of(config).load()(config)
-    fabric.launch()
+    _launch(fabric, recipe)
     state = State(recipe, fabric)
     return Run(on_first(fabric, lambda: _make_folder(out, state)), state)
+
+
+def _launch(fabric: Fabric | OneProcess, recipe: Recipe) -> None:
+    """Start the other processes of the run, each of which has read the data for itself.
+
+    Raises:
+        InputError: they have not the same, as of a script that draws its table at random.
+    """
+    fabric.launch()
+    if fabric.world_size > 1:
+        # All processes compare with all others, and raise together: none is left waiting.
+        digest = hashlib.sha256(recipe.data["fingerprint"].encode()).digest()[:7]
+        mine = torch.tensor(int.from_bytes(digest, "big"), device=fabric.device)
+        if (fabric.all_gather(mine) != mine).any():
+            raise InputError("`data`: the processes of the run have different data")
 
 
 def _make_folder(out: Path | None, state: State) -> Path:
@@ -226,9 +242,10 @@ def resume_run(
     if recipe.data["fingerprint"] != content["data"]["fingerprint"]:
         given = "the bundled data" if config.data is None else shown(config.data)
         raise InputError(
-            f"{given} is not what this run was trained on; give that with `data`, or start a new run"
+            f"{given} is not what this run was trained on; give that with `data`, or start a new "
+            "run"
         )
-    fabric.launch()
+    _launch(fabric, recipe)
     state = State(recipe, fabric)
     if state.config.steps < content["step"]:
         raise InputError(

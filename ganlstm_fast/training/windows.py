@@ -156,7 +156,7 @@ def windows(values: Tensor, seq_len: int, stretches: Stretches | None = None) ->
             raise InputError(
                 f"the longest of the data's {len(known.starts)} stretches without a gap has "
                 f"{known.longest} rows, fewer than one window of {seq_len}; give "
-                f"`seq_len={max(2, known.longest)}` or less, or `gaps=cross` to let windows cross gaps"
+                f"`seq_len={max(2, known.longest)}` or less, or `gaps=cross`: windows cross gaps"
             )
         raise InputError(
             f"the data has {known.longest} rows, fewer than one window of {seq_len}; "

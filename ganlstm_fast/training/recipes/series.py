@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ganlstm_fast.training.data import MinMaxScaler, Series, load_series
 from ganlstm_fast.training.datasets import sines
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics import PROTOCOLS, evaluate, timegan
-from ganlstm_fast.training.outputs import trained, write_series
+from ganlstm_fast.training.outputs import series_table, trained, write_series
 from ganlstm_fast.training.plots import plot_samples
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run
@@ -24,6 +24,9 @@ from ganlstm_fast.training.tables.given import TableLike, shown
 from ganlstm_fast.training.tables.long import SeveralSeries
 from ganlstm_fast.training.undefined import defined_all
 from ganlstm_fast.training.windows import Stretches, windows
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read_series(
@@ -228,6 +231,11 @@ class LSTMGANRecipe(GANRecipe):
         random = torch.Generator(next(model.parameters()).device).manual_seed(seed)
         made = model.generator.sample(count, config.seq_len, random).cpu()
         return scaler_of(data).unscale(made)
+
+    @staticmethod
+    def as_result(made: Tensor, data: dict[str, Any]) -> pd.DataFrame:
+        """A row a step of each series [n, steps, channels]."""
+        return series_table(made, data["columns"])
 
     @staticmethod
     def write(path: Path | TextIO, made: Tensor, data: dict[str, Any]) -> str:
