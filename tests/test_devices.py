@@ -120,9 +120,9 @@ def test_each_process_tries_its_own_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "machine", "message"),
     [
-        ({"precision": "16-mixed"}, {"files": 0, "available": False}, "auto has found none here"),
-        ({"devices": 2, "device": "auto"}, {}, r"--devices: expected 1 or less.* got 2; or --dev"),
-        ({"devices": 2, "device": "cuda"}, {}, "--devices: expected 1 or less"),
+        ({"precision": "16-mixed"}, {"files": 0, "available": False}, "'auto' has found none"),
+        ({"devices": 2, "device": "auto"}, {}, r"devices: expected 1 or less.* got 2; or device="),
+        ({"devices": 2, "device": "cuda"}, {}, "devices: expected 1 or less"),
         ({"devices": 2, "device": "cuda:0"}, {"count": 2}, "is one device; leave its number out"),
     ],
 )

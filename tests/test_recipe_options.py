@@ -113,7 +113,7 @@ def test_trouble_is_told_once(tmp_path, monkeypatch):
     run(config, out=tmp_path / "r", warn=told.append)
     assert len(told) == 1
     assert "the critic wins outright" in told[0]
-    assert "--lr-d" in told[0]
+    assert "lr_d" in told[0]
     # Also if the run is resumed in between.
     told.clear()
     run(dataclasses.replace(config, steps=4), out=tmp_path / "s", warn=told.append)
