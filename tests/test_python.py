@@ -3,7 +3,10 @@
 import dataclasses
 import doctest
 import pydoc
+import sys
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -34,6 +37,8 @@ from ganlstm_fast.training.configs import (
 )
 from ganlstm_fast.training.data import load_series
 from ganlstm_fast.training.errors import Line
+from ganlstm_fast.training.fabric import OneProcess
+from ganlstm_fast.training.state import _launch
 
 RUN = {"steps": 2, "batch_size": 8, "metrics": "none", "device": "cpu"}
 GAN = TrainConfig(**RUN, hidden=4, noise=2, seq_len=6)
@@ -162,6 +167,27 @@ def test_windows_of_an_array_of_several_series_stay_in_one():
     assert len(forecast(folder, series="2", device="cpu")) == 2
 
 
+@pytest.mark.parametrize("difference", [0, 1])
+def test_processes_that_made_different_tables_say_so(difference):
+    class Two(OneProcess):
+        world_size = 2
+
+        def all_reduce(self, number, reduce_op):
+            return number + difference
+
+    recipe = SimpleNamespace(data={"fingerprint": load_series(frame()).fingerprint})
+    raises = pytest.raises(InputError, match="data: the processes of the run have different")
+    with raises if difference else nullcontext():
+        _launch(Two(torch.device("cpu")), recipe)
+
+
+def test_several_processes_need_a_script_to_run(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.raises(InputError, match="devices=2: each process runs the script that trains"):
+        train(dataclasses.replace(GAN, devices=2), data=frame())
+
+
 def test_anomalies_of_a_frame_and_of_an_array_with_the_runs_columns():
     table = frame(90)
     config = AnomalyConfig(**vars(GAN) | {"data": table, "search_steps": 1, "planted": 1})
@@ -242,6 +268,8 @@ def test_a_setting_that_is_not_there():
     with pytest.raises(TypeError, match=r"TrainConfig has no setting stepz; did you mean steps\?"):
         TrainConfig(stepz=3)
     folder = train(GAN, out="r").folder
+    with pytest.raises(InputError, match="changes go with a run that is resumed"):
+        train(GAN, changes={"steps": 1})
     with pytest.raises(InputError, match=r"stepz is no setting of .*; did you mean steps\?"):
         train(resume=folder, changes={"stepz": 1})
 

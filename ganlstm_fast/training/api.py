@@ -119,6 +119,8 @@ def train(
     """
     if resume is not None and (config is not None or out is not None):
         raise InputError("resume goes with neither config nor out: the run has its own")
+    if resume is None and changes:
+        raise InputError("changes go with a run that is resumed; a new one has them in its config")
     given = {} if data is None else {"data": data}
     if resume is not None:
         run = resume_run(Path(resume), {**(changes or {}), **given}, warn)

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -120,8 +121,21 @@ def make_fabric(
     clusters = elastic or any(name in os.environ for name in CLUSTERS)
     if plain and processes == 1 and not clusters and device.type in ("cpu", "cuda"):
         return OneProcess(device)
+    if devices > 1 and not clusters and "LOCAL_RANK" not in os.environ and not _is_script():
+        raise InputError(
+            f"`devices={devices}`: each process runs the script that trains, and here is none; "
+            "write one, or start it with torchrun"
+        )
     # Fabric's processes each count from the first device, but for one that is named.
     return _launchable(config, device.type, [device.index] if numbered else devices, nodes)
+
+
+def _is_script() -> bool:
+    """Whether Fabric can start the program again: it cannot at a prompt or in a notebook."""
+    import __main__
+
+    started = __main__.__spec__ is not None or os.path.isfile(sys.argv[0])
+    return started and not hasattr(sys, "ps1")
 
 
 def _check_devices(config: Settings, device: torch.device, devices: int, numbered: bool) -> None:

@@ -185,10 +185,12 @@ def _launch(fabric: Fabric | OneProcess, recipe: Recipe) -> None:
     """
     fabric.launch()
     if fabric.world_size > 1:
-        # All processes compare with all others, and raise together: none is left waiting.
         digest = hashlib.sha256(recipe.data["fingerprint"].encode()).digest()[:7]
         mine = torch.tensor(int.from_bytes(digest, "big"), device=fabric.device)
-        if (fabric.all_gather(mine) != mine).any():
+        highest = fabric.all_reduce(mine.clone(), reduce_op="max")
+        lowest = -fabric.all_reduce(-mine, reduce_op="max")
+        # Known to all processes, which raise together: none is left waiting for another.
+        if highest != lowest:
             raise InputError("`data`: the processes of the run have different data")
 
 
