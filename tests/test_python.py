@@ -78,7 +78,7 @@ def test_a_frame_is_read_as_the_file_that_is_written_of_it(tmp_path):
         assert found[:2] == (columns, values)
         assert (found[2] == times).all()
         assert found[3] == fingerprint
-    assert load_series(table[::-1]).notes[0] == "sorted by date, in the file rows are newest first"
+    assert load_series(table[::-1]).notes[0] == "sorted by date, rows come newest first"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,11 @@ def test_arrays_have_the_names_that_are_given():
         (np.zeros((0, 2)), "<ndarray 0x2> has no rows"),
         (np.zeros((4, 2), complex), "column x1: expected real numbers, got complex ones"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "the name a stands twice"),
-        (pd.DataFrame({"a": ["u", "v"]}), r"<DataFrame 2x1> has no column of numbers \(a: text"),
+        (
+            pd.DataFrame({"a": ["u", "v"]}),
+            r"<DataFrame 2x1> has no column of numbers \(a: text such as 'u'\)$",
+        ),
+        ([[1.0]], r"data: expected a path, .* or a torch Tensor, got \[\[1.0\]\]"),
         (pd.DataFrame({"a": [1.0, "v", 2.0]}), r"2 numbers and 1 .* 'v' \(row 1 from 0\)"),
     ],
 )
@@ -134,7 +138,7 @@ def test_a_run_on_a_frame_goes_on_with_it_and_with_nothing_else():
     config = dataclasses.replace(GAN, data=table, steps=1)
     folder = train(config, out="parts").folder
     assert load_checkpoint(folder)["config"]["data"] == "<DataFrame 60x2>"
-    lacks = r"trained on <DataFrame 60x2>, .*; give the same with data$"
+    lacks = r"trained on <DataFrame 60x2>, .*; give the same as data$"
     for use in (partial(train, resume=folder), partial(evaluate_run, folder)):
         with pytest.raises(InputError, match=lacks):
             use()
@@ -154,7 +158,7 @@ def test_a_run_on_a_frame_goes_on_with_it_and_with_nothing_else():
 def test_a_command_says_how_to_give_what_a_checkpoint_lacks(capsys):
     folder = train(GAN, data=frame(), out="r").folder
     assert main(["train", "--resume", str(folder)]) == 2
-    assert capsys.readouterr().err.endswith("; give the same with --data\n")
+    assert capsys.readouterr().err.endswith("; give the same as --data\n")
 
 
 def test_windows_of_an_array_of_several_series_stay_in_one():
@@ -197,7 +201,7 @@ def test_anomalies_of_a_frame_and_of_an_array_with_the_runs_columns():
     assert len(found) == 85
     with pytest.raises(InputError, match=r"expected 2 channels \(x, y\), got 3"):
         score(folder, np.zeros((9, 3)), device="cpu")
-    with pytest.raises(InputError, match="give the same with data"):
+    with pytest.raises(InputError, match="give the same as data"):
         score(folder, device="cpu")
 
 

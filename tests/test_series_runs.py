@@ -227,7 +227,7 @@ def test_the_first_line_and_the_summary_say_how_the_file_was_read(tmp_path, caps
     out = tmp_path / "r"
     assert main(["train", f"--data={file}", f"--out={out}", *options, "--device=cpu"]) == 0
     said = (
-        "semicolons; decimal commas; sorted by Tag, in the file rows are newest first; rows every "
+        "semicolons; decimal commas; sorted by Tag, rows come newest first; rows every "
         "day; left out: note (text such as 'n')"
     )
     assert said in capsys.readouterr().out.splitlines()[0]

@@ -208,8 +208,7 @@ class Settings:
         """Raises InputError where a setting has a value it cannot have."""
         types = self.types()
         for field in dataclasses.fields(self):
-            value, rule = _plain(getattr(self, field.name)), field.metadata["rule"]
-            object.__setattr__(self, field.name, value)
+            value, rule = getattr(self, field.name), field.metadata["rule"]
             choices = field.metadata["choices"]
             if value is None:
                 continue
@@ -223,6 +222,7 @@ class Settings:
                     )
                 got = shown(value) if is_table(value) else repr(value)
                 raise InputError(f"`{field.name}`: expected {words}, got {got}")
+            object.__setattr__(self, field.name, _plain(value))
             if rule is not None:
                 self._require(field.name, rule.holds(value), rule.words)
             if choices is not None and value not in choices:

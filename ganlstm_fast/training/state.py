@@ -244,8 +244,7 @@ def resume_run(
     if recipe.data["fingerprint"] != content["data"]["fingerprint"]:
         given = "the bundled data" if config.data is None else shown(config.data)
         raise InputError(
-            f"{given} is not what this run was trained on; give that with `data`, or start a new "
-            "run"
+            f"{given} is not what this run was trained on; give that as `data`, or start a new run"
         )
     _launch(fabric, recipe)
     state = State(recipe, fabric)

@@ -164,7 +164,7 @@ def months_of(series: Series) -> Tensor:
     """[rows] int64, January as 0; raises InputError where no column says the dates."""
     if series.times is None:
         raise InputError(
-            f"{series.name} has no column of dates, from which the month is read; name one with "
+            f"{series.name} has no column of dates, from which the month is read; name one as "
             "`date_column`, or give `condition=history`"
         )
     return torch.from_numpy(series.times.astype("datetime64[M]").astype("int64") % 12)

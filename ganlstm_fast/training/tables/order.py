@@ -131,7 +131,7 @@ def order_rows(
         raise InputError(
             f"{table.file}: {' '.join(columns)} says {said(times[wrong[0]])} twice "
             f"{'' if one else 'in a series '}({table.at(wrong[:2])}); cut or average such rows"
-            + (", name the column of their series with `series_column`" if one else "")
+            + (", name the column of their series as `series_column`" if one else "")
             + f", or give `date_column={NONE}` to take rows as they come"
         )
     s, t = series[order], times[order].astype(np.int64)
@@ -142,7 +142,7 @@ def order_rows(
     notes = []
     if not np.array_equal(order, grouped):
         how = "newest first" if newest_first else "in another order"
-        notes.append(f"sorted by {' and '.join(columns)}, in the file rows are {how}")
+        notes.append(f"sorted by {' and '.join(columns)}, rows come {how}")
     return order, times[order], notes
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from ganlstm_fast.training.errors import InputError, did_you_mean
 from ganlstm_fast.training.tables.given import (
+    WORDS,
     TableLike,
     frame_of,
     is_table,
@@ -50,10 +52,14 @@ class Table:
     unnamed: tuple[str, ...]
     notes: list[str]
 
+    @property
+    def of_file(self) -> bool:
+        return isinstance(self.file, Path)
+
     def at(self, rows: np.ndarray) -> str:
         """The lines of ``rows`` (int64 numbers, or a bool for each) in words."""
         places = np.sort(self.lines[rows])
-        return at_lines(places) if isinstance(self.file, Path) else at_rows(places)
+        return at_lines(places) if self.of_file else at_rows(places)
 
     def require(self, *columns: str) -> None:
         """Raises InputError where there is no column of a name."""
@@ -87,10 +93,12 @@ def read_table(
     """
     if is_table(data):
         return _in_memory(data, frame_of(data, columns, series_column), as_text)
+    if not isinstance(data, str | os.PathLike):
+        raise InputError(f"`data`: expected {WORDS}, got {data!r}")
     if stands_in(data):
         raise InputError(
             f"the run was trained on {data}, which its checkpoint does not hold; give the same "
-            "with `data`"
+            "as `data`"
         )
     file = Path(data)
     text, notes = read_text(file)
