@@ -168,7 +168,7 @@ def test_generate_gives_a_constant_column_as_it_is(tmp_path, name):
     data = table(tmp_path / "t.csv", x=wave(), c=np.full(ROWS, 5), big=np.full(ROWS, 12345678.5))
     config = dataclasses.replace(TABLES[name], data=data, metrics="none")
     folder = run(config, out=tmp_path / "r").folder
-    made, columns = generate(folder, 3)
+    made, columns = generate(folder, 3, as_tensor=True)
     assert columns == ["x", "c", "big"]
     assert (made[..., 1] == 5).all()
     assert (made[..., 2] == 12345678.5).all()
@@ -253,7 +253,7 @@ def test_patience_without_anything_to_watch_trains_to_the_end(tmp_path):
     assert result.step == 8
     assert "best" not in result.metrics
     assert len(told) == 1
-    assert told[0].startswith("step 2: --patience has nothing to go by: all 256 samples are equal")
+    assert told[0].startswith("step 2: patience has nothing to go by: all 256 samples are equal")
 
 
 def sequences(file, count):
@@ -273,7 +273,7 @@ def test_a_classifier_of_few_sequences_or_that_diverged(tmp_path, monkeypatch):
     rows.loc[rows["series"] == "s5", "label"] = "b"
     rows.to_csv(tmp_path / "s.csv", index=False)
     result = run(config, out=tmp_path / "r", warn=told.append)
-    assert "--patience has nothing to go by: there are too few samples" in told[0]
+    assert "patience has nothing to go by: there are too few samples" in told[0]
     assert 0 <= result.metrics["accuracy"] <= 1
 
     parts = ClassifierRecipe.setup

@@ -17,6 +17,7 @@ from ganlstm_fast.training.pictures import plot_scores
 from ganlstm_fast.training.recipes.series import LSTMGANRecipe, read_series, scaler_of
 from ganlstm_fast.training.splits import check_room, held_out_words, last_rows
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.undefined import Undefined, check_finite, defined, defined_for, shown
 from ganlstm_fast.training.windows import Stretches, windows
 
@@ -105,19 +106,19 @@ class AnomalyRecipe(LSTMGANRecipe):
         model: nn.Module,
         config: AnomalyConfig,
         data: dict[str, Any],
-        file: str | None,
+        given: TableLike | None,
         seed: int = 0,
     ) -> pd.DataFrame:
         """The scores of all windows of a series.
 
         Args:
-            file: of the series; None: what was trained on.
+            given: the series; None: what was trained on.
 
         Returns:
             A line a window: its series where there are several, its first and last row in the
-            file, from 1, and its scores.
+            table, from 1, and its scores.
         """
-        series = read_series(config, file, data["columns"])
+        series = read_series(config, given, data["columns"])
         known, rows = series.stretches, scaler_of(data).scale(series.values)
         found = table(scored(model, config, data, rows, known, seed), config.seq_len, known)
         first, last = (found[c].to_numpy(copy=True) - 1 for c in ("first_row", "last_row"))
