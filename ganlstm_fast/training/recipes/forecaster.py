@@ -89,8 +89,11 @@ class ForecasterRecipe(SupervisedRecipe):
         made = predict(trained(run), config, self.data, self.test)
         actual = self.series.values
         write_table(run.folder / "forecasts.csv", self._table(made))
+        # Several series are drawn one after the other, though their times are the same.
+        times = None if self.series.series else self.series.times
+        places = actual, self.test.starts, made
         plot_forecasts(
-            run.folder / "forecasts.png", actual, self.test.starts, made, columns, self.series.units
+            run.folder / "forecasts.png", *places, columns, self.series.units, times=times
         )
         if config.metrics == "none":
             return {}

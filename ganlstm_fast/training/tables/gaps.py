@@ -69,8 +69,10 @@ def steps_between(t: np.ndarray) -> np.ndarray:
 
 def in_months(steps: np.ndarray) -> bool:
     """Whether ``steps`` int64 ns are months and not, say, four weeks each."""
-    equal = len(steps) >= 3 and steps.min() == steps.max() < 365 * DAY
-    return bool(np.median(steps) >= 27 * DAY) and not equal
+    usual = np.median(steps)
+    # Of months and quarters three in four at most are as long as each other.
+    equal = usual < 365 * DAY and len(steps) >= 3 and (steps == usual).mean() > 0.8
+    return bool(usual >= 27 * DAY) and not equal
 
 
 def is_regular(steps: np.ndarray, usual: int) -> bool:
