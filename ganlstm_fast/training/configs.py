@@ -162,8 +162,8 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
     residual: bool = model_option(False, "forecast the difference from the last row")
     period: int | None = data_option(
         None,
-        "rows that the simple forecast of a day, week or year before goes back (as the dates have "
-        "it: of days 365, of hours 24 and 168, of months 12)",
+        "rows that the seasonal simple forecast goes back (by the step of the dates: days 365, "
+        "hours 24 and 168, months 12)",
         COUNT,
     )
     batch_size: int = option(64, "samples a step, over all processes together", COUNT)

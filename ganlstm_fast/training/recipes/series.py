@@ -132,7 +132,7 @@ def rows_before(
         name: of the series, where there are several.
     """
     found, where = data, "what was trained on"
-    # Checkpoints of before there were times have no step.
+    # A checkpoint that an earlier version wrote has no step.
     step = Step(**data["step"]) if data.get("step") else None
     if file is not None:
         series, where = read_series(config, file, data["columns"]), file

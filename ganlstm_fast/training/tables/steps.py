@@ -44,7 +44,7 @@ class Step:
             the row before.
         weekday: of months: ``first`` or ``last`` where rows are on that weekday of the month.
         week: a 1 for each place of a week, in steps from a Monday, at which there are rows, and a 0
-            for each other; empty where there are rows at all.
+            for each other; empty where there are rows at all places.
         phase: ns from a Monday, 00:00, to the first place.
     """
 
@@ -141,7 +141,7 @@ def baselines(step: Step | None, period: int | None = None) -> dict[str, int]:
         First the last row before, as 1.
     """
     seasons = step._seasons() if step else {}
-    # Rows that leave out nights, weekends and perhaps holidays are counted, and times are not.
+    # Holidays may be missing too where weekends are, so that a number of rows is no length of time.
     count, unit = step.unit if step and not step.week else (1, "row")
     if period is not None:
         known = [name for name, rows in seasons.items() if rows == period]
