@@ -171,14 +171,15 @@ def find_step(series: Sequence[np.ndarray]) -> Step | None:
     if found is None:
         return None
     length, months = found
-    times = np.unique(np.concatenate(series).astype("datetime64[ns]"))
+    times = np.concatenate(series).astype("datetime64[ns]")
     if months:
         return Step(months=months, **_day_of_month(times))
     if DAY % length or length < LEAST_STEP:
         return Step(length)
     t = times.astype(np.int64)
     phase = phase_of(t, length)
-    place = np.unique(places_of_weeks(t, length, phase))
+    place = np.sort(places_of_weeks(t, length, phase), kind="stable")
+    place = place[np.append(True, np.diff(place) > 0)]
     usual = usual_places(place, DAY // length)
     # A weekend that has not come yet is not known to be left out.
     if usual[np.arange(place[0], place[-1] + 1) % len(usual)].all():
