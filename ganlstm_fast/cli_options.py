@@ -137,8 +137,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--seq-len",
         type=int,
         metavar="N",
-        help="of lstm-gan, conditional-lstm-gan, anomaly, text-gan: steps of a sample, more or "
-        "fewer than in training, which nothing has checked to be plausible (as in training)",
+        help="of lstm-gan, conditional-lstm-gan, anomaly, text-gan: steps of a sample, 1 or more; "
+        "whether longer ones than the model was trained on are plausible is yours to judge (as in "
+        "training)",
     )
     generate.add_argument(
         "--text", metavar="TEXT", help="of text-to-image: what is to be seen (a text of the data)"
