@@ -187,7 +187,7 @@ def test_a_column_that_changes_only_after_training_is_forecast_as_it_was_and_tol
     lines = [line for line in told if "rows trained on" in line]
     assert len(lines) == 1
     assert lines[0].startswith("column late is 7 in all rows trained on and changes after them")
-    made, columns = forecast(result.folder)
+    made, columns = forecast(result.folder, as_tensor=True)
     assert dict(zip(columns[1:], made[0, 1:].tolist(), strict=True)) == {"late": 7, "c": 5}
     # The error is that of the forecast, and the skill of the column that never changes has none.
     assert result.metrics["columns"]["late"]["mae"]["forecast"] > 300

@@ -116,7 +116,7 @@ class AnomalyRecipe(LSTMGANRecipe):
 
         Returns:
             A line a window: its series where there are several, its first and last row in the
-            table, from 1, and its scores.
+            table, from 1, and their times where it has dates, and its scores.
         """
         series = read_series(config, given, data["columns"])
         known, rows = series.stretches, scaler_of(data).scale(series.values)
@@ -124,6 +124,9 @@ class AnomalyRecipe(LSTMGANRecipe):
         first, last = (found[c].to_numpy(copy=True) - 1 for c in ("first_row", "last_row"))
         file_rows = series.file_rows.numpy() + 1
         found["first_row"], found["last_row"] = file_rows[first], file_rows[last]
+        if series.times is not None:
+            found.insert(2, "first_time", series.times[first])
+            found.insert(3, "last_time", series.times[last])
         if series.series:
             of_window = series.names_of(torch.from_numpy(first))
             found.insert(0, config.series_column, of_window, allow_duplicates=True)
