@@ -33,6 +33,8 @@ CRITICS = ("lstm", "bilstm", "attention", "conv")
 AUDIBLE = Rule(lambda v: 1000 <= v <= 192000, "1000 to 192000")
 # The highest note that is made needs so many samples a second.
 LEAST_RATE = 8000
+# What can be done about missing values: see load_series.
+FILLS = ("interpolate", "previous", "drop")
 # Losses that are a mean over the scores of patches. (A relativistic average would mix those of two
 # critics, and the penalty of wgan-gp is on a score of the whole image.)
 PATCH_LOSSES = ("lsgan", "hinge", "minimax", "non-saturating", "relativistic")
@@ -74,6 +76,12 @@ class TableOptions:
     )
     gaps: str = data_option(
         "cut", "windows end before a gap in time, or cross it", choices=("cut", "cross")
+    )
+    fill: str | None = data_option(
+        None,
+        "missing values: interpolate them in time, take the previous one, or drop their rows, "
+        "which no window then crosses (refuse them)",
+        choices=FILLS,
     )
 
 
@@ -199,6 +207,12 @@ class ClassifierConfig(LSTMOptions, SupervisedSettings):
         "column of dates, by which the rows of a sequence are sorted; none: they are in order (the "
         "first of dates)",
         metavar="NAME",
+    )
+    fill: str | None = data_option(
+        None,
+        "missing values: interpolate them in time, take the previous one, or drop their rows "
+        "(refuse them)",
+        choices=FILLS,
     )
     sequences: str = data_option(
         "rows",

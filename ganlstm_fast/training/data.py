@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganlstm_fast.training.tables.columns import choose, finite_values
+from ganlstm_fast.training.tables.columns import choose
+from ganlstm_fast.training.tables.fill import without_missing
 from ganlstm_fast.training.tables.gaps import find_gaps, in_words
 from ganlstm_fast.training.tables.long import find_series, refuse_long
 from ganlstm_fast.training.tables.order import find_times, order_rows, runs
@@ -75,6 +76,7 @@ def load_series(
     date_column: str | None = None,
     series_column: str | None = None,
     gaps: str = "cut",
+    fill: str | None = None,
 ) -> Series:
     """Read a text file whose first line names its columns.
 
@@ -93,15 +95,21 @@ def load_series(
             that looks as if it held several; ``none``: there is one.
         gaps: ``cut``: rows before and after a gap in time are of different stretches; ``cross``:
             they follow each other.
+        fill: what is done about missing values. ``interpolate``: a straight line over time (over
+            rows without dates) from the value before to the one after, in one stretch; at its ends
+            the nearest value. ``previous``: the value before in the series, in its first rows the
+            one after. ``drop``: their rows are left out, and those before and after are of
+            different stretches. None: a missing value is an error.
 
     Raises:
         InputError: no such file, no table in it, a line with too few or too many fields, no column
             of numbers, an unknown column, text among the numbers of a column, a value that is
-            missing or infinite, dates or numbers that can be read in two ways, a time that stands
+            infinite, one that is missing without ``fill``, a series in which a column has no value
+            to fill from, dates or numbers that can be read in two ways, a time that stands
             twice in a series (the message says in which lines).
     """
     file = BUNDLED if path is None else Path(path)
-    return series_of(read_table(file), columns, date_column, series_column, gaps)
+    return series_of(read_table(file), columns, date_column, series_column, gaps, fill)
 
 
 def series_of(
@@ -110,6 +118,7 @@ def series_of(
     date_column: str | None,
     series_column: str | None,
     gaps: str,
+    fill: str | None,
     beside: Sequence[str] = (),
 ) -> Series:
     """The series in ``table``; the arguments are those of :func:`load_series`.
@@ -125,12 +134,15 @@ def series_of(
         refuse_long(table, times, told)
     order, times, sorted_notes = order_rows(table, number, times, said)
     chosen, left_out = choose(table, columns, told, order, number[order])
-    values = finite_values(table, chosen)[order]
     notes = [*table.notes]
     if found:
         notes.append(f"{len(found)} series by {series_column}")
     stretches, broken = _stretches(table, number[order], times, order, gaps)
-    notes += [*sorted_notes, *broken, *left_out]
+    values, kept, filled = without_missing(table, chosen, fill, order, times, stretches, found)
+    if not kept.all():
+        stretches, values, order = stretches.part(torch.from_numpy(kept)), values[kept], order[kept]
+        times = None if times is None else times[kept]
+    notes += [*sorted_notes, *broken, *left_out, *filled]
     units = BUNDLED_UNITS if table.file == BUNDLED else {}
     return Series(
         torch.from_numpy(np.ascontiguousarray(values)),

@@ -145,7 +145,12 @@ class ClassifierRecipe(LabelledRecipe):
         if config.data is None or file is None:
             raise InputError("a run of the digits has no columns to find in a file")
         found = load_sequences(
-            file, config.series_column, None, data["columns"], config.date_column
+            file,
+            config.series_column,
+            None,
+            data["columns"],
+            config.date_column,
+            config.fill,
         )
         scaled = zero_padding(scaler_of(data).scale(found.values), found.lengths)
         table = class_table(chances_of(model, scaled, found.lengths), data["classes"])
@@ -176,7 +181,7 @@ def class_table(chances: Tensor, classes: list[str]) -> pd.DataFrame:
 def _from_file(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, Any]]:
     """To train on, held out, and what a checkpoint tells of the columns and their ranges."""
     columns = config.series_column, config.label_column, config.columns, config.date_column
-    found = load_sequences(config.data, *columns)
+    found = load_sequences(config.data, *columns, config.fill)
     train, test = split_labelled(config.data, found.values, found.labels, found.lengths)
     classes = train.classes
     valid = torch.arange(train.inputs.shape[1]) < train.lengths[:, None]

@@ -36,6 +36,7 @@ def read_series(
             date_column=config.date_column,
             series_column=config.series_column,
             gaps=config.gaps,
+            fill=config.fill,
         )
     except SeveralSeries as error:
         if file is None:

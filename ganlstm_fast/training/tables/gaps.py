@@ -38,8 +38,7 @@ def find_gaps(times: np.ndarray) -> tuple[np.ndarray, str]:
     t = times.astype("datetime64[ns]").astype(np.int64)
     if len(t) < 3:
         return np.zeros(0, dtype=np.int64), ""
-    steps = np.diff(t)
-    steps = np.where(steps <= 0, steps + HOUR, steps)  # The hour that comes twice in autumn.
+    steps = steps_between(times)
     usual = int(np.median(steps))
     if usual >= 27 * DAY:
         return _of_months(times)
@@ -57,6 +56,12 @@ def find_gaps(times: np.ndarray) -> tuple[np.ndarray, str]:
     if len(crossed):
         words += f", with usual breaks of up to {in_words(int(crossed.max()))}"
     return np.flatnonzero(wide) + 1, words
+
+
+def steps_between(times: np.ndarray) -> np.ndarray:
+    """[rows - 1] int64, the time in ns from each of ``times`` [rows] datetime64[ns] to the next."""
+    steps = np.diff(times.astype("datetime64[ns]").astype(np.int64))
+    return np.where(steps <= 0, steps + HOUR, steps)  # The hour that comes twice in autumn.
 
 
 def _of_months(times: np.ndarray) -> tuple[np.ndarray, str]:
