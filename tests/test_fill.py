@@ -126,7 +126,7 @@ def test_forecasts_of_a_new_file_are_filled_as_the_run_was(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_sequences_of_a_classifier_are_filled(tmp_path):
     rows = [(f"s{k}", "ab"[k % 2], t * (k % 2) + 0.1 * t) for k in range(10) for t in range(1, 6)]
-    table = pd.DataFrame(rows, columns=["series", "label", "x"])
+    table = pd.DataFrame(rows, columns=["series", "label", "x"]).assign(c=7)
     table.loc[[1, 12], "x"] = None
     file = tmp_path / "s.csv"
     table.to_csv(file, index=False)
@@ -134,4 +134,6 @@ def test_sequences_of_a_classifier_are_filled(tmp_path):
         train(ClassifierConfig(**RUN, data=str(file)), out=tmp_path / "none")
     for fill in ("previous", "drop"):
         config = ClassifierConfig(**RUN, data=str(file), fill=fill)
-        assert len(classify(train(config, out=tmp_path / fill).folder)) == 10
+        result = train(config, out=tmp_path / fill)
+        assert len(classify(result.folder)) == 10
+        assert result.metrics["data"][-1] == "column c is 7 in every row: left out of training"

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.tables.columns import choose
 from ganlstm_fast.training.tables.fill import without_missing
 from ganlstm_fast.training.tables.gaps import find_gaps, in_words
 from ganlstm_fast.training.tables.long import find_series, refuse_long
 from ganlstm_fast.training.tables.order import find_times, order_rows, runs
 from ganlstm_fast.training.tables.read import Table, read_table
+from ganlstm_fast.training.tables.records import names
 from ganlstm_fast.training.windows import Stretches
 
 if TYPE_CHECKING:
@@ -203,41 +205,75 @@ def load_dates(path: str | Path | None = None, column: str = "date") -> pd.Datet
 class MinMaxScaler:
     """Maps each channel's range in the data to [0, 1], and back.
 
-    A channel that is constant in the data it was fitted to maps to 0, and comes back as that
-    constant whatever is scaled back: nothing else has been seen of it. Other values that it has
-    later are scaled by 1, so that they can be told from the constant.
+    A channel that is constant in the data it was fitted to is not learnt: it is left out of what is
+    scaled, and comes back as that constant.
 
     Attributes:
         minimum, maximum: [channels] float64.
+        learnt: [channels] bool, which channels are scaled.
     """
 
     minimum: Tensor
     maximum: Tensor
+    learnt: Tensor
 
     @classmethod
     def fit(cls, values: Tensor) -> MinMaxScaler:
         """The scaler for ``values`` [..., channels]."""
         flat = values.reshape(-1, values.shape[-1]).double()
-        return cls(flat.amin(0), flat.amax(0))
-
-    @property
-    def varies(self) -> Tensor:
-        """[channels] bool: which channels are not constant in the data it was fitted to."""
-        return self.maximum > self.minimum
+        minimum, maximum = flat.amin(0), flat.amax(0)
+        return cls(minimum, maximum, maximum > minimum)
 
     @property
     def _span(self) -> Tensor:
         span = self.maximum - self.minimum
-        return torch.where(self.varies, span, torch.ones_like(span))
+        return torch.where(span > 0, span, 1)
 
     def scale(self, values: Tensor) -> Tensor:
-        """``values`` [..., channels] in data units -> float32, the fitted data in [0, 1]."""
-        return ((values.double() - self.minimum) / self._span).float()
+        """``values`` [..., channels] in data units -> float32 [..., learnt channels], the fitted
+        data in [0, 1]."""
+        return ((values.double() - self.minimum) / self._span)[..., self.learnt].float()
 
     def unscale(self, scaled: Tensor) -> Tensor:
-        """The inverse of :meth:`scale`, in float64; of a constant channel the constant."""
-        return torch.where(self.varies, scaled.double() * self._span + self.minimum, self.minimum)
+        """The inverse of :meth:`scale`, [..., channels] float64, constant ones as they are."""
+        values = self.minimum.expand(*scaled.shape[:-1], -1).clone()
+        values[..., self.learnt] += scaled.double() * self._span[self.learnt]
+        # Checkpoints of earlier versions have learnt constants too, and give what is near them.
+        return torch.where(self.maximum > self.minimum, values, self.minimum)
 
-    def settle(self, scaled: Tensor) -> Tensor:
-        """``scaled`` [..., channels] with 0 in the constant channels, as :meth:`scale` has it."""
-        return torch.where(self.varies, scaled, torch.zeros((), dtype=scaled.dtype))
+    def changed(self, values: Tensor) -> Tensor:
+        """[..., channels] bool: where ``values`` are not the constant of a channel not learnt."""
+        return (values != self.minimum) & ~self.learnt
+
+
+def constant_columns(
+    columns: Sequence[str], values: Tensor, scaler: MinMaxScaler, source: str
+) -> list[str]:
+    """What is said of the columns that ``scaler``, fitted to rows of ``values``, leaves out.
+
+    Args:
+        columns: the channels' names.
+        values: [rows, channels], all rows that there are.
+        source: the data, for an error.
+
+    Raises:
+        InputError: no column is left to learn.
+    """
+    later = scaler.changed(values).any(0)
+    notes = []
+    for rows, kind in (("every row", ~scaler.learnt & ~later), ("every row trained on", later)):
+        found = {columns[c]: f"{scaler.minimum[c]:.6g}" for c in kind.nonzero()[:, 0].tolist()}
+        if not found:
+            continue
+        which = [f"{name} ({value})" for name, value in found.items()]
+        said = f"columns {names(which)} are the same"
+        if len(found) == 1:
+            said = "column {} is {}".format(*next(iter(found.items())))
+        notes.append(f"{said} in {rows}: left out of training")
+    if not scaler.learnt.any():
+        why = " and ".join(note.removesuffix(": left out of training") for note in notes)
+        raise InputError(
+            f"{source} has nothing to learn: {why}; give other data, or choose other columns with "
+            "--columns"
+        )
+    return notes

@@ -222,11 +222,7 @@ def resume_run(
     config = changed(model.config.from_dict(content["config"]), changes or {})
     fabric = make_fabric(config, warn)
     recipe = model.load()(config)
-    if recipe.data["fingerprint"] != content["data"]["fingerprint"]:
-        raise InputError(
-            f"{config.data or 'the bundled data'} is not what this run was trained on; give that "
-            "data with --data, or start a new run"
-        )
+    check_data(recipe, content["data"])
     fabric.launch()
     state = State(recipe, fabric)
     if state.config.steps < content["step"]:
@@ -244,6 +240,20 @@ def resume_run(
             "anew, and it goes on other than it would have there"
         )
     return Run(folder if folder.is_dir() else folder.parent, state)
+
+
+def check_data(recipe: Recipe, data: dict[str, Any]) -> None:
+    """Raise InputError where a recipe has other data than the ``data`` of a checkpoint."""
+    if recipe.data["fingerprint"] != data["fingerprint"]:
+        raise InputError(
+            f"{recipe.config.data or 'the bundled data'} is not what this run was trained on; give "
+            "that data with --data, or start a new run"
+        )
+    if recipe.data.get("learnt") != data.get("learnt"):
+        raise InputError(
+            "this run is of a version that learnt constant columns too; use it as it is, or start "
+            "a new run"
+        )
 
 
 def changed(config: Settings, changes: dict[str, Any]) -> Settings:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ganlstm_fast.models import LSTMClassifier
 from ganlstm_fast.nn.masks import zero_padding
 from ganlstm_fast.training.configs import ClassifierConfig
-from ganlstm_fast.training.data import MinMaxScaler
+from ganlstm_fast.training.data import MinMaxScaler, constant_columns
 from ganlstm_fast.training.datasets import (
     Labelled,
     digit_columns,
@@ -27,7 +27,7 @@ from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics.texts import most_frequent
 from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.pictures import plot_confusion
-from ganlstm_fast.training.recipes.series import scaler_of
+from ganlstm_fast.training.recipes.series import learnt_columns, ranges, scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import check_finite, defined_all
@@ -129,7 +129,7 @@ class ClassifierRecipe(LabelledRecipe):
         classes = f"{self.size}, {len(self.data['classes'])} classes"
         if self.config.data is None:
             return f"digits as sequences of {self.config.sequences}: {classes}"
-        columns = ", ".join(self.data["columns"])
+        columns = ", ".join(learnt_columns(self.data))
         return f"{self.name}: sequences of {columns}: {classes}; every fifth is held out"
 
     @staticmethod
@@ -186,13 +186,13 @@ def _from_file(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, 
     classes = train.classes
     valid = torch.arange(train.inputs.shape[1]) < train.lengths[:, None]
     scaler = MinMaxScaler.fit(train.inputs[valid])
+    rows = found.values[torch.arange(found.values.shape[1]) < found.lengths[:, None]]
+    notes = [*found.notes, *constant_columns(found.columns, rows, scaler, config.data)]
     parts = (
         Labelled(zero_padding(scaler.scale(p.inputs), p.lengths), p.labels, classes, p.lengths)
         for p in (train, test)
     )
-    ranges = {"minimum": scaler.minimum, "maximum": scaler.maximum}
-    notes = list(found.notes)
-    return *parts, {"columns": list(found.columns), "notes": notes, **ranges}
+    return *parts, {"notes": notes, **ranges(found.columns, scaler)}
 
 
 def split_labelled(

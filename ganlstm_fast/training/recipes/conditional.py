@@ -16,6 +16,7 @@ from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.recipes.series import (
     LSTMGANRecipe,
     latest,
+    learnt_columns,
     rows_before,
     scaler_of,
 )
@@ -65,7 +66,7 @@ class ConditionalRecipe(LSTMGANRecipe):
 
     @staticmethod
     def model(config: ConditionalConfig, data: dict[str, Any]) -> nn.Module:
-        channels = len(data["columns"])
+        channels = len(learnt_columns(data))
         return ConditionalLSTMGAN(
             channels,
             config.noise,
@@ -106,7 +107,7 @@ class ConditionalRecipe(LSTMGANRecipe):
                 generator.sample(len(self.test), self.config.seq_len, random, **given).cpu()
                 for _ in range(8)
             ]
-            mean = scaler_of(self.data).settle(torch.stack(made).mean(0))
+            mean = torch.stack(made).mean(0)
             check_finite("generated", mean)
             if given is other and len(mean) < 2:
                 raise UndefinedScore("a single window is held out: there is no other condition")
