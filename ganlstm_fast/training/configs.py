@@ -14,6 +14,7 @@ from ganlstm_fast.training.config import (
     LOSS_NAMES,
     NATURAL,
     RATE,
+    SHARE,
     TWO,
     WEIGHT,
     GANSettings,
@@ -129,6 +130,12 @@ class AnomalyConfig(TrainConfig):
     search_steps: int = model_option(50, "steps of the search for a window's noise", COUNT)
     weight: float = model_option(
         0.5, "of the reconstruction in the score, the critic has the rest", WEIGHT
+    )
+    threshold_quantile: float = run_option(
+        0.99,
+        "share of the held-out windows, as they are without planted anomalies, below the threshold "
+        "above which score flags a window",
+        SHARE,
     )
 
 

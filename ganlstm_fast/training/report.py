@@ -31,7 +31,7 @@ CAPTIONS = {
     "forecasts.png": "Forecasts of the held-out rows",
     "attention.png": "Where the decoder looked for each symbol of a translation",
     "confusion.png": "Classes of the held-out sequences",
-    "scores.png": "Scores of windows, and the anomalies that were planted",
+    "scores.png": "Scores of windows, the threshold, and the anomalies that were planted",
     "losses.png": "Losses and gradient norms",
 }
 STYLE = """
