@@ -22,10 +22,10 @@ def flagged_words(table: pd.DataFrame) -> str:
             "no window is flagged: the run has no threshold, which ganlstm-fast evaluate RUN finds"
         )
     count = int(table["flagged"].sum())
-    line = f"{count or 'none'} of {len(table)} windows {'lie' if count > 1 else 'lies'} above the "
-    line += f"threshold of {threshold:.3g}"
+    lie, have = ("lie", "have") if count > 1 else ("lies", "has")
+    line = f"{count or 'none'} of {len(table)} windows {lie} above the threshold of {threshold:.3g}"
     if changed:
-        line += f", or has a change of {names(changed)}, constant in training"
+        line += f", or {have} a change of {names(changed)}, constant in training"
     if not count:
         return line
     rows = flagged_rows(table)
