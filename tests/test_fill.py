@@ -4,9 +4,10 @@ import pandas as pd
 import pytest
 
 from ganlstm_fast.training import InputError, classify, forecast, train
-from ganlstm_fast.training.configs import ClassifierConfig, ForecasterConfig
+from ganlstm_fast.training.configs import ClassifierConfig, ForecasterConfig, TrainConfig
 from ganlstm_fast.training.data import load_series
 from ganlstm_fast.training.recipes.forecaster import ForecasterRecipe
+from ganlstm_fast.training.recipes.series import LSTMGANRecipe
 from ganlstm_fast.training.windows import windows
 
 DATED = "date,a,b\n2020-01-01,1,5\n2020-01-02,,6\n2020-01-05,5,\n2020-01-06,,8\n"
@@ -56,6 +57,15 @@ def test_missing_values_are_filled_within_their_series(tmp_path, text, options, 
     assert series.values.T.tolist() == [a, b]
 
 
+def test_numbers_with_decimal_commas_and_counters_may_have_holes(tmp_path):
+    cells = [("1", "1,5"), ("2", ""), ("", "3,5"), ("4", "4,5"), ("5", "1"), ("6", "2"), ("7", "0")]
+    text = "n;a\n" + "".join(f"{n};{a}\n" for n, a in cells)
+    series = read(tmp_path, text, fill="interpolate")
+    assert series.columns == ("a",)
+    assert series.values[:, 0].tolist() == [1.5, 2.5, 3.5, 4.5, 1, 2, 0]
+    assert "left out: n (counts up by 1)" in series.notes
+
+
 def test_an_hour_that_comes_twice_is_interpolated_in_the_order_of_time(tmp_path):
     times = ["00:00", "01:00", "01:30", "01:00", "01:30", "02:00"]
     rows = [f"2021-10-31 {time},{v}\n" for time, v in zip(times, [0, 1, "", 2, "", 3], strict=True)]
@@ -76,6 +86,20 @@ def test_no_window_crosses_rows_that_were_dropped(tmp_path, dates):
     firsts = windows(series.values, 3, series.stretches)[:, 0, 0]
     assert firsts.tolist() == [1, 5, 6]
     assert "left out 2 rows with missing values in a (lines 2, 6)" in series.notes
+
+
+def test_rows_in_no_window_are_said(tmp_path):
+    file = tmp_path / "t.csv"
+    values = [k % 7 if k not in (4, 8) else "" for k in range(60)]
+    pd.DataFrame({"a": values}).to_csv(file, index=False)
+    options = {**RUN, "data": str(file), "fill": "drop"}
+    found = [
+        LSTMGANRecipe(TrainConfig(**options, seq_len=5)).found,
+        ForecasterRecipe(ForecasterConfig(**options, history=4)).found,
+    ]
+    said = "7 rows in 2 stretches of fewer than 5 are in no window"
+    assert [notes[-1] for notes in found] == [said, said]
+    assert said not in LSTMGANRecipe(TrainConfig(**options, seq_len=3)).found
 
 
 def test_what_was_filled_is_said(tmp_path):

@@ -103,7 +103,8 @@ class AnomalyRecipe(LSTMGANRecipe):
         scores, threshold = found
         metrics["threshold"] = threshold
         level = None if isinstance(threshold, Undefined) else threshold
-        add_to_data(run.checkpoint, threshold=level)
+        if run.checkpoint.exists():  # One under another name can be evaluated too.
+            add_to_data(run.checkpoint, threshold=level)
         lines = table(scores, config.seq_len, planted.stretches, level)
         write_table(run.folder / "scores.csv", lines)
         plot_scores(run.folder / "scores.png", scores.total, planted, config.seq_len, level)

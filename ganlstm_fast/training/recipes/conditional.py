@@ -34,7 +34,7 @@ class ConditionalRecipe(LSTMGANRecipe):
 
     def __init__(self, config: ConditionalConfig) -> None:
         super().__init__(config)
-        before = config.history if config.condition != "month" else 0
+        before = self.reach - config.seq_len
         known = self.series.stretches
         held = last_rows(config.held_out, known, usual=365, share=4)
         sizes = {"seq_len": config.seq_len, **({"history": before} if before else {})}
@@ -52,6 +52,11 @@ class ConditionalRecipe(LSTMGANRecipe):
         self.real_to_score, self.stretches_to_score = self.rows[left], known.part(left)
         if before:
             self.data |= latest(self.series, self.rows, before)
+
+    @property
+    def reach(self) -> int:
+        config = self.config
+        return config.seq_len + (config.history if config.condition != "month" else 0)
 
     def _take(self, first: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The windows that start at the rows ``first``, and what is told of them."""

@@ -27,7 +27,7 @@ from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.splits import check_room, held_out_words, last_rows
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import Undefined, defined_all, shown
-from ganlstm_fast.training.windows import Stretches
+from ganlstm_fast.training.windows import Stretches, left_over
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,7 @@ class ForecasterRecipe(SupervisedRecipe):
         check_room(known, test, partial(_fits, known), **lengths)
         self.rows, self.data = scaled(self.series, known.left(test + test // 2 + config.history))
         self.name, self.found = self.series.name, self.data["notes"]
+        self.found += left_over(known, config.history + config.horizon)
         self.held_out = held_out_words(test)
         self.test = forecast_pairs(self.rows, *sizes, test, known)[1]
         left = known.left(test)

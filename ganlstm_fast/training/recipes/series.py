@@ -22,7 +22,7 @@ from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.tables.long import SeveralSeries
 from ganlstm_fast.training.undefined import defined_all
-from ganlstm_fast.training.windows import Stretches, windows
+from ganlstm_fast.training.windows import Stretches, left_over, windows
 
 
 def read_series(
@@ -172,8 +172,14 @@ class LSTMGANRecipe(GANRecipe):
         self.rows, self.data = scaled(self.series)
         self.name, self.units = self.series.name, self.series.units
         self.found = self.data["notes"]
+        self.found += left_over(self.series.stretches, self.reach)
         self.samples = windows(self.rows, config.seq_len, self.series.stretches)
         self.real_to_score, self.stretches_to_score = self.rows, self.series.stretches
+
+    @property
+    def reach(self) -> int:
+        """The rows that a sample is of, with those before it that it is given."""
+        return self.config.seq_len
 
     def _make_sines(self) -> None:
         random = torch.Generator().manual_seed(0)
@@ -219,10 +225,11 @@ class LSTMGANRecipe(GANRecipe):
         real, scaler = self.samples.cpu(), scaler_of(self.data)
         sizes = len(real), config.seq_len, generator
         generated = trained(run).sample(*sizes, **self.inputs).cpu()
-        in_units, columns = scaler.unscale(generated), self.data["columns"]
-        write_series(run.folder / "samples.csv", in_units, columns)
-        in_place = run.folder / "samples.png"
-        plot_samples(in_place, scaler.unscale(real), in_units, columns, self.units)
+        in_units = scaler.unscale(generated)
+        write_series(run.folder / "samples.csv", in_units, self.data["columns"])
+        drawn = (scaler.unscale(part)[..., scaler.learnt] for part in (real, generated))
+        columns = learnt_columns(self.data)
+        plot_samples(run.folder / "samples.png", *drawn, columns, self.units)
         if config.metrics == "none":
             return {}
         protocol = dataclasses.replace(PROTOCOLS[config.metrics], seeds=config.score_seeds)

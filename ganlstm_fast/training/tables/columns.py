@@ -147,9 +147,10 @@ def _step(values: np.ndarray, order: np.ndarray, series: np.ndarray) -> float | 
     """The step by which a column goes up or down in every row, in the file or in the order."""
     in_file = np.zeros(len(series), dtype=np.int64)
     for found in (_steps(values, in_file), _steps(values[order], series)):
+        found = found[~np.isnan(found)]  # Beside a missing value.
         if len(found) < 4 or not np.isfinite(found).all() or found[0] == 0:
             continue
-        largest = np.abs(values).max()
+        largest = np.nanmax(np.abs(values))
         if np.allclose(found, found[0], rtol=1e-6, atol=1e-12 * largest):
             return float(np.median(found))
     return None
