@@ -98,41 +98,43 @@ class AnomalyRecipe(LSTMGANRecipe):
         gan.generator.load_state_dict(_best(run))
         found = defined(lambda: self._held_out_scores(gan))
         if isinstance(found, Undefined):
-            names = ("area_under_roc", *AT_THRESHOLD)
+            names = ("area_under_roc", "threshold", *AT_THRESHOLD)
             return metrics if config.metrics == "none" else metrics | dict.fromkeys(names, found)
         scores, threshold = found
-        metrics["threshold"] = threshold
         level = None if isinstance(threshold, Undefined) else threshold
         if run.checkpoint.exists():  # One under another name can be evaluated too.
             add_to_data(run.checkpoint, threshold=level)
         lines = table(scores, config.seq_len, planted.stretches, level)
         write_table(run.folder / "scores.csv", lines)
         plot_scores(run.folder / "scores.png", scores.total, planted, config.seq_len, level)
-        if config.metrics == "none":
-            return metrics
-        areas = defined_for(
-            scores._asdict(), lambda part: area_under_roc(part, planted, config.seq_len)
-        )
-        metrics["area_under_roc"] = areas
-        metrics["told"] = {
+        metrics["threshold"] = threshold
+        return metrics if config.metrics == "none" else metrics | self._judged(scores, threshold)
+
+    def _judged(self, scores: AnomalyScores, threshold: float | Undefined) -> dict[str, Any]:
+        """How well the planted anomalies are found."""
+        planted, seq_len = self.planted, self.config.seq_len
+        areas = defined_for(scores._asdict(), lambda part: area_under_roc(part, planted, seq_len))
+        told = {
             f"area under the ROC curve, {name}": ", ".join(
                 f"{kind} {shown(value)}" for kind, value in area.items()
             )
             for name, area in areas.items()
             if not isinstance(area, Undefined)
         }
-        if level is None:
-            return metrics | dict.fromkeys(AT_THRESHOLD, threshold)
-        judged = level, scores.total, planted, config.seq_len
-        at = defined_all(AT_THRESHOLD, lambda: scores_at(*judged))
+        if isinstance(threshold, Undefined):
+            at = dict.fromkeys(AT_THRESHOLD, threshold)
+        else:
+            judged = threshold, scores.total, planted, seq_len
+            at = defined_all(AT_THRESHOLD, lambda: scores_at(*judged))
         kinds = at.pop("found_of", {})
         if kinds:
-            told = ", ".join(f"{kind} {n} of {count}" for kind, (n, count) in kinds.items())
-            metrics["told"]["planted anomalies above the threshold"] = told
-        return metrics | at
+            told["planted anomalies above the threshold"] = ", ".join(
+                f"{kind} {n} of {count}" for kind, (n, count) in kinds.items()
+            )
+        return {"area_under_roc": areas, "told": told, **at}
 
     def _held_out_scores(self, gan: nn.Module) -> tuple[AnomalyScores, float | Undefined]:
-        """Of all windows of the planted rows, and the threshold that the same rows give without."""
+        """Of all windows of the planted rows; and the threshold, by the rows without anomalies."""
         config, planted = self.config, self.planted
         score = scorer(gan, config, self.data, config.seed)
         found = score(windows(planted.rows, config.seq_len, planted.stretches))
