@@ -18,7 +18,7 @@ from typing import Any
 
 from ganlstm_fast.cli_options import build_parser, parse
 from ganlstm_fast.training.configs import MODELS
-from ganlstm_fast.training.errors import InputError, TrainingError
+from ganlstm_fast.training.errors import InputError, Line, TrainingError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,10 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "run" in options:  # What uses a trained run computes.
             options["device"] = _device(options["device"])
         return COMMANDS[command](options)
-    except (InputError, ModuleNotFoundError) as error:
+    except InputError as error:
+        return _fail(error.for_command())
+    except ModuleNotFoundError as error:
         return _fail(str(error))
     except TrainingError as error:
-        return _fail(str(error), 1)
+        return _fail(error.for_command(), 1)
     except BrokenPipeError:
         # The reader of our output, such as head, has gone. Python would complain again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -57,7 +59,8 @@ def _fail(message: str, code: int = 2) -> int:
 
 
 def _warn(message: str) -> None:
-    print(f"ganlstm-fast: warning: {' '.join(message.split())}", file=sys.stderr)
+    said = Line(message).for_command()
+    print(f"ganlstm-fast: warning: {' '.join(said.split())}", file=sys.stderr)
 
 
 def _device(name: str) -> str:

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ganlstm_fast.training.config import Settings, flag
+from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.configs import MODELS
-from ganlstm_fast.training.errors import did_you_mean
+from ganlstm_fast.training.errors import did_you_mean, flag
 
 DEFAULT_MODEL = "lstm-gan"
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -290,7 +290,7 @@ def _add_setting(group: Any, field: dataclasses.Field[Any], kind: Any) -> None:
 
 
 def _help(field: dataclasses.Field[Any]) -> str:
-    text, default = field.metadata["help"], field.default
+    text, default = field.metadata["help"].for_command(), field.default
     if default is None or text.endswith(")"):
         return text
     if isinstance(default, bool):

@@ -16,7 +16,7 @@ from ganlstm_fast.cli import main
 from ganlstm_fast.cli_options import build_parser
 from ganlstm_fast.training import MODELS
 from ganlstm_fast.training.checkpoint import load_checkpoint
-from ganlstm_fast.training.config import flag
+from ganlstm_fast.training.errors import flag
 
 TINY = ["--hidden=8", "--noise=4", "--batch-size=8", "--seq-len=6", "--metrics=none", "--quiet"]
 TINY += ["--device=cpu"]

@@ -330,7 +330,7 @@ def test_text_windows():
     assert vocabulary.decode(test[-1]) == text[-32:]
     with pytest.raises(InputError, match=r"not in the vocabulary: \['z'\]"):
         Vocabulary.of("abc").encode("abz")
-    with pytest.raises(InputError, match=r"100 symbols, .* give --seq-len 10 or less"):
+    with pytest.raises(InputError, match=r"100 symbols, .* give seq_len=10 or less"):
         text_windows(text[:100], vocabulary, 32)
 
 

@@ -87,7 +87,7 @@ def test_auto_is_a_gpu_that_works_or_the_cpu(monkeypatch, machine, expected, tol
         assert find_device("cpu") == torch.device("cpu")
         if told:
             for name, processes in (("cuda", 1), ("auto", 2)):
-                with pytest.raises(InputError, match=rf"--device {name} cannot be used.*no kernel"):
+                with pytest.raises(InputError, match=rf"device='{name}' cannot be used.*no kernel"):
                     find_device(name, lines.append, processes)
             assert len(lines) == 1
 
@@ -120,9 +120,9 @@ def test_each_process_tries_its_own_gpu(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "machine", "message"),
     [
-        ({"precision": "16-mixed"}, {"files": 0, "available": False}, "auto has found none here"),
-        ({"devices": 2, "device": "auto"}, {}, r"--devices: expected 1 or less.* got 2; or --dev"),
-        ({"devices": 2, "device": "cuda"}, {}, "--devices: expected 1 or less"),
+        ({"precision": "16-mixed"}, {"files": 0, "available": False}, "'auto' has found none"),
+        ({"devices": 2, "device": "auto"}, {}, r"devices: expected 1 or less.* got 2; or device="),
+        ({"devices": 2, "device": "cuda"}, {}, "devices: expected 1 or less"),
         ({"devices": 2, "device": "cuda:0"}, {"count": 2}, "is one device; leave its number out"),
     ],
 )
@@ -225,7 +225,7 @@ def test_functions_look_for_a_gpu_and_a_model_stays_on_the_cpu(tmp_path, monkeyp
     has(monkeypatch, files=0, available=False)
     found = load_trained(folder)
     assert {p.device for p in found.model.parameters()} == {torch.device("cpu")}
-    assert torch.equal(generate(folder, 2)[0], generate(folder, 2, device="cpu")[0])
+    assert generate(folder, 2).equals(generate(folder, 2, device="cpu"))
     has(monkeypatch, works=False)
     with pytest.warns(UserWarning, match="the GPU cannot be used"):
         generate(folder, 2)

@@ -112,13 +112,13 @@ def test_what_was_filled_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        (PLAIN, {}, r"in a, b, lines 2-4, 6; give --fill interpolate, previous or drop,"),
+        (PLAIN, {}, r"in a, b, lines 2-4, 6; give fill .interpolate, previous or drop.,"),
         ("a,b\n1,inf\n,2\n", {"fill": "drop"}, "infinite values in b, line 2; cut them"),
         ("a,b\n1,\n2,\n", {"fill": "previous", "columns": ["a", "b"]}, "no row has a value of b,"),
         (
             "s,a\nx,1\nx,2\ny,\ny,\n",
             {"fill": "interpolate", "series_column": "s"},
-            "no row of y has a value of a, so that --fill interpolate has none",
+            "no row of y has a value of a, so that fill='interpolate' has none",
         ),
         ("a,b\n1,\n,2\n", {"fill": "drop"}, "each row has a missing value"),
     ],
@@ -154,7 +154,7 @@ def test_sequences_of_a_classifier_are_filled(tmp_path):
     table.loc[[1, 12], "x"] = None
     file = tmp_path / "s.csv"
     table.to_csv(file, index=False)
-    with pytest.raises(InputError, match="lines 3, 14; give --fill"):
+    with pytest.raises(InputError, match="lines 3, 14; give fill"):
         train(ClassifierConfig(**RUN, data=str(file)), out=tmp_path / "none")
     for fill in ("previous", "drop"):
         config = ClassifierConfig(**RUN, data=str(file), fill=fill)

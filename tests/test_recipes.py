@@ -143,10 +143,18 @@ def test_is_judged(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize("name", GANS)
 def test_generates(tmp_path, name):
     folder = run(dataclasses.replace(TINY[name], steps=1), out=tmp_path / "r").folder
-    made, columns = generate(folder, 3, seed=1)
+    made, columns = generate(folder, 3, seed=1, as_tensor=True)
     assert len(made) == 3
-    assert torch.equal(made, generate(folder, 3, seed=1)[0])
-    assert not torch.equal(made, generate(folder, 3, seed=2)[0])
+    assert torch.equal(made, generate(folder, 3, seed=1, as_tensor=True)[0])
+    assert not torch.equal(made, generate(folder, 3, seed=2, as_tensor=True)[0])
+    plain = generate(folder, 3, seed=1)
+    if columns:
+        assert torch.equal(torch.tensor(plain[columns].to_numpy()).reshape(made.shape), made)
+    elif name == "text-gan":
+        assert list(map(len, plain)) == [made.shape[1]] * 3
+        assert set("".join(plain)) <= set(load_checkpoint(folder)["data"]["symbols"])
+    else:
+        assert torch.equal(plain, made)
     assert columns == load_checkpoint(folder)["data"].get("columns", [])
 
 
@@ -170,7 +178,7 @@ def test_quantiles_of_a_forecast(tmp_path):
     assert "pinball_skill" in run(config, out=tmp_path / "quantiles").metrics
     mean = dataclasses.replace(config, mean=True)
     assert "pinball_skill" not in run(mean, out=tmp_path / "mean").metrics
-    with pytest.raises(InputError, match="--quantiles"):
+    with pytest.raises(InputError, match="quantiles: "):
         dataclasses.replace(config, quantiles=(0.1, 0.9))
 
 
@@ -235,20 +243,22 @@ def test_digits_classify_no_file(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_series_under_a_condition(tmp_path):
     folder = run(TINY["conditional-lstm-gan"], out=tmp_path / "r").folder
-    in_turn, columns = generate(folder, 12, seed=3)
-    july = generate(folder, 12, seed=3, month=7)[0]
+    options = {"seed": 3, "as_tensor": True}
+    in_turn, columns = generate(folder, 12, **options)
+    july = generate(folder, 12, month=7, **options)[0]
     assert torch.equal(july[6], in_turn[6])
     assert not torch.equal(july[0], in_turn[0])
     file = tmp_path / "rows.csv"
     weather = pd.read_csv("ganlstm_fast/training/seattle_weather.csv")[columns]
     weather.to_csv(file, index=False)
-    assert torch.equal(in_turn, generate(folder, 12, seed=3, after=str(file))[0])
+    for rows in (str(file), weather, weather.to_numpy()):
+        assert torch.equal(in_turn, generate(folder, 12, after=rows, **options)[0])
     weather.head(700).to_csv(file, index=False)
-    assert not torch.equal(in_turn, generate(folder, 12, seed=3, after=str(file))[0])
+    assert not torch.equal(in_turn, generate(folder, 12, after=str(file), **options)[0])
     weather.head(4).to_csv(file, index=False)
     with pytest.raises(InputError, match="4 rows; 5 are needed"):
         generate(folder, 1, after=str(file))
-    with pytest.raises(InputError, match="--month: expected 1 to 12, got 13"):
+    with pytest.raises(InputError, match="month: expected 1 to 12, got 13"):
         generate(folder, 1, month=13)
 
 
@@ -259,15 +269,20 @@ def test_series_under_a_condition(tmp_path):
 def test_a_condition_that_was_not_trained_on(tmp_path, condition, given):
     config = dataclasses.replace(TINY["conditional-lstm-gan"], condition=condition)
     folder = run(config, out=tmp_path / "r").folder
-    with pytest.raises(InputError, match=f"trained with --condition {condition}"):
+    with pytest.raises(InputError, match=f"trained with condition='{condition}'"):
         generate(folder, 1, **given)
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_other_models_are_given_no_condition(tmp_path):
     folder = run(TINY["mlp-gan"], out=tmp_path / "r").folder
-    with pytest.raises(InputError, match="--month: a run of mlp-gan is given no month"):
+    with pytest.raises(InputError, match="month: a run of mlp-gan is given no month"):
         generate(folder, 1, month=1)
+    conditional = run(
+        dataclasses.replace(TINY["conditional-lstm-gan"], steps=1), out=tmp_path / "c"
+    )
+    with pytest.raises(InputError, match=r"is given no mnth; did you mean month\?"):
+        generate(conditional.folder, 1, mnth=1)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -299,7 +314,7 @@ def test_images_of_a_folder(tmp_path):
     told = []
     config = dataclasses.replace(TINY["mlp-gan"], data=str(folder), channels=3)
     result = run(config, out=tmp_path / "r", warn=told.append)
-    assert generate(result.folder, 2)[0].shape == (2, 3, 8, 8)
+    assert generate(result.folder, 2).shape == (2, 3, 8, 8)
     assert len(told) == 1
     assert "skipped 1 files" in told[0]
     assert "bad.png" in told[0]
@@ -329,4 +344,4 @@ def test_patience_stops_and_keeps_the_best(tmp_path, monkeypatch):
 def test_sines(tmp_path):
     config = dataclasses.replace(TINY["lstm-gan"], data="sines", batch_size=4, steps=1)
     folder = run(config, out=tmp_path / "r").folder
-    assert generate(folder, 2)[0].shape == (2, 6, 5)
+    assert generate(folder, 2).shape == (2 * 6, 2 + 5)

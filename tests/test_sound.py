@@ -80,7 +80,7 @@ def test_pitch_of_a_sound_shorter_than_a_window():
 def test_names_of_notes():
     assert [note_name(number) for number in (60, 69, 70, 84)] == ["C4", "A4", "A#4", "C6"]
     assert place_of(" a#4", ["C4", "A#4"]) == 1
-    with pytest.raises(InputError, match="--note: expected one of C4, A4, got H2"):
+    with pytest.raises(InputError, match="note: expected one of C4, A4, got H2"):
         place_of("H2", ["C4", "A4"])
 
 
@@ -425,7 +425,7 @@ def test_commands_on_a_folder(tmp_path, capsys):
     assert {"1.wav", "2.wav"} <= {file.name for file in (tmp_path / "made").iterdir()}
     capsys.readouterr()
     for wrong, line in (
-        (["--note", "C4", "-o", "x.wav"], "--note: expected one of A3, E4, A4, got C4"),
+        (["--note", "C4", "-o", "x.wav"], "note: expected one of A3, E4, A4, got C4"),
         ([], "sounds do not go to a screen"),
         (["--text", "a", "-o", "x.wav"], "--text: a run of sound-gan is given no text"),
     ):

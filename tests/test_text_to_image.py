@@ -187,7 +187,7 @@ def test_a_folder_with_captions(tmp_path: Path) -> None:
     config = dataclasses.replace(TINY, data=str(folder), steps=2, metrics="quick")
     done = train(config, out=tmp_path / "run", progress=partial(tqdm, disable=True))
     assert {"mmd_squared", "diversity"} & set(done.metrics)
-    made, _ = generate(tmp_path / "run", 2, text="a red bird", device="cpu")
+    made = generate(tmp_path / "run", 2, text="a red bird", device="cpu")
     assert made.shape == (2, 1, 28, 28)
     with pytest.raises(
         InputError, match="not known, 'green'; known are a, bird, blue, flying, red"

@@ -122,7 +122,7 @@ def test_a_column_of_plain_numbers_is_no_date(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("2020-01-01,1\n2020-01-02,2\nTotal,3\n", r"'Total' \(line 4\).*--date-column none"),
+        ("2020-01-01,1\n2020-01-02,2\nTotal,3\n", r"'Total' \(line 4\).*date_column='none'"),
         ("2020-01-01,1\n,2\n2020-01-03,3\n", r"dates such as 2012-01-31: .* \(line 3\)"),
         ("2020-01-01,1\n2020-01-01,2\n2020-01-02,3\n", r"says 2020-01-01 twice \(lines 2-3\)"),
     ],
@@ -244,14 +244,14 @@ def test_windows_lie_in_one_series(tmp_path):
 @pytest.mark.parametrize("column", ["machine", "shop"])
 def test_a_long_table_is_refused_with_the_column_to_give(tmp_path, column):
     table = machines().rename(columns={"machine": column})
-    with pytest.raises(InputError, match=f"holds several series: .*give --series-column {column},"):
+    with pytest.raises(InputError, match=f"holds several series: .*give series_column='{column}',"):
         read(tmp_path, table)
 
 
 def test_a_counter_that_starts_again_tells_several_series(tmp_path):
     rows = [(e, c, c * e % 5) for e in (3, 1, 2) for c in range(1, 9)]
     table = pd.DataFrame(rows, columns=["eng", "cycle", "s"])
-    with pytest.raises(InputError, match=r"cycle starts again in lines 10, 18, .*column eng,"):
+    with pytest.raises(InputError, match=r"cycle starts again in lines 10, 18, .*column='eng',"):
         read(tmp_path, table)
     series = read(tmp_path, table, series_column="eng")
     assert series.columns == ("s",)

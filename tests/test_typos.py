@@ -43,12 +43,12 @@ def test_a_typo_in_a_column_is_answered(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("setting", "said"),
     [
-        ({"steps": "a"}, "--steps: expected a whole number, got 'a'"),
-        ({"steps": True}, "--steps: expected a whole number, got True"),
-        ({"lr_g": "fast"}, "--lr-g: expected a number, got 'fast'"),
-        ({"columns": "wind"}, "--columns: expected a tuple, got 'wind'"),
-        ({"bidirectional": 1}, "--bidirectional: expected True or False, got 1"),
-        ({"data": 3}, "--data: expected text, got 3"),
+        ({"steps": "a"}, "steps: expected a whole number, got 'a'"),
+        ({"steps": True}, "steps: expected a whole number, got True"),
+        ({"lr_g": "fast"}, "lr_g: expected a number, got 'fast'"),
+        ({"columns": "wind"}, "columns: expected a tuple, got 'wind'"),
+        ({"bidirectional": 1}, "bidirectional: expected True or False, got 1"),
+        ({"data": 3}, "a pandas DataFrame, a NumPy array or a torch Tensor, got 3"),
         ({"loss": "hing"}, "relativistic-average-lsgan, got hing; did you mean hinge?"),
     ],
 )

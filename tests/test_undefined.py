@@ -169,7 +169,7 @@ def test_generate_gives_a_constant_column_as_it_is(tmp_path, name):
     folder = run(config, out=tmp_path / "r", announce=lines.append).folder
     assert "columns c (5), big (1.23457e+07) are the same in every row: left out" in lines[0]
     assert load_trained(folder).data["learnt"] == ["x"]
-    made, columns = generate(folder, 3)
+    made, columns = generate(folder, 3, as_tensor=True)
     assert columns == ["x", "c", "big"]
     assert (made[..., 1] == 5).all()
     assert (made[..., 2] == 12345678.5).all()
@@ -188,7 +188,7 @@ def test_a_run_that_has_learnt_constant_columns_is_used_and_not_resumed(tmp_path
         every = torch.ones(2, dtype=torch.bool)
         before.setattr(MinMaxScaler, "fit", lambda v: dataclasses.replace(fit(v), learnt=every))
         folder = run(config, out=tmp_path / "r").folder
-    assert (generate(folder, 3)[0][..., 1] == 5).all()
+    assert (generate(folder, 3, as_tensor=True)[0][..., 1] == 5).all()
     with pytest.raises(InputError, match="learnt constant columns too"):
         run(None, resume=folder)
     assert "learnt constant columns too" in write_report(folder, device="cpu").read_text()
@@ -279,7 +279,7 @@ def test_patience_without_anything_to_watch_trains_to_the_end(tmp_path):
     assert result.step == 8
     assert "best" not in result.metrics
     assert len(told) == 1
-    assert told[0].startswith("step 2: --patience has nothing to go by: all 66 samples are equal")
+    assert told[0].startswith("step 2: patience has nothing to go by: all 66 samples are equal")
 
 
 def sequences(file, count):
@@ -299,7 +299,7 @@ def test_a_classifier_of_few_sequences_or_that_diverged(tmp_path, monkeypatch):
     rows.loc[rows["series"] == "s5", "label"] = "b"
     rows.to_csv(tmp_path / "s.csv", index=False)
     result = run(config, out=tmp_path / "r", warn=told.append)
-    assert "--patience has nothing to go by: there are too few samples" in told[0]
+    assert "patience has nothing to go by: there are too few samples" in told[0]
     assert 0 <= result.metrics["accuracy"] <= 1
 
     parts = ClassifierRecipe.setup

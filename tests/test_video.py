@@ -239,7 +239,7 @@ def test_what_is_no_video_is_named(tmp_path):
         load_video_folder(tmp_path, 16, frames=4)
     assert "\n" not in str(caught.value)
     (tmp_path / "still.gif").unlink()
-    with pytest.raises(InputError, match=r"long\.gif has 9 frames, fewer than --frames 12"):
+    with pytest.raises(InputError, match=r"long\.gif has 9 frames, fewer than frames=12"):
         load_video_folder(tmp_path, 16)
 
 

@@ -1,13 +1,22 @@
-"""Training of the models of :mod:`ganlstm_fast.models`, from Python::
+"""Training of the models of :mod:`ganlstm_fast.models`, from Python.
 
-from ganlstm_fast.training import TrainConfig, generate, train
+>>> import pandas as pd
+>>> from ganlstm_fast.training import TrainConfig, generate, train
+>>> days = pd.date_range("2024-01-01", periods=60)
+>>> table = pd.DataFrame({"temperature": [3, 5, 8, 6] * 15, "wind": [3, 1, 2] * 20}, days)
+>>> result = train(TrainConfig(data=table, steps=2, metrics="none"), out="runs/table")
+>>> list(generate(result.folder, count=1000).columns)
+['sample', 'step', 'temperature', 'wind']
 
-result = train(TrainConfig(data="series.csv", steps=2000), out="runs/mine")
-print(result.metrics["discriminative_score"])
-series, columns = generate(result.folder, count=1000)
+Each model has a class of settings in :mod:`ganlstm_fast.training.configs`; ``help(TrainConfig)``
+says what they are. ``data`` is the path of a file or folder, or, for models of tables, a DataFrame,
+an array or a tensor.
 
-Each model has a class of settings in :mod:`ganlstm_fast.training.configs`. What trains is loaded
-when it is first used, so that the command's help is quick.
+A trained run is used by :func:`generate`, :func:`forecast`, :func:`score`, :func:`classify`,
+:func:`translate` and :func:`evaluate_run`, and :func:`load_trained` gives its model. What cannot be
+used raises :class:`InputError`, whose message names the setting.
+
+What trains is loaded when it is first used, so that the command's help is quick.
 """
 
 from __future__ import annotations

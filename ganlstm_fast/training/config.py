@@ -1,7 +1,7 @@
 """Settings of training runs: what they have in common, each stated once.
 
 A setting is a field made by :func:`option`. Its default, its range and its help also make the
-option of the command line, so that the two cannot differ.
+option of the command line and the class's documentation, so that they cannot differ.
 """
 
 from __future__ import annotations
@@ -11,15 +11,26 @@ import functools
 import math
 import numbers
 import os
+import textwrap
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from ganlstm_fast.training.errors import InputError, did_you_mean
+from ganlstm_fast.training.errors import InputError, Line, did_you_mean
+from ganlstm_fast.training.tables.given import WORDS, TableLike, is_table, shown, stands_in
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**options: Any) -> Callable[[Any], Any]:
+        return lambda decorator: decorator
+
 
 ConfigT = TypeVar("ConfigT", bound="Settings")
+T = TypeVar("T")
 
 # The names of ganlstm_fast.losses.LOSSES, and of those with a label of real samples: written here
 # again, and compared by a test, because the command's help would load torch to look them up.
@@ -74,17 +85,20 @@ def option(
     choices: tuple[str, ...] | None = None,
     metavar: str | None = None,
     resumable: bool = False,
+    table: bool = False,
 ) -> Any:
     """A field of :class:`Settings`.
 
     Args:
-        help: for the command line; the default is added to it unless it ends with a bracket.
+        help: for the command line; the default is added to it unless it ends with a bracket. Other
+            settings stand in it as in a :class:`~ganlstm_fast.training.errors.Line`.
         rule: that a value other than None has to meet.
         group: of the command's help.
         resumable: may differ when a run is resumed: it does not change the numbers of a step.
+        table: may be a table in memory, and not only the path of a file.
     """
-    names = ("help", "rule", "group", "choices", "metavar", "resumable")
-    values = (help, rule, group, choices, metavar, resumable)
+    names = ("help", "rule", "group", "choices", "metavar", "resumable", "table")
+    values = (Line(help), rule, group, choices, metavar, resumable, table)
     metadata = dict(zip(names, values, strict=True))
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -92,13 +106,60 @@ def option(
 run_option = functools.partial(option, group="run", resumable=True)
 model_option = functools.partial(option, group="model")
 data_option = functools.partial(option, group="data")
+path_option = functools.partial(data_option, None, resumable=True)
+table_option = functools.partial(path_option, metavar="FILE.csv", table=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass_transform(
+    kw_only_default=True,
+    frozen_default=True,
+    field_specifiers=(option, run_option, model_option, data_option, path_option, table_option),
+)
+def settings(cls: type[T]) -> type[T]:
+    """Make a class of settings: a frozen dataclass, with its settings in its documentation.
+
+    A setting that it does not have is a TypeError that names the one that is like it.
+    """
+    # Else each class would have a repr of its own, with all settings, in the place of Settings'.
+    made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
+    names, init = [field.name for field in dataclasses.fields(made)], made.__init__
+
+    @functools.wraps(init)
+    def checked(self: Any, **values: Any) -> None:
+        for name in values:
+            if name not in names:
+                near = did_you_mean(name, names)
+                raise TypeError(f"{cls.__name__} has no setting {name}{near}")
+        init(self, **values)
+
+    made.__init__ = checked
+    made.__doc__ = "\n\n".join((made.__doc__ or "", *_documented(made)))
+    return made
+
+
+def _documented(cls: type[Any]) -> list[str]:
+    """The settings of ``cls`` in words, a paragraph for each group."""
+    groups: dict[str, list[str]] = {}
+    for field in dataclasses.fields(cls):
+        told = field.metadata
+        kind = f"{WORDS}, or None" if told["table"] else str(field.type)
+        facts = [kind, f"default {field.default!r}"]
+        if told["rule"] is not None:
+            facts.append(told["rule"].words)
+        if told["choices"] is not None:
+            facts.append(f"one of {', '.join(told['choices'])}")
+        text = f"{field.name} ({'; '.join(facts)}): {told['help']}"
+        line = textwrap.fill(text, 92, initial_indent=" " * 4, subsequent_indent=" " * 8)
+        groups.setdefault(told["group"], []).append(line)
+    order = [group for group in ("data", "model", "recipe", "run") if group in groups]
+    return ["\n".join((f"{group.capitalize()}:", *groups[group])) for group in order]
+
+
+@settings
 class Settings:
     """Settings of any run."""
 
-    data: str | None = data_option(None, "what to train on", resumable=True, metavar="PATH")
+    data: TableLike | None = path_option("what to train on", metavar="PATH")
     batch_size: int = option(32, "samples a step, over all processes together", COUNT)
     clip: float = option(10.0, "largest gradient norm of a network, 0: any", WEIGHT)
     patience: int = option(
@@ -152,14 +213,22 @@ class Settings:
             if value is None:
                 continue
             kind, words = KINDS[types[field.name]]
+            if field.metadata["table"] and is_table(value):
+                continue
             if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
-                raise InputError(f"{flag(field.name)}: expected {words}, got {value!r}")
+                if field.name == "data":
+                    words = (
+                        WORDS if field.metadata["table"] else f"a path ({field.metadata['help']})"
+                    )
+                got = shown(value) if is_table(value) else repr(value)
+                raise InputError(f"`{field.name}`: expected {words}, got {got}")
+            object.__setattr__(self, field.name, _plain(value))
             if rule is not None:
                 self._require(field.name, rule.holds(value), rule.words)
             if choices is not None and value not in choices:
                 near = did_you_mean(value, choices)
                 words = f"one of {', '.join(choices)}, got {value}{near}"
-                raise InputError(f"{flag(field.name)}: expected {words}")
+                raise InputError(f"`{field.name}`: expected {words}")
         self.check()
 
     def check(self) -> None:
@@ -167,17 +236,28 @@ class Settings:
 
     def _require(self, name: str, ok: bool, expected: str) -> None:
         if not ok:
-            raise InputError(f"{flag(name)}: expected {expected}, got {getattr(self, name)}")
+            raise InputError(f"`{name}`: expected {expected}, got {getattr(self, name)}")
 
     def located(self: ConfigT) -> ConfigT:
         """With the whole path of the data, so that a run can be resumed from another folder."""
-        if self.data is None:
+        if self.data is None or is_table(self.data) or stands_in(self.data):
             return self
         return dataclasses.replace(self, data=str(Path(self.data).absolute()))
 
+    def __repr__(self) -> str:
+        """The settings that differ from the defaults."""
+        values = ((f, getattr(self, f.name)) for f in dataclasses.fields(self))
+        told = [
+            f"{field.name}={shown(value) if is_table(value) else repr(value)}"
+            for field, value in values
+            if is_table(value) or value != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(told)})"
+
     def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint: only numbers, strings, lists and None."""
-        values = dataclasses.asdict(self)
+        """For a checkpoint: only numbers, strings, lists and None; of a table what it is."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["data"] = self.data if self.data is None else shown(self.data)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
@@ -205,12 +285,14 @@ class Settings:
         return found
 
 
-def flag(name: str) -> str:
-    """The option of the command line for a setting."""
-    return f"--{name.replace('_', '-')}"
+def _plain(value: Any) -> Any:
+    """``value`` with a tuple for a list, and a number of Python for one of NumPy."""
+    if isinstance(value, tuple | list):
+        return tuple(_plain(part) for part in value)
+    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class GANSettings(Settings):
     """Settings of a run that trains a generator against a critic."""
 
@@ -258,12 +340,12 @@ class GANSettings(Settings):
 
     def check(self) -> None:
         ok = self.label_smoothing == 0 or self.loss in LABELLED_LOSSES
-        self._require("label_smoothing", ok, f"0 with --loss {self.loss}")
+        self._require("label_smoothing", ok, f"0 with `loss={self.loss}`")
         ok = set(self.augment or ()) <= set(self.augmentations)
         self._require("augment", ok, f"some of {', '.join(self.augmentations) or 'nothing'}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SupervisedSettings(Settings):
     """Settings of a run that trains one network to give known answers."""
 

@@ -24,9 +24,13 @@ from ganlstm_fast.training.config import (
     data_option,
     model_option,
     option,
+    path_option,
     run_option,
+    settings,
+    table_option,
 )
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables.given import SERIES, TableLike, is_table
 
 # Made data, not a file.
 SINES = "sines"
@@ -41,7 +45,7 @@ FILLS = ("interpolate", "previous", "drop")
 PATCH_LOSSES = ("lsgan", "hinge", "minimax", "non-saturating", "relativistic")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class LSTMOptions:
     """Sizes of a model's LSTMs."""
 
@@ -50,16 +54,11 @@ class LSTMOptions:
     bidirectional: bool = model_option(False, "read or write sequences in both directions")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TableOptions:
-    """A CSV file of numbers."""
+    """A table of numbers."""
 
-    data: str | None = data_option(
-        None,
-        "column names, and numbers below them (bundled weather)",
-        resumable=True,
-        metavar="FILE.csv",
-    )
+    data: TableLike | None = table_option("column names, and numbers below them (bundled weather)")
     columns: tuple[str, ...] | None = data_option(
         None, "columns to learn (all of numbers, but for those that number the rows)", metavar="A,B"
     )
@@ -85,8 +84,16 @@ class TableOptions:
         choices=FILLS,
     )
 
+    def located(self) -> TableOptions:
+        """With a name for the number of the series, where the data is an array of several."""
+        found = super().located()
+        several = is_table(self.data) and len(self.data.shape) == 3
+        if self.series_column is None and several:
+            found = dataclasses.replace(found, series_column=SERIES)
+        return found
 
-@dataclass(frozen=True, kw_only=True)
+
+@settings
 class SequenceGANOptions(LSTMOptions):
     """A generator and a critic of sequences."""
 
@@ -97,27 +104,26 @@ class SequenceGANOptions(LSTMOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TrainConfig(TableOptions, SequenceGANOptions, GANSettings):
-    """Settings of an ``lstm-gan``; the defaults suit the bundled daily weather of Seattle.
+    """Settings of an ``lstm-gan``; the defaults suit the bundled daily weather of Seattle."""
 
-    ``ganlstm-fast train lstm-gan --help`` says what each is.
-    """
-
-    data: str | None = data_option(
-        None,
+    data: TableLike | None = table_option(
         "column names, and numbers below them, or sines: TimeGAN's made series (bundled weather)",
-        resumable=True,
-        metavar="FILE.csv",
     )
     seq_len: int = data_option(24, "rows in a window", TWO)
     score_seeds: int = run_option(1, "times that TimeGAN's scores are taken", COUNT)
 
+    @property
+    def of_sines(self) -> bool:
+        """Whether the data is TimeGAN's made series."""
+        return isinstance(self.data, str) and self.data == SINES
+
     def located(self) -> TrainConfig:
-        return self if self.data == SINES else super().located()
+        return self if self.of_sines else super().located()
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class AnomalyConfig(TrainConfig):
     """Settings of ``anomaly``: an LSTM-GAN whose critic and generator score windows."""
 
@@ -139,7 +145,7 @@ class AnomalyConfig(TrainConfig):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ConditionalConfig(TrainConfig):
     """Settings of a ``conditional-lstm-gan``."""
 
@@ -157,7 +163,7 @@ class ConditionalConfig(TrainConfig):
     projection: bool = model_option(False, "the critic takes the month by projection")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
     """Settings of an ``lstm-forecaster``."""
 
@@ -193,16 +199,13 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
         self._require("quantiles", bool(ok), "numbers above 0 and below 1 with 0.5 in the middle")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ClassifierConfig(LSTMOptions, SupervisedSettings):
     """Settings of an ``lstm-classifier``."""
 
-    data: str | None = data_option(
-        None,
+    data: TableLike | None = table_option(
         "a row a step, with a column for the sequence it belongs to and one for its class (digits "
         "of scikit-learn)",
-        resumable=True,
-        metavar="FILE.csv",
     )
     columns: tuple[str, ...] | None = data_option(
         None, "columns to read (all other columns of numbers)", metavar="A,B"
@@ -234,16 +237,13 @@ class ClassifierConfig(LSTMOptions, SupervisedSettings):
     steps: int = run_option(1500, "steps to train for", COUNT)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TextClassifierConfig(LSTMOptions, SupervisedSettings):
     """Settings of a ``text-classifier``."""
 
-    data: str | None = data_option(
-        None,
+    data: TableLike | None = table_option(
         "a row a text, with a column for it and one for its class (pieces of sonnets and of Alice "
         "in Wonderland)",
-        resumable=True,
-        metavar="FILE.csv",
     )
     text_column: str = data_option("text", "column of the texts")
     label_column: str = data_option("label", "column of their classes")
@@ -265,16 +265,13 @@ class TextClassifierConfig(LSTMOptions, SupervisedSettings):
     checkpoint_every: int = run_option(100, "steps between checkpoints", COUNT)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SequenceToSequenceConfig(SupervisedSettings):
     """Settings of a ``sequence-to-sequence``."""
 
-    data: str | None = data_option(
-        None,
+    data: TableLike | None = table_option(
         "a row a text, with a column for it and one for its translation (dates in words and in ISO "
         "8601, made)",
-        resumable=True,
-        metavar="FILE.csv",
     )
     source_column: str = data_option("source", "column of the texts")
     target_column: str = data_option("target", "column of their translations")
@@ -292,16 +289,14 @@ class SequenceToSequenceConfig(SupervisedSettings):
     checkpoint_every: int = run_option(100, "steps between checkpoints", COUNT)
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class ImageOptions:
     """Images to learn."""
 
     augmentations: ClassVar = ("jitter", "scale", "shift", "flip")
 
-    data: str | None = data_option(
-        None,
+    data: str | None = path_option(
         "folder of images, or of a folder for each class (digits of scikit-learn)",
-        resumable=True,
         metavar="DIR",
     )
     size: int = data_option(28, "pixels of an image's side", COUNT)
@@ -315,7 +310,7 @@ class ImageOptions:
         self._require("channels", ok, "1 for the digits, which have no colour")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class MLPGANConfig(ImageOptions, GANSettings):
     """Settings of an ``mlp-gan``."""
 
@@ -335,7 +330,7 @@ class MLPGANConfig(ImageOptions, GANSettings):
         self._require("hidden", ok, "1 or more for each layer")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class DCGANConfig(ImageOptions, GANSettings):
     """Settings of a ``dcgan``."""
 
@@ -356,18 +351,16 @@ class DCGANConfig(ImageOptions, GANSettings):
         self._require("size", self.size in (28, 32, 64, 128), "one of 28, 32, 64, 128")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TextToImageConfig(ImageOptions, GANSettings):
     """Settings of a ``text-to-image``."""
 
     # Not flipped: an image would no longer be what its text says.
     augmentations: ClassVar = ("jitter", "scale", "shift")
 
-    data: str | None = data_option(
-        None,
+    data: str | None = path_option(
         "folder of images with captions.csv, whose columns are file and caption (digits of "
         "scikit-learn, described)",
-        resumable=True,
         metavar="DIR",
     )
     noise: int = model_option(32, "noise values an image", COUNT)
@@ -397,15 +390,13 @@ class TextToImageConfig(ImageOptions, GANSettings):
         self._require("size", self.size in (28, 32, 64, 128), "one of 28, 32, 64, 128")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class TextGANConfig(SequenceGANOptions, GANSettings):
     """Settings of a ``text-gan``."""
 
     augmentations: ClassVar = ()
 
-    data: str | None = data_option(
-        None, "text in UTF-8 (bundled sonnets)", resumable=True, metavar="FILE.txt"
-    )
+    data: str | None = path_option("text in UTF-8 (bundled sonnets)", metavar="FILE.txt")
     seq_len: int = data_option(32, "symbols in a sequence", TWO)
     hidden: int = model_option(128, "units of each LSTM", COUNT)
     embedding: int = model_option(32, "numbers that the critic reads of a symbol", COUNT)
@@ -426,7 +417,7 @@ class TextGANConfig(SequenceGANOptions, GANSettings):
     temperature: float = option(1.0, "of the Gumbel-softmax", RATE)
     hard: bool = option(True, "one-hot symbols, with the gradient of soft ones")
     warmup_d: int = option(
-        200, "steps after --pretrain in which only the critic is trained", NATURAL
+        200, "steps after `pretrain` in which only the critic is trained", NATURAL
     )
     penalty: float | None = option(1.0, "weight of the gradient penalty, 0 for none", WEIGHT)
     penalty_every: int = option(
@@ -443,21 +434,19 @@ class TextGANConfig(SequenceGANOptions, GANSettings):
     def check(self) -> None:
         super().check()
         reads = self.feedback
-        self._require("bidirectional", not (reads and self.bidirectional), "off with --feedback")
-        self._require("pretrain", reads or self.pretrain == 0, "0 with --no-feedback")
-        self._require("likelihood", reads or self.likelihood == 0, "0 with --no-feedback")
+        self._require("bidirectional", not (reads and self.bidirectional), "off with `feedback`")
+        self._require("pretrain", reads or self.pretrain == 0, "0 with `feedback=False`")
+        self._require("likelihood", reads or self.likelihood == 0, "0 with `feedback=False`")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class VideoGANConfig(GANSettings):
     """Settings of a ``video-gan``."""
 
     augmentations: ClassVar = ()
 
-    data: str | None = data_option(
-        None,
+    data: str | None = path_option(
         "folder of GIF files, or with a folder of frames for each video (digits that move, made)",
-        resumable=True,
         metavar="DIR",
     )
     frames: int = data_option(12, "frames of a video; longer ones are cut into several", TWO)
@@ -494,22 +483,18 @@ class VideoGANConfig(GANSettings):
         self._require("channels", ok, "1 for the digits, which have no colour")
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class CycleGANConfig(GANSettings):
     """Settings of a ``cyclegan``."""
 
     augmentations: ClassVar = ()
 
-    data: str | None = data_option(
-        None,
+    data: str | None = path_option(
         "folder of images of one kind, a, or of a folder for each class (digits of scikit-learn)",
-        resumable=True,
         metavar="DIR",
     )
-    data_b: str | None = data_option(
-        None,
+    data_b: str | None = path_option(
         "folder of images of the other kind, b (others, slanted and outlined)",
-        resumable=True,
         metavar="DIR",
     )
     size: int = data_option(28, "pixels of an image's side", COUNT)
@@ -547,11 +532,11 @@ class CycleGANConfig(GANSettings):
         self._require("channels", self.channels in (1, 3), "1 or 3")
         given = self.data is not None
         self._require("channels", given or self.channels == 1, "1 for the digits without colour")
-        self._require("data", given or self.data_b is None, "a folder beside that of --data-b")
+        self._require("data", given or self.data_b is None, "a folder beside that of `data_b`")
         ok = self.data_b is not None or not given
-        self._require("data_b", ok, "a folder of the other kind beside that of --data")
+        self._require("data_b", ok, "a folder of the other kind beside that of `data`")
         ok = not given or Path(self.data).resolve() != Path(self.data_b or "").resolve()
-        self._require("data_b", ok, "another folder than --data")
+        self._require("data_b", ok, "another folder than `data`")
 
     def located(self) -> CycleGANConfig:
         found = super().located()
@@ -560,17 +545,15 @@ class CycleGANConfig(GANSettings):
         return dataclasses.replace(found, data_b=str(Path(self.data_b).absolute()))
 
 
-@dataclass(frozen=True, kw_only=True)
+@settings
 class SoundGANConfig(SequenceGANOptions, GANSettings):
     """Settings of a ``sound-gan``."""
 
     augmentations: ClassVar = ()
 
-    data: str | None = data_option(
-        None,
+    data: str | None = path_option(
         "folder of WAV files; long ones are cut into several, short ones end in silence (notes of "
         "a plucked string, made)",
-        resumable=True,
         metavar="DIR",
     )
     rate: int = data_option(

@@ -26,7 +26,7 @@ def curve_writer(run: Run) -> Iterator[Callable[[int, int], None]]:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:
         raise InputError(
-            "--log tensorboard: TensorBoard is not installed: "
+            "`log=tensorboard`: TensorBoard is not installed: "
             'pip install "ganlstm_fast[tensorboard]"'
         ) from None
     with SummaryWriter(str(run.folder / "tensorboard"), purge_step=state.step + 1) as writer:

@@ -16,6 +16,7 @@ from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.tables.columns import choose
 from ganlstm_fast.training.tables.fill import without_missing
 from ganlstm_fast.training.tables.gaps import find_gaps, in_words
+from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.tables.long import find_series, refuse_long
 from ganlstm_fast.training.tables.order import find_times, order_rows, runs
 from ganlstm_fast.training.tables.read import Table, read_table
@@ -36,7 +37,7 @@ class Series:
     Attributes:
         values: [rows, channels] float64, in the units of the file.
         columns: the channels' names.
-        name: the file's name without its ending.
+        name: the file's name without its ending, or the kind of table.
         units: the units of the columns for which they are known.
         stretches: the runs of rows that windows may be taken from.
         file_rows: [rows] int64, which row of the file each is, from 0.
@@ -72,7 +73,7 @@ class Series:
 
 
 def load_series(
-    path: str | Path | None = None,
+    data: TableLike | None = None,
     columns: Sequence[str] | None = None,
     *,
     date_column: str | None = None,
@@ -80,15 +81,15 @@ def load_series(
     gaps: str = "cut",
     fill: str | None = None,
 ) -> Series:
-    """Read a text file whose first line names its columns.
+    """Read a text file whose first line names its columns, or a table in memory.
 
-    Encoding, delimiter and decimal sign are found out. Rows come by series, and by time where a
-    column of dates says it.
+    A file's encoding, delimiter and decimal sign are found out. Rows come by series, and by time
+    where a column of dates says it.
 
     Args:
-        path: the file; None is the bundled daily weather of Seattle, 2012 to 2015
-            (``seattle_weather.SOURCE.md``: precipitation in mm, temperatures in degrees Celsius,
-            wind in m/s).
+        data: the file, or a DataFrame, an array or a tensor; None is the bundled daily weather of
+            Seattle, 2012 to 2015 (``seattle_weather.SOURCE.md``: precipitation in mm, temperatures
+            in degrees Celsius, wind in m/s).
         columns: the columns to keep, in this order; None keeps all columns of numbers but for
             those that number the rows.
         date_column: says when a row was; None: the first whose cells are all dates, if there is
@@ -110,8 +111,9 @@ def load_series(
             to fill from, dates or numbers that can be read in two ways, a time that stands
             twice in a series (the message says in which lines).
     """
-    file = BUNDLED if path is None else Path(path)
-    return series_of(read_table(file), columns, date_column, series_column, gaps, fill)
+    data = BUNDLED if data is None else data
+    table = read_table(data, columns=columns, series_column=series_column)
+    return series_of(table, columns, date_column, series_column, gaps, fill)
 
 
 def series_of(
@@ -149,7 +151,7 @@ def series_of(
     return Series(
         torch.from_numpy(np.ascontiguousarray(values)),
         tuple(chosen),
-        table.file.stem,
+        table.name,
         {c: units[c] for c in chosen if c in units},
         stretches,
         torch.from_numpy(order.astype(np.int64)),
@@ -176,11 +178,11 @@ def _stretches(
     notes = [f"rows {steps[0]}"] if len(steps) == 1 else []
     if len(at):
         length = (times[at] - times[at - 1]).astype("timedelta64[ns]").astype(np.int64)
-        line = table.lines[order[at[length.argmax()]]]
+        where = table.at(order[at[length.argmax()]][None])
         count = "a gap" if len(at) == 1 else f"{len(at)} gaps"
         which = "" if len(at) == 1 else "the longest "
         notes.append(
-            f"{count} in time ({which}{in_words(int(length.max()))} before line {line}), which "
+            f"{count} in time ({which}{in_words(int(length.max()))} before {where}), which "
             + ("windows do not cross" if gaps == "cut" else "windows cross")
         )
     return stretches, notes
@@ -273,7 +275,6 @@ def constant_columns(
     if not scaler.learnt.any():
         why = " and ".join(note.removesuffix(": left out of training") for note in notes)
         raise InputError(
-            f"{source} has nothing to learn: {why}; give other data, or choose other columns with "
-            "--columns"
+            f"{source} has nothing to learn: {why}; give other data, or choose other `columns`"
         )
     return notes

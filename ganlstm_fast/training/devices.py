@@ -14,7 +14,7 @@ import torch
 
 from ganlstm_fast import explain
 from ganlstm_fast.backends import cpu_isa
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, Line
 
 AUTO = "auto"
 # What torch raises for a device that is not there, or that cannot compute.
@@ -48,8 +48,8 @@ def find_device(
     except _ERRORS as error:
         reason = _first_line(error)
     if name != AUTO or processes > 1:
-        raise InputError(f"--device {name} cannot be used here ({reason}); try cpu")
-    warn(f"the GPU cannot be used ({reason}), so the CPU is; --device cpu asks for it")
+        raise InputError(f"`device={name}` cannot be used here ({reason}); try cpu")
+    warn(Line(f"the GPU cannot be used ({reason}), so the CPU is; `device=cpu` asks for it"))
     return torch.device("cpu")
 
 

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -113,29 +114,42 @@ def make_fabric(
     _check_devices(config, device, devices, numbered)
     if config.batch_size % processes:
         raise InputError(
-            f"--batch-size: expected a multiple of the {processes} processes, "
+            f"`batch_size`: expected a multiple of the {processes} processes, "
             f"got {config.batch_size}"
         )
     plain = config.precision == "32-true" and config.strategy == "auto"
     clusters = elastic or any(name in os.environ for name in CLUSTERS)
     if plain and processes == 1 and not clusters and device.type in ("cpu", "cuda"):
         return OneProcess(device)
+    if devices > 1 and not clusters and "LOCAL_RANK" not in os.environ and not _is_script():
+        raise InputError(
+            f"`devices={devices}`: each process runs the script that trains, and here is none; "
+            "write one, or start it with torchrun"
+        )
     # Fabric's processes each count from the first device, but for one that is named.
     return _launchable(config, device.type, [device.index] if numbered else devices, nodes)
 
 
+def _is_script() -> bool:
+    """Whether Fabric can start the program again: it cannot at a prompt or in a notebook."""
+    import __main__
+
+    started = __main__.__spec__ is not None or os.path.isfile(sys.argv[0])
+    return started and not hasattr(sys, "ps1")
+
+
 def _check_devices(config: Settings, device: torch.device, devices: int, numbered: bool) -> None:
     if config.precision == "16-mixed" and device.type == "cpu":
-        found = ", and --device auto has found none here" if config.device == "auto" else ""
+        found = ", and `device=auto` has found none here" if config.device == "auto" else ""
         raise InputError(
-            f"--precision 16-mixed needs a GPU{found}; on the CPU take bf16-mixed or 32-true"
+            f"`precision=16-mixed` needs a GPU{found}; on the CPU take bf16-mixed or 32-true"
         )
     if numbered and devices > 1:
-        raise InputError(f"--device {config.device} is one device; leave its number out")
+        raise InputError(f"`device={config.device}` is one device; leave its number out")
     if device.type == "cuda" and devices > torch.cuda.device_count():
         raise InputError(
-            f"--devices: expected {torch.cuda.device_count()} or less, which are the GPUs here, "
-            f"got {devices}; or --device cpu, whose processes share the CPU"
+            f"`devices`: expected {torch.cuda.device_count()} or less, which are the GPUs here, "
+            f"got {devices}; or `device=cpu`, whose processes share the CPU"
         )
 
 
@@ -157,12 +171,12 @@ def _launchable(config: Settings, accelerator: str, devices: int | list[int], no
         )
     except (ValueError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"--device, --devices, --strategy or --precision: {reason}") from None
+        raise InputError(f"`device`, `devices`, `strategy` or `precision`: {reason}") from None
     except Exception as error:
         # Lightning's own class for this is not public.
         if type(error).__name__ != "MisconfigurationException":
             raise
-        raise InputError(f"--devices {devices}: {' '.join(str(error).split())}") from None
+        raise InputError(f"`devices={devices}`: {' '.join(str(error).split())}") from None
 
 
 def scaler_of(fabric: Fabric | OneProcess) -> Any:

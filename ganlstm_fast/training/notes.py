@@ -66,5 +66,5 @@ def place_of(note: str, names: list[str]) -> int:
     """The place of ``note`` among ``names``; raises InputError where it is none of them."""
     known = [name.lower() for name in names]
     if note.strip().lower() not in known:
-        raise InputError(f"--note: expected one of {', '.join(names)}, got {note}")
+        raise InputError(f"`note`: expected one of {', '.join(names)}, got {note}")
     return known.index(note.strip().lower())

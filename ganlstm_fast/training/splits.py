@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ganlstm_fast.training.config import flag
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.windows import Stretches, in_words, stretches_of, windows
 
@@ -132,7 +131,7 @@ def check_room(known: Stretches, held: Tensor, fits: Callable[..., bool], **size
 
 
 def _options(settings: dict[str, int]) -> str:
-    return " ".join(f"{flag(name)} {value}" for name, value in settings.items())
+    return " ".join(f"`{name}={value}`" for name, value in settings.items())
 
 
 def _what_works(fits: Callable[..., bool], given: dict[str, int], least: list[int]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from ganlstm_fast.training.config import Settings, flag
+from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.configs import model_of
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, did_you_mean
 from ganlstm_fast.training.fabric import OneProcess, Share, make_fabric, scaler_of
 from ganlstm_fast.training.recipes.base import Recipe
+from ganlstm_fast.training.tables.given import is_table, shown
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -139,7 +141,7 @@ def on_first(fabric: Fabric | OneProcess, action: Any) -> Any:
         try:
             result = action(), None
         except InputError as error:
-            result = None, str(error)
+            result = None, error.args[0]
     value, error = fabric.broadcast(result)
     if error is not None:
         raise InputError(error)
@@ -166,13 +168,30 @@ def start_run(
     config = config.located()
     if out is not None and (out / CHECKPOINT).exists():
         raise InputError(
-            f"{out} holds a run already; go on with it with --resume {out}, or choose another --out"
+            f"{out} holds a run already; go on with it with `resume={out}`, or choose another `out`"
         )
     fabric = make_fabric(config, warn)
     recipe = model_of(config).load()(config)
-    fabric.launch()
+    _launch(fabric, recipe)
     state = State(recipe, fabric)
     return Run(on_first(fabric, lambda: _make_folder(out, state)), state)
+
+
+def _launch(fabric: Fabric | OneProcess, recipe: Recipe) -> None:
+    """Start the other processes of the run, each of which has read the data for itself.
+
+    Raises:
+        InputError: they have not the same, as of a script that draws its table at random.
+    """
+    fabric.launch()
+    if fabric.world_size > 1:
+        digest = hashlib.sha256(recipe.data["fingerprint"].encode()).digest()[:7]
+        mine = torch.tensor(int.from_bytes(digest, "big"), device=fabric.device)
+        highest = fabric.all_reduce(mine.clone(), reduce_op="max")
+        lowest = -fabric.all_reduce(-mine, reduce_op="max")
+        # Known to all processes, which raise together: none is left waiting for another.
+        if highest != lowest:
+            raise InputError("`data`: the processes of the run have different data")
 
 
 def _make_folder(out: Path | None, state: State) -> Path:
@@ -194,7 +213,7 @@ def _make_folder(out: Path | None, state: State) -> Path:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"cannot make the folder {out}: {error.strerror}; choose another --out"
+            f"cannot make the folder {out}: {error.strerror}; choose another `out`"
         ) from None
     return out
 
@@ -219,15 +238,15 @@ def resume_run(
     """
     content = load_checkpoint(folder)
     model = model_of(content["kind"])
-    config = changed(model.config.from_dict(content["config"]), changes or {})
+    config = changed(model.config.from_dict(content["config"]), changes or {}).located()
     fabric = make_fabric(config, warn)
     recipe = model.load()(config)
     check_data(recipe, content["data"])
-    fabric.launch()
+    _launch(fabric, recipe)
     state = State(recipe, fabric)
     if state.config.steps < content["step"]:
         raise InputError(
-            f"--steps: the run has done {content['step']} already; expected as many or more"
+            f"`steps`: the run has done {content['step']} already; expected as many or more"
         )
     try:
         exact = state.restore(content)
@@ -245,9 +264,10 @@ def resume_run(
 def check_data(recipe: Recipe, data: dict[str, Any]) -> None:
     """Raise InputError where a recipe has other data than the ``data`` of a checkpoint."""
     if recipe.data["fingerprint"] != data["fingerprint"]:
+        given = recipe.config.data
+        words = "the bundled data" if given is None else shown(given)
         raise InputError(
-            f"{recipe.config.data or 'the bundled data'} is not what this run was trained on; give "
-            "that data with --data, or start a new run"
+            f"{words} is not what this run was trained on; give that as `data`, or start a new run"
         )
     if recipe.data.get("learnt") != data.get("learnt"):
         raise InputError(
@@ -261,12 +281,16 @@ def changed(config: Settings, changes: dict[str, Any]) -> Settings:
     fields = {field.name: field for field in dataclasses.fields(config)}
     for name, value in list(changes.items()):
         if name not in fields:
-            raise InputError(f"{flag(name)} is no option of the run's model")
+            raise InputError(
+                f"`{name}` is no setting of the run's model{did_you_mean(name, fields)}"
+            )
+        if is_table(value):
+            continue  # It has no simple equality; its fingerprint says whether it is the same.
         if value == getattr(config, name):
             del changes[name]
         elif not fields[name].metadata["resumable"]:
             raise InputError(
-                f"{flag(name)} cannot change when a run is resumed (it has "
+                f"`{name}` cannot change when a run is resumed (it has "
                 f"{getattr(config, name)}); leave it out, or start a new run"
             )
     if "steps" in changes:

@@ -7,13 +7,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from ganlstm_fast.training.curves import curve_writer
-from ganlstm_fast.training.errors import TrainingError
+from ganlstm_fast.training.errors import Line, TrainingError
 from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import Run, on_first
 from ganlstm_fast.training.undefined import Undefined, defined
@@ -149,7 +148,7 @@ def _watch(run: Run, warn: Callable[[str], object]) -> None:
         if isinstance(value, Undefined):
             # Nothing to compare: this checkpoint counts neither as better nor as no better.
             if "watched" not in state.signs:
-                warn(f"step {state.step}: --patience has nothing to go by: {value.reason}")
+                warn(Line(f"step {state.step}: `patience` has nothing to go by: {value.reason}"))
                 state.signs["watched"] = TROUBLE  # as one that has been told
         elif not state.best or value < state.best["value"]:
             weights = copy.deepcopy(recipe.best_part().state_dict())
@@ -162,7 +161,7 @@ def _watch(run: Run, warn: Callable[[str], object]) -> None:
     state.signs = {name: state.signs.get(name, 0) + (name in found) for name in _names(run, found)}
     for name, line in found.items():
         if state.signs[name] == TROUBLE:
-            warn(f"step {state.step}: {line}")
+            warn(Line(f"step {state.step}: {line}"))
 
 
 def _names(run: Run, found: dict[str, str]) -> list[str]:
@@ -180,12 +179,8 @@ def _check_finite(run: Run, saved: int) -> None:
     bad = (~state.history[saved : state.step].isfinite()).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
-        rates = " and ".join(f"--{n}" for n in ("lr-g", "lr-d", "lr") if _has(state.config, n))
+        rates = " and ".join(f"`{n}`" for n in ("lr_g", "lr_d", "lr") if hasattr(state.config, n))
         raise TrainingError(
             f"{state.recipe.columns[column]} is not finite at step {saved + row + 1}; the last "
-            f"good checkpoint is {run.checkpoint} (step {saved}); try smaller {rates}, or --clip"
+            f"good checkpoint is {run.checkpoint} (step {saved}); try smaller {rates}, or `clip`"
         )
-
-
-def _has(config: Any, name: str) -> bool:
-    return hasattr(config, name.replace("-", "_"))

@@ -17,14 +17,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlstm_fast.training.checkpoint import load_checkpoint
-from ganlstm_fast.training.config import Settings, flag
+from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.configs import MODELS, model_of
 from ganlstm_fast.training.devices import AUTO, find_device
-from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.errors import InputError, did_you_mean
 from ganlstm_fast.training.outputs import finish
 from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.recipes.base import Recipe, build
 from ganlstm_fast.training.state import resume_run
+from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.trainer import cpu_threads, own_random
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ class Trained:
     data: dict[str, Any]
     model: nn.Module
     content: dict[str, Any]
+
+    def __repr__(self) -> str:
+        done = f"{self.content['step']} of {self.config.steps} steps"
+        where = next(self.model.parameters()).device
+        columns = ", ".join(self.data.get("columns", ()))
+        return f"{self.name}{columns and f' of {columns}'}: {done}, on {where}\n{self.config!r}"
 
     @property
     def name(self) -> str:
@@ -95,41 +102,69 @@ def load_trained(run: str | Path, device: str = "cpu") -> Trained:
 
 
 def generate(
-    run: str | Path, count: int, seed: int = 0, device: str = AUTO, **given: Any
-) -> tuple[Tensor, list[str]]:
+    run: str | Path,
+    count: int,
+    seed: int = 0,
+    device: str = AUTO,
+    *,
+    as_tensor: bool = False,
+    **given: Any,
+) -> pd.DataFrame | Tensor | list[str] | tuple[Tensor, list[str]]:
     """Samples from the generator of a run.
+
+    Example:
+        >>> from ganlstm_fast.training import TrainConfig, generate, train
+        >>> train(TrainConfig(steps=2, metrics="none"), out="runs/weather").folder
+        PosixPath('runs/weather')
+        >>> made = generate("runs/weather", count=3)
+        >>> made.shape, list(made.columns[:4])
+        ((72, 6), ['sample', 'step', 'precipitation', 'temp_max'])
+        >>> tensor, columns = generate("runs/weather", count=3, as_tensor=True)
+        >>> tensor.shape
+        torch.Size([3, 24, 4])
 
     Args:
         run: the run's folder, or its checkpoint.
-        given: of ``conditional-lstm-gan``: ``month``, 1 to 12, and ``after``, a CSV file with the
-            columns of the run, whose last rows the samples follow, of the ``series`` of that name
-            where there are several; of ``text-to-image``: ``text``; of ``sound-gan``: ``note``,
-            such as A4; of ``cyclegan``: ``images``, a file or a folder of them, all of which are
-            translated, and the ``direction``, "a-to-b" or "b-to-a". None is the same as left out.
+        as_tensor: return a tensor and names, of every model.
+        given: of ``conditional-lstm-gan``: ``month``, 1 to 12, and ``after``, a table with the
+            columns of the run, as :func:`score` takes it, whose last rows the samples follow, of
+            the ``series`` of that name where there are several; of ``text-to-image``: ``text``; of
+            ``sound-gan``: ``note``, such as A4; of ``cyclegan``: ``images``, a file or a folder of
+            them, all of which are translated, and the ``direction``, "a-to-b" or "b-to-a". None is
+            the same as left out.
 
     Returns:
-        Of series: [count, steps, channels] float64 in the units of the run's data, and the
-        channels' names.
+        Of series a DataFrame in the units of the run's data, a row a step: ``sample`` and ``step``,
+        both from 1, and the channels. Of texts a list of str. Of others float32: images
+        [count, channels, height, width], videos [count, frames, channels, height, width] and sounds
+        [count, samples].
+
+        With ``as_tensor``: of series [count, steps, channels] float64 and the channels' names; of
+        texts the numbers of symbols [count, symbols] int64, of others the same as without, and no
+        names.
 
     Raises:
         InputError: a checkpoint that cannot be used, ``count`` below 1, a device not there, or
             what the run's model is not given.
     """
     found, made = _generated(run, count, seed, device, given)
-    return made, found.data.get("columns", [])
+    if as_tensor:
+        return made, found.data.get("columns", [])
+    return found.recipe.as_result(made, found.data)
 
 
 def _generated(
     run: str | Path, count: int, seed: int, device: str, given: dict[str, Any]
 ) -> tuple[Trained, Tensor]:
     if count < 1:
-        raise InputError(f"-n: expected 1 or more, got {count}")
+        raise InputError(f"`count`: expected 1 or more, got {count}")
     found = load_trained(run, device)
     make = found.able("generate")
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if name not in found.recipe.given:
-            raise InputError(f"{flag(name)}: a run of {found.name} is given no {name}")
+            near = did_you_mean(name, found.recipe.given)
+            raise InputError(f"`{name}`: a run of {found.name} is given no {name}{near}")
     with torch.no_grad():
         return found, make(found.model, found.config, found.data, count, seed, **given)
 
@@ -161,17 +196,29 @@ def generate_to(
 
 
 def score(
-    run: str | Path, data: str | None = None, seed: int = 0, device: str = AUTO
+    run: str | Path, data: TableLike | None = None, seed: int = 0, device: str = AUTO
 ) -> pd.DataFrame:
     """How unusual each window of a series is, by a run of ``anomaly``.
 
+    Example:
+        >>> from ganlstm_fast.training import score, train
+        >>> from ganlstm_fast.training.configs import AnomalyConfig
+        >>> settings = {"steps": 2, "search_steps": 1, "planted": 1, "metrics": "none"}
+        >>> folder = train(AnomalyConfig(**settings), out="runs/usual").folder
+        >>> import numpy as np
+        >>> table = score(folder, data=np.random.default_rng(0).random((30, 4)))
+        >>> table.shape, table["total"].idxmax() < 7
+        ((7, 6), True)
+
     Args:
-        data: a CSV file with the columns of the run; None is what the run was trained on.
+        data: a table with the columns of the run: the path of a CSV file, a DataFrame, or an array
+            or tensor [rows, channels] or [series, steps, channels], whose channels are those of
+            the run in their order; None is what the run was trained on.
         seed: of the search for the noise that makes a window.
 
     Returns:
         A line a window, by series and time: its series where there are several, ``first_row`` and
-        ``last_row`` as rows of the file from 1, the score ``total`` and its parts ``critic`` and
+        ``last_row`` as rows of the table from 1, the score ``total`` and its parts ``critic`` and
         ``reconstruction``, the higher, the more unusual, and ``flagged``, whether the total is
         above the run's threshold or a column changes that was constant in training. The threshold
         is a quantile of the totals of held-out windows (``threshold_quantile``): by 0.99, the
@@ -205,15 +252,25 @@ def forecast(
 
 
 def classify(
-    run: str | Path, data: str | None = None, device: str = AUTO, texts: Sequence[str] = ()
+    run: str | Path, data: TableLike | None = None, device: str = AUTO, texts: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The classes of sequences, by a run of ``lstm-classifier`` that was trained on a file, or of
+    """The classes of sequences, by a run of ``lstm-classifier`` that was trained on a table, or of
     texts, by one of ``text-classifier``.
 
+    Example:
+        >>> import pandas as pd
+        >>> from ganlstm_fast.training import classify, train
+        >>> from ganlstm_fast.training.configs import TextClassifierConfig
+        >>> table = pd.DataFrame({"text": ["good"] * 9 + ["bad"] * 9, "label": [1] * 9 + [0] * 9})
+        >>> settings = TextClassifierConfig(data=table, steps=2, metrics="none")
+        >>> folder = train(settings, out="runs/words").folder
+        >>> list(classify(folder, texts=["good", "bad"]).columns)
+        ['text', 'class', 'p_0', 'p_1']
+
     Args:
-        data: a CSV file with the columns of the run, the label's not needed; None is what the run
-            was trained on.
-        texts: of ``text-classifier``, in the place of a file.
+        data: a table with the columns of the run, as :func:`score` takes it, the label's not
+            needed; None is what the run was trained on.
+        texts: of ``text-classifier``, in the place of a table.
 
     Returns:
         A line a sequence: its name or text, its most likely ``class``, and ``p_NAME``, the
@@ -229,7 +286,7 @@ def classify(
     if "symbols" not in found.data:
         raise InputError(f"a run of {found.name} classifies sequences of numbers, and no text")
     if data is not None:
-        raise InputError("--data: expected none beside texts")
+        raise InputError("`data`: expected none beside texts")
     return able(found.model, found.config, found.data, None, texts)
 
 
@@ -251,9 +308,17 @@ def translate(
 
 
 def evaluate_run(
-    run: str | Path, metrics: str = "quick", device: str = AUTO, progress: type[tqdm] = Bar
+    run: str | Path,
+    metrics: str = "quick",
+    device: str = AUTO,
+    progress: type[tqdm] = Bar,
+    data: TableLike | None = None,
 ) -> dict[str, Any]:
     """Score a run's model on the data that it was trained on, and write its files anew.
+
+    Args:
+        data: what the run was trained on, if that was a table in memory, which checkpoints do not
+            hold, or a file that is elsewhere now.
 
     Returns:
         What metrics.json then holds.
@@ -262,7 +327,8 @@ def evaluate_run(
         InputError: as when a run is resumed.
     """
     changes = {"metrics": metrics, "device": device, "devices": 1, "nodes": 1, "strategy": "auto"}
-    found = resume_run(Path(run), changes)
+    given = {} if data is None else {"data": data}
+    found = resume_run(Path(run), {**changes, **given})
     state = found.state
     with cpu_threads(state.config.threads), own_random(state.device):
         return finish(found, progress)

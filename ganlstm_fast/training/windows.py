@@ -165,13 +165,13 @@ def windows(values: Tensor, seq_len: int, stretches: Stretches | None = None) ->
         if len(known.starts) > 1:
             raise InputError(
                 f"the longest of the data's {len(known.starts)} stretches without a gap has "
-                f"{known.longest} rows, fewer than one window of {seq_len}; give --seq-len "
-                f"{max(2, known.longest)} or less, --gaps cross to let windows run over gaps in "
-                "time, or --fill interpolate rather than drop"
+                f"{known.longest} rows, fewer than one window of {seq_len}; give "
+                f"`seq_len={max(2, known.longest)}` or less, `gaps=cross`, so that windows cross "
+                "gaps in time, or `fill=interpolate` rather than drop"
             )
         raise InputError(
             f"the data has {known.longest} rows, fewer than one window of {seq_len}; "
-            f"give --seq-len {max(2, known.longest)} or less, or more data"
+            f"give `seq_len={max(2, known.longest)}` or less, or more data"
         )
     every = values.unfold(0, seq_len, 1).transpose(1, 2)
     return every if len(known.starts) == 1 else every[known.first_rows(seq_len)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ganlstm_fast.training.data import series_of
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.tables.read import read_table
 from ganlstm_fast.training.tables.records import names
 
@@ -38,16 +38,17 @@ class Sequences:
 
 
 def load_sequences(
-    path: str | Path,
+    data: TableLike,
     series_column: str = "series",
     label_column: str | None = "label",
     columns: Sequence[str] | None = None,
     date_column: str | None = None,
     fill: str | None = None,
 ) -> Sequences:
-    """Read a text file whose first line names its columns, with a row for each step.
+    """Read a text file whose first line names its columns, or a table, with a row for each step.
 
     Args:
+        data: the file, a DataFrame, or an array [series, steps, channels].
         series_column: says which sequence a row belongs to.
         label_column: says the sequence's class, the same in all of its rows; None: there is none.
         columns: the channels, in this order; None: all other columns of numbers, but for those
@@ -60,7 +61,7 @@ def load_sequences(
         InputError: as :func:`~ganlstm_fast.training.data.load_series`, a label that is missing, or
             a sequence with several labels.
     """
-    table = read_table(Path(path))
+    table = read_table(data, columns=columns, series_column=series_column)
     file, frame = table.file, table.frame
     beside = [] if label_column is None else [label_column]
     table.require(*beside)

@@ -138,7 +138,7 @@ def _pieces(
     if len(wave) < least:
         raise InputError(
             f"{file} is too short: {len(values) / its_rate:.3g} s, less than the "
-            f"{least / rate:.3g} s of a window; take it out, or give a smaller --window"
+            f"{least / rate:.3g} s of a window; take it out, or give a smaller `window`"
         )
     whole, rest = divmod(len(wave), samples)
     if rest and rest < least and whole:

@@ -97,7 +97,7 @@ def text_windows(
     if not rows.has_room(seq_len, held):
         raise InputError(
             f"{name} has {len(text)} symbols, too few for windows of {seq_len} both before and "
-            f"in its last {held}; give --seq-len {max(2, held)} or less, or more text"
+            f"in its last {held}; give `seq_len={max(2, held)}` or less, or more text"
         )
     train, test = rows.split(seq_len, held)
     return every[: len(train)], every[test[0] :]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from ganlstm_fast.training.datasets.labelled import HELD_OUT
 from ganlstm_fast.training.datasets.text import BUNDLED, Vocabulary, load_text
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.tables.read import read_table
 
 # By class.
@@ -25,20 +25,20 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def load_texts(path: str | Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """The cells of ``columns`` as text, a row each.
+def load_texts(data: TableLike, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """The cells of ``columns`` as text, a row each, of a file or a DataFrame.
 
     Raises:
         InputError: as :func:`~ganlstm_fast.training.tables.read.read_table`, no such column, or an
             empty cell.
     """
-    table = read_table(Path(path), as_text=True)
+    table = read_table(data, as_text=True)
     table.require(*columns)
     for column in columns:
         cells = table.frame[column]
         empty = np.flatnonzero((cells.isna() | (cells.str.strip() == "")).to_numpy())
         if len(empty):
-            raise InputError(f"{path}: column {column} is empty in {table.at(empty)}")
+            raise InputError(f"{table.file}: column {column} is empty in {table.at(empty)}")
     return list(table.frame[list(columns)].itertuples(index=False, name=None))
 
 

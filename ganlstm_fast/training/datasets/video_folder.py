@@ -143,6 +143,6 @@ def _check_length(part: Path, count: int, frames: int) -> None:
         raise InputError(f"{part} has a single frame: it is an image and not a video; take it out")
     if count < frames:
         raise InputError(
-            f"{part} has {count} frames, fewer than --frames {frames}; "
-            f"give --frames {count}, or take it out"
+            f"{part} has {count} frames, fewer than `frames={frames}`; "
+            f"give `frames={count}`, or take it out"
         )

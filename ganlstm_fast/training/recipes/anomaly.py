@@ -20,6 +20,7 @@ from ganlstm_fast.training.pictures import plot_scores
 from ganlstm_fast.training.recipes.series import LSTMGANRecipe, read_series, scaler_of
 from ganlstm_fast.training.splits import check_room, held_out_words, last_rows
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.undefined import (
     Undefined,
     check_finite,
@@ -149,22 +150,22 @@ class AnomalyRecipe(LSTMGANRecipe):
         model: nn.Module,
         config: AnomalyConfig,
         data: dict[str, Any],
-        file: str | None,
+        given: TableLike | None,
         seed: int = 0,
     ) -> pd.DataFrame:
         """The scores of all windows of a series.
 
         Args:
-            file: of the series; None: what was trained on.
+            given: the series; None: what was trained on.
 
         Returns:
             A line a window: its series where there are several, its first and last row in the
-            file, from 1, its scores, and whether it is ``flagged``: its total is above the
+            table, from 1, its scores, and whether it is ``flagged``: its total is above the
             threshold of the run, or a column changes in it that was constant in training. The
             table's ``attrs`` have the ``threshold``, None where the run has none, in which case
             nothing is flagged, and the columns that have ``changed``.
         """
-        series, scaler = read_series(config, file, data["columns"]), scaler_of(data)
+        series, scaler = read_series(config, given, data["columns"]), scaler_of(data)
         known, threshold = series.stretches, data.get("threshold")
         samples = windows(scaler.scale(series.values), config.seq_len, known)
         scores = scorer(model, config, data, seed)(samples)

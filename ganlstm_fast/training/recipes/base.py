@@ -105,6 +105,11 @@ class Recipe(ABC):
         """Draw into the run's folder what the model makes by now; called at each checkpoint."""
         return None
 
+    @staticmethod
+    def as_result(made: Tensor, data: dict[str, Any]) -> Any:
+        """What :func:`~ganlstm_fast.training.generate` returns of what was made."""
+        return made
+
     @abstractmethod
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
         """Write pictures and tables into the run's folder.

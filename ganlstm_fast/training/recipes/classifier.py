@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +29,7 @@ from ganlstm_fast.training.pictures import plot_confusion
 from ganlstm_fast.training.recipes.series import learnt_columns, ranges, scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.tables.given import TableLike, name_of, shown
 from ganlstm_fast.training.undefined import check_finite, defined_all
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ class ClassifierRecipe(LabelledRecipe):
             train, self.test = digit_rows() if config.sequences == "rows" else digit_columns()
             self.data = {}
         else:
-            train, self.test, self.data = _from_file(config)
-            self.name, self.found = Path(config.data).stem, self.data["notes"]
+            train, self.test, self.data = _from_table(config)
+            self.name, self.found = name_of(config.data), self.data["notes"]
         self.data["channels"] = train.inputs.shape[2]
         self.take_in(train, torch.arange(len(train)) % WATCHED == WATCHED - 1)
 
@@ -134,18 +134,21 @@ class ClassifierRecipe(LabelledRecipe):
 
     @staticmethod
     def classify(
-        model: LSTMClassifier, config: ClassifierConfig, data: dict[str, Any], file: str | None
+        model: LSTMClassifier,
+        config: ClassifierConfig,
+        data: dict[str, Any],
+        given: TableLike | None,
     ) -> pd.DataFrame:
         """A line a sequence: its name, its class, and the probability of each class.
 
         Args:
-            file: of the sequences; None: what was trained on.
+            given: the sequences; None: what was trained on.
         """
-        file = file or config.data
-        if config.data is None or file is None:
-            raise InputError("a run of the digits has no columns to find in a file")
+        given = config.data if given is None else given
+        if config.data is None:
+            raise InputError("a run of the digits has no columns to find in a table")
         found = load_sequences(
-            file,
+            given,
             config.series_column,
             None,
             data["columns"],
@@ -178,7 +181,7 @@ def class_table(chances: Tensor, classes: list[str]) -> pd.DataFrame:
     return table
 
 
-def _from_file(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, Any]]:
+def _from_table(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, Any]]:
     """To train on, held out, and what a checkpoint tells of the columns and their ranges."""
     columns = config.series_column, config.label_column, config.columns, config.date_column
     found = load_sequences(config.data, *columns, config.fill)
@@ -196,23 +199,23 @@ def _from_file(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, 
 
 
 def split_labelled(
-    file: str, inputs: Tensor, labels: Sequence[str], lengths: Tensor
+    data: TableLike, inputs: Tensor, labels: Sequence[str], lengths: Tensor
 ) -> tuple[Labelled, Labelled]:
-    """What was read from ``file``, to train on and held out.
+    """What was read from ``data``, to train on and held out.
 
     Raises:
         InputError: one class alone, or none that has a sample to hold out.
     """
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2:
-        raise InputError(f"{file}: expected two classes or more, got {', '.join(classes)}")
+        raise InputError(f"{shown(data)}: expected two classes or more, got {', '.join(classes)}")
     numbers = {name: k for k, name in enumerate(classes)}
     found = torch.tensor([numbers[label] for label in labels])
     train, test = split_by_class(Labelled(inputs, found, classes, lengths))
     if not len(test):
         raise InputError(
-            f"{file}: expected {HELD_OUT} sequences or more of a class, since every {HELD_OUT}th "
-            "is held out"
+            f"{shown(data)}: expected {HELD_OUT} sequences or more of a class, since every "
+            f"{HELD_OUT}th is held out"
         )
     return train, test
 

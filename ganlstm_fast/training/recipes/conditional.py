@@ -22,6 +22,7 @@ from ganlstm_fast.training.recipes.series import (
 )
 from ganlstm_fast.training.splits import check_room, held_out_words, last_rows
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.undefined import check_finite, defined_for, shown
 from ganlstm_fast.training.windows import windows_at
 
@@ -134,29 +135,29 @@ class ConditionalRecipe(LSTMGANRecipe):
         count: int,
         seed: int,
         month: int | None = None,
-        after: str | None = None,
+        after: TableLike | None = None,
         series: str | None = None,
     ) -> Tensor:
         """Series [count, seq_len, channels] under a condition.
 
         Args:
             month: 1 to 12, of all of them; None: January, February, ... in turn.
-            after: a file whose last rows they follow; None: what was trained on.
+            after: a table whose last rows they follow; None: what was trained on.
             series: the name of the one they follow, where there are several.
         """
         where = next(model.parameters()).device
         given = {}
         if month is not None and not 1 <= month <= len(MONTHS):
-            raise InputError(f"--month: expected 1 to {len(MONTHS)}, got {month}")
+            raise InputError(f"`month`: expected 1 to {len(MONTHS)}, got {month}")
         if month is not None and config.condition == "history":
-            raise InputError("--month: the run was trained with --condition history")
+            raise InputError("`month`: the run was trained with `condition=history`")
         if after is not None and config.condition == "month":
-            raise InputError("--after: the run was trained with --condition month")
+            raise InputError("`after`: the run was trained with `condition=month`")
         if config.condition != "history":
             in_turn = torch.arange(count, device=where) % len(MONTHS)
             given["labels"] = in_turn if month is None else torch.full_like(in_turn, month - 1)
         if series is not None and config.condition == "month":
-            raise InputError("--series: the run was trained with --condition month")
+            raise InputError("`series`: the run was trained with `condition=month`")
         if config.condition != "month":
             rows = rows_before(config, data, config.history, after, series)
             given["history"] = rows.to(where).expand(count, -1, -1).contiguous()
@@ -169,7 +170,7 @@ def months_of(series: Series) -> Tensor:
     """[rows] int64, January as 0; raises InputError where no column says the dates."""
     if series.times is None:
         raise InputError(
-            f"{series.name} has no column of dates, from which the month is read; name one with "
-            "--date-column, or give --condition history"
+            f"{series.name} has no column of dates, from which the month is read; name one as "
+            "`date_column`, or give `condition=history`"
         )
     return torch.from_numpy(series.times.astype("datetime64[M]").astype("int64") % 12)

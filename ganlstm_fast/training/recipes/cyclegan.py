@@ -192,7 +192,7 @@ class CycleGANRecipe(GANRecipe):
             InputError: a direction that is not known, an image that cannot be read, or none there.
         """
         if direction not in (A_TO_B, B_TO_A):
-            raise InputError(f"--direction: expected {A_TO_B} or {B_TO_A}, got {direction}")
+            raise InputError(f"`direction`: expected {A_TO_B} or {B_TO_A}, got {direction}")
         if images is None:
             held = load_kinds(config)[0][(A_TO_B, B_TO_A).index(direction)][1].inputs
             random = torch.Generator().manual_seed(seed)
@@ -258,7 +258,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     files = files_in(path)
     if not files:
-        raise InputError(f"--images: {path} has no image")
+        raise InputError(f"`images`: {path} has no image")
     return files
 
 

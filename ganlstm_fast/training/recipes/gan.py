@@ -262,13 +262,13 @@ class GANRecipe(Recipe):
         if spread < COLLAPSED:
             found["collapse"] = (
                 f"the generator has collapsed: its samples differ {100 * spread:.1f}% as much as "
-                "the data; try another --loss, a larger --penalty, or a smaller --lr-g"
+                "the data; try another `loss`, a larger `penalty`, or a smaller `lr_g`"
             )
         with torch.no_grad(), eval_mode(self.raw.critic):
             apart = self._scores(real, **inputs).min() > self._scores(fake, **inputs).max()
         if apart:
             found["critic"] = (
                 "the critic wins outright: it scores every real sample above every generated one; "
-                "try a smaller --lr-d or --n-critic, a larger --penalty, or --label-smoothing"
+                "try a smaller `lr_d` or `n_critic`, a larger `penalty`, or `label_smoothing`"
             )
         return found

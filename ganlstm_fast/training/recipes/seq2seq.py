@@ -22,6 +22,7 @@ from ganlstm_fast.training.outputs import trained, write_table
 from ganlstm_fast.training.pictures import plot_attention
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.tables.given import name_of, shown
 
 # Every so manieth source is watched and not trained on, if something is watched.
 WATCHED = 6
@@ -41,13 +42,13 @@ class SequenceToSequenceRecipe(SupervisedRecipe):
         if config.data is None:
             self.name, (self.pairs, self.test) = "dates", date_pairs()
         else:
-            self.name = Path(config.data).stem
+            self.name = name_of(config.data)
             columns = config.source_column, config.target_column
             self.pairs, self.test = _apart(load_texts(config.data, columns), HELD_OUT)
             if not self.test:
                 raise InputError(
-                    f"{config.data}: expected {HELD_OUT} different texts or more, since every "
-                    f"{HELD_OUT}th is held out"
+                    f"{shown(config.data)}: expected {HELD_OUT} different texts or more, since "
+                    f"every {HELD_OUT}th is held out"
                 )
         texts = [*self.pairs, *self.test]
         content = "\n".join("\t".join(pair) for pair in texts)

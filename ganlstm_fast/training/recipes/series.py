@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -16,22 +16,26 @@ from ganlstm_fast.training.data import MinMaxScaler, Series, constant_columns, l
 from ganlstm_fast.training.datasets import sines
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics import PROTOCOLS, evaluate, timegan
-from ganlstm_fast.training.outputs import trained, write_series
+from ganlstm_fast.training.outputs import series_table, trained, write_series
 from ganlstm_fast.training.plots import plot_samples
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.tables.given import TableLike, shown
 from ganlstm_fast.training.tables.long import SeveralSeries
 from ganlstm_fast.training.undefined import defined_all
 from ganlstm_fast.training.windows import Stretches, left_over, windows
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def read_series(
-    config: Any, file: str | None = None, columns: Sequence[str] | None = None
+    config: Any, data: TableLike | None = None, columns: Sequence[str] | None = None
 ) -> Series:
-    """The series of a run's data, or of another file with the run's ``columns``."""
+    """The series of a run's data, or of another table with the run's ``columns``."""
     try:
         return load_series(
-            config.data if file is None else file,
+            config.data if data is None else data,
             config.columns if columns is None else columns,
             date_column=config.date_column,
             series_column=config.series_column,
@@ -39,11 +43,11 @@ def read_series(
             fill=config.fill,
         )
     except SeveralSeries as error:
-        if file is None:
+        if data is None:
             raise
         raise InputError(
-            f"{file} holds several series: {error.why}; the run was trained on one, give a file "
-            "with the rows of one"
+            f"{shown(data)} holds several series: {error.why}; the run was trained on one, give "
+            "the rows of one"
         ) from None
 
 
@@ -112,21 +116,21 @@ def latest(series: Series, rows: Tensor, count: int) -> dict[str, Any]:
 
 
 def rows_before(
-    config: Any, data: dict[str, Any], count: int, file: str | None, name: str | None
+    config: Any, data: dict[str, Any], count: int, given: TableLike | None, name: str | None
 ) -> Tensor:
     """The last ``count`` rows [count, channels] of a series, scaled as what was trained on.
 
     Args:
-        file: of the series; None: what was trained on.
+        given: the series; None: what was trained on.
         name: of the series, where there are several.
     """
     found, where = data, "what was trained on"
-    if file is not None:
-        series, where = read_series(config, file, data["columns"]), file
+    if given is not None:
+        series, where = read_series(config, given, data["columns"]), shown(given)
         found = latest(series, scaler_of(data).scale(series.values), count)
         if "last" not in found and len(series.stretches.starts) == 1:
             rows = len(series.values)
-            raise InputError(f"{file} has {rows} rows; {count} are needed before what follows")
+            raise InputError(f"{where} has {rows} rows; {count} are needed before what follows")
     if "last" not in found:
         raise InputError(
             f"the last rows of {where} are fewer than the {count} that are needed without a gap "
@@ -135,13 +139,13 @@ def rows_before(
     names = found.get("last_of")
     if names is None:
         if name is not None:
-            raise InputError("--series: the run was trained without --series-column")
+            raise InputError("`series`: the run was trained without `series_column`")
         return found["last"]
     if name is None and len(names) == 1:
         name = names[0]
     if name not in names:
         few = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        raise InputError(f"--series: expected one of those with {count} last rows: {few}")
+        raise InputError(f"`series`: expected one of those with {count} last rows: {few}")
     return found["last"][names.index(name)]
 
 
@@ -160,10 +164,10 @@ class LSTMGANRecipe(GANRecipe):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__(config)
         self.inputs = {}
-        if config.data == SINES:
+        if config.of_sines:
             if type(self) is not LSTMGANRecipe:
                 raise InputError(
-                    f"--data {SINES}: independent series have no last rows to hold out; train "
+                    f"`data={SINES}`: independent series have no last rows to hold out; train "
                     "lstm-gan on them, or give a file"
                 )
             self._make_sines()
@@ -208,7 +212,7 @@ class LSTMGANRecipe(GANRecipe):
 
     def describe(self) -> str:
         columns = learnt_columns(self.data)
-        if self.config.data == SINES:
+        if self.config.of_sines:
             return f"{SINES}: {self.size} series of {len(columns)} columns"
         return (
             f"{self.name}: {len(self.rows)} rows of {len(columns)} columns "
@@ -254,6 +258,11 @@ class LSTMGANRecipe(GANRecipe):
         random = torch.Generator(next(model.parameters()).device).manual_seed(seed)
         made = model.generator.sample(count, config.seq_len, random).cpu()
         return scaler_of(data).unscale(made)
+
+    @staticmethod
+    def as_result(made: Tensor, data: dict[str, Any]) -> pd.DataFrame:
+        """A row a step of each series [n, steps, channels]."""
+        return series_table(made, data["columns"])
 
     @staticmethod
     def write(path: Path | TextIO, made: Tensor, data: dict[str, Any]) -> str:

@@ -187,7 +187,7 @@ def sample_frames(
     steps = spectrogram_of(config, data).steps
     if not told_notes(config, data):
         if note is not None:
-            raise InputError("--note: the run was trained without notes, or on a single one")
+            raise InputError("`note`: the run was trained without notes, or on a single one")
         return generator.sample(count, steps, random), None
     if note is None:
         often = torch.tensor(data["counts"], dtype=torch.float32, device=where)

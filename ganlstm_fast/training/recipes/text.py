@@ -188,12 +188,16 @@ class TextGANRecipe(GANRecipe):
         return model.generator.sample(count, config.seq_len, random).argmax(2).cpu()
 
     @staticmethod
+    def as_result(made: Tensor, data: dict[str, Any]) -> list[str]:
+        """The texts of numbers of symbols [n, seq_len]."""
+        vocabulary = Vocabulary(data["symbols"])
+        return [vocabulary.decode(row) for row in made]
+
+    @staticmethod
     def write(path: Path | TextIO, made: Tensor, data: dict[str, Any]) -> str:
         """Write ``made`` as text, a sequence a line (line ends as spaces); returns what it is."""
-        vocabulary = Vocabulary(data["symbols"])
-        lines = "".join(
-            f"{vocabulary.decode(row)}\n".replace("\n", " ")[:-1] + "\n" for row in made
-        )
+        texts = TextGANRecipe.as_result(made, data)
+        lines = "".join(text.replace("\n", " ") + "\n" for text in texts)
         if isinstance(path, Path):
             with atomic_write(path) as temporary:
                 temporary.write_text(lines, encoding="utf-8")

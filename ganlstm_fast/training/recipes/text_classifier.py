@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +26,7 @@ from ganlstm_fast.training.recipes.classifier import (
     class_table,
     split_labelled,
 )
+from ganlstm_fast.training.tables.given import TableLike, name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ class TextClassifierRecipe(LabelledRecipe):
             test = torch.arange(len(texts)) >= len(pieces)
             train, self.test = every.take(~test), every.take(test)
         else:
-            self.name = Path(config.data).stem
+            self.name = name_of(config.data)
             rows = load_texts(config.data, (config.text_column, config.label_column))
             texts, labels = zip(*rows, strict=True)
             inputs, lengths = self._read([one_line(text) for text in texts])
@@ -112,19 +112,20 @@ class TextClassifierRecipe(LabelledRecipe):
         model: LSTMClassifier,
         config: TextClassifierConfig,
         data: dict[str, Any],
-        file: str | None,
+        given: TableLike | None,
         texts: Sequence[str] = (),
     ) -> pd.DataFrame:
         """A line a text: the text, its class, and the probability of each class.
 
         Args:
-            file: of the texts, in the column that the run's were in; None: what was trained on,
+            given: the texts, in the column that the run's were in; None: what was trained on,
                 unless ``texts`` are given.
         """
-        if not texts and (file or config.data) is None:
+        given = config.data if given is None else given
+        if not texts and given is None:
             texts = [text for part in text_pieces() for text, _ in part]
         elif not texts:
-            texts = [text for (text,) in load_texts(file or config.data, (config.text_column,))]
+            texts = [text for (text,) in load_texts(given, (config.text_column,))]
         lines = [one_line(text) for text in texts]
         cut = [line[: config.longest] for line in lines]
         table = class_table(

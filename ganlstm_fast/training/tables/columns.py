@@ -54,22 +54,25 @@ def choose(
         if name in table.unnamed:
             raise InputError(
                 f"{table.file}: column {place + 1} has values but no name; name it in the first "
-                "line, or choose columns with --columns"
+                "line, or choose other `columns`"
             )
         kept.append(name)
         step = _step(column.to_numpy(dtype=np.float64), order, series)
         if step is not None:
             counts[name] = f"counts {'up' if step > 0 else 'down'} by {abs(step):g}"
         elif _grows(column, order, series):
-            notes.append(f"{name} only grows: leave it out with --columns if it is a time")
+            notes.append(f"{name} only grows: choose the other columns if it is a time")
     if len(counts) < len(kept):
         left |= counts
         kept = [name for name in kept if name not in counts]
     if not kept:
         said = [f"{name}: {reason}" for name, reason in left.items()] or [*map(str, told)]
+        expected = (
+            "; expected names in the first line and numbers below, separated by commas, semicolons "
+            "or tabs"
+        )
         raise InputError(
-            f"{table.file} has no column of numbers ({names(said)}); expected names in the first "
-            "line and numbers below, separated by commas, semicolons or tabs"
+            f"{table.file} has no column of numbers ({names(said)}){expected * table.of_file}"
         )
     if left:
         # As they stand in the file.
@@ -82,9 +85,9 @@ def _asked_for(table: Table, columns: Sequence[str]) -> list[str]:
     import pandas as pd
 
     if not columns:
-        raise InputError("columns: expected at least one name")
+        raise InputError("`columns`: expected at least one name")
     if len(set(columns)) != len(columns):
-        raise InputError(f"columns: a name stands twice in {', '.join(columns)}")
+        raise InputError(f"`columns`: a name stands twice in {', '.join(columns)}")
     table.require(*columns)
     for name in columns:
         column = table.frame[name]
@@ -123,8 +126,8 @@ def _no_numbers(table: Table, column: pd.Series) -> str | None:
     count = f"{len(filled) - len(wrong)} numbers and {len(wrong)} of other kinds"
     raise InputError(
         f"{table.file}: column {column.name} has {count}, such as {str(wrong.iloc[0])!r} "
-        f"({table.at(where)}); write numbers there, cut the lines, or name the columns to learn "
-        "with --columns"
+        f"({table.at(where)}); write numbers there, cut the lines, or name the `columns` to "
+        "learn"
     )
 
 
@@ -176,10 +179,10 @@ def numbers_of(table: Table, chosen: list[str], *, missing: bool) -> np.ndarray:
     bad = np.isinf(values) if missing else ~np.isfinite(values)
     if bad.any():
         kind = "infinite values" if missing else "missing or infinite values"
-        advice = "cut them" if missing else "give --fill interpolate, previous or drop"
+        advice = "cut them" if missing else "give `fill` (interpolate, previous or drop)"
         where = [c for c, wrong in zip(chosen, bad.any(axis=0), strict=True) if wrong]
         raise InputError(
             f"{table.file}: {kind} in {names(where)}, {table.at(bad.any(axis=1))}; {advice}, "
-            "or choose other columns with --columns"
+            "or choose other columns with `columns`"
         )
     return values

@@ -62,13 +62,13 @@ def without_missing(
         empty = [c for c in chosen if known[c].isna().all()]
         if empty:
             raise InputError(
-                f"{table.file}: no row{of_series} has a value of {names(empty)}, so that --fill "
-                f"{fill} has none to go on from; choose other columns with --columns"
+                f"{table.file}: no row{of_series} has a value of {names(empty)}, so that "
+                f"`fill={fill}` has none to go on from; choose other `columns`"
             )
         if fill == "drop" and not complete[known.index].any():
             raise InputError(
-                f"{table.file}: each row{of_series} has a missing value, so that --fill drop "
-                "leaves none; give --fill interpolate, or choose other columns with --columns"
+                f"{table.file}: each row{of_series} has a missing value, so that "
+                "`fill=drop` leaves none; give `fill=interpolate`, or choose other `columns`"
             )
     counts = {c: int(n) for c, n in zip(chosen, missing.sum(axis=0), strict=True) if n}
     if fill == "drop":

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables.given import NONE
 from ganlstm_fast.training.tables.numbers import is_text
-from ganlstm_fast.training.tables.order import NONE, repeated, said
+from ganlstm_fast.training.tables.order import repeated, said
 from ganlstm_fast.training.tables.read import Table
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def refuse_long(table: Table, times: np.ndarray | None, told: set[str]) -> None:
             why = f"{said(times[twice[0]])} stands in {table.at(twice[:2])}"
     if found is not None:
         raise SeveralSeries(
-            f"{table.file} holds several series: {why}; give --series-column {found}, so that no "
-            f"window runs from one into the next, or --series-column {NONE} if it is one series",
+            f"{table.file} holds several series: {why}; give `series_column={found}`, so that no "
+            f"window runs from one into the next, or `series_column={NONE}` if it is one series",
             why,
         )
 

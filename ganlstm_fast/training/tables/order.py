@@ -10,14 +10,13 @@ import numpy as np
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.tables.dates import ORDERS, read_clock, read_dates
 from ganlstm_fast.training.tables.gaps import DAY, HOUR, clocks_may_change
+from ganlstm_fast.training.tables.given import NONE
 from ganlstm_fast.training.tables.numbers import is_text
 from ganlstm_fast.training.tables.read import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# The value of an option that names a column: there is none.
-NONE = "none"
 HOURS = ("hour", "hr")
 
 
@@ -61,7 +60,7 @@ def find_times(
     name, dates = partly
     bad = np.flatnonzero(np.isnat(dates.times))
     leave = (
-        "" if column is not None else f"; or give --date-column {NONE} to take rows as they come"
+        "" if column is not None else f"; or give `date_column={NONE}` to take rows as they come"
     )
     if len(bad):
         raise InputError(
@@ -69,9 +68,10 @@ def find_times(
             f"{str(frame[name].iloc[bad[0]])!r} ({table.at(bad)}){leave}"
         )
     orders = " or ".join(ORDERS[order] for order in dates.orders)
+    first = table.at(np.zeros(1, dtype=np.int64))
     raise InputError(
-        f"{table.file}: the dates of column {name}, such as {frame[name].iloc[0]!r} (line "
-        f"{table.lines[0]}), may have {orders}; write them as 2012-01-31{leave}"
+        f"{table.file}: the dates of column {name}, such as {frame[name].iloc[0]!r} ({first}), may "
+        f"have {orders}; write them as 2012-01-31{leave}"
     )
 
 
@@ -131,8 +131,8 @@ def order_rows(
         raise InputError(
             f"{table.file}: {' '.join(columns)} says {said(times[wrong[0]])} twice "
             f"{'' if one else 'in a series '}({table.at(wrong[:2])}); cut or average such rows"
-            + (", name the column of their series with --series-column" if one else "")
-            + f", or give --date-column {NONE} to take rows as they come"
+            + (", name the column of their series as `series_column`" if one else "")
+            + f", or give `date_column={NONE}` to take rows as they come"
         )
     s, t = series[order], times[order].astype(np.int64)
     second = np.append(False, (t[1:] == t[:-1]) & (s[1:] == s[:-1]))
@@ -142,7 +142,7 @@ def order_rows(
     notes = []
     if not np.array_equal(order, grouped):
         how = "newest first" if newest_first else "in another order"
-        notes.append(f"sorted by {' and '.join(columns)}, in the file rows are {how}")
+        notes.append(f"sorted by {' and '.join(columns)}, rows come {how}")
     return order, times[order], notes
 
 

@@ -1,8 +1,10 @@
-"""A file's table, each column as numbers where they are."""
+"""The table of a file or in memory, each column as numbers where they are."""
 
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +12,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ganlstm_fast.training.errors import InputError, did_you_mean
+from ganlstm_fast.training.tables.given import (
+    WORDS,
+    TableLike,
+    frame_of,
+    is_table,
+    name_of,
+    plain_numbers,
+    plain_texts,
+    shown,
+    stands_in,
+)
 from ganlstm_fast.training.tables.numbers import with_numbers
-from ganlstm_fast.training.tables.records import Records, at_lines, names, split_records
+from ganlstm_fast.training.tables.records import Records, at_lines, at_rows, names, split_records
 from ganlstm_fast.training.tables.text import read_text
 
 if TYPE_CHECKING:
@@ -20,25 +33,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """What stands in a file.
+    """What stands in a file, or in a table in memory.
 
     Attributes:
-        file: where it was read from.
+        file: where it was read from; of a table in memory, how messages name it.
+        name: the file's name without its ending, or the kind of table.
         frame: a row for each record; text columns as text, all others as numbers.
-        lines: [rows] int64, the line of the file at which each row starts.
+        lines: [rows] int64, the line of the file at which each row starts; of a table in memory
+            the row, from 0.
         unnamed: the columns without a name, which are called ``Unnamed: 0`` and so on.
         notes: how the file was read.
     """
 
-    file: Path
+    file: Path | str
+    name: str
     frame: pd.DataFrame
     lines: np.ndarray
     unnamed: tuple[str, ...]
     notes: list[str]
 
+    @property
+    def of_file(self) -> bool:
+        return isinstance(self.file, Path)
+
     def at(self, rows: np.ndarray) -> str:
         """The lines of ``rows`` (int64 numbers, or a bool for each) in words."""
-        return at_lines(np.sort(self.lines[rows]))
+        places = np.sort(self.lines[rows])
+        return at_lines(places) if self.of_file else at_rows(places)
 
     def require(self, *columns: str) -> None:
         """Raises InputError where there is no column of a name."""
@@ -51,15 +72,35 @@ class Table:
             )
 
 
-def read_table(file: Path, *, as_text: bool = False) -> Table:
-    """The table in ``file`` without the empty lines at its end, which are no gap.
+def read_table(
+    data: TableLike,
+    *,
+    as_text: bool = False,
+    columns: Sequence[str] | None = None,
+    series_column: str | None = None,
+) -> Table:
+    """The table in a file, without the empty lines at its end, which are no gap; or in memory.
 
     Args:
+        data: the file, or a DataFrame, an array or a tensor.
         as_text: leave all columns as text, numbers too.
+        columns, series_column: name what an array has no name for
+            (:func:`~ganlstm_fast.training.tables.given.frame_of`).
 
     Raises:
-        InputError: no such file, or no table in it whose columns and numbers are clear.
+        InputError: no such file, or no table in it whose columns and numbers are clear; a table
+            that has to be given again, because checkpoints hold none.
     """
+    if is_table(data):
+        return _in_memory(data, frame_of(data, columns, series_column), as_text)
+    if not isinstance(data, str | os.PathLike):
+        raise InputError(f"`data`: expected {WORDS}, got {data!r}")
+    if stands_in(data):
+        raise InputError(
+            f"the run was trained on {data}, which its checkpoint does not hold; give the same "
+            "as `data`"
+        )
+    file = Path(data)
     text, notes = read_text(file)
     records = split_records(text, file)
     named = [name or f"Unnamed: {k}" for k, name in enumerate(records.names)]
@@ -80,7 +121,12 @@ def read_table(file: Path, *, as_text: bool = False) -> Table:
 
     frame, said = (frame, []) if as_text else with_numbers(frame, texts, lines, file)
     unnamed = tuple(n for n, name in zip(named, records.names, strict=True) if n != name)
-    return Table(file, frame, lines, unnamed, [*notes, *records.notes, *said])
+    return Table(file, name_of(file), frame, lines, unnamed, [*notes, *records.notes, *said])
+
+
+def _in_memory(data: TableLike, frame: pd.DataFrame, as_text: bool) -> Table:
+    read = plain_texts if as_text else plain_numbers
+    return Table(shown(data), name_of(data), read(frame), np.arange(len(frame)), (), [])
 
 
 def _frame(

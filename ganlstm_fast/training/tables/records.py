@@ -47,11 +47,16 @@ def names(of: Sequence[str], most: int = 8) -> str:
     return ", ".join(list(of)[:most]) + more
 
 
-def at_lines(lines: np.ndarray, most: int = 5) -> str:
+def at_lines(lines: np.ndarray, most: int = 5, word: str = "line") -> str:
     """Sorted numbers of lines in words, runs of them as one."""
     runs = np.split(lines, np.flatnonzero(np.diff(lines) > 1) + 1)
     words = [str(r[0]) if len(r) == 1 else f"{r[0]}-{r[-1]}" for r in runs]
-    return f"line{'s' if len(lines) > 1 else ''} {names(words, most)}"
+    return f"{word}{'s' if len(lines) > 1 else ''} {names(words, most)}"
+
+
+def at_rows(rows: np.ndarray) -> str:
+    """As :func:`at_lines`, of rows of a table in memory, which Python counts from 0."""
+    return f"{at_lines(rows, word='row')} from 0"
 
 
 def split_records(text: str, file: Path) -> Records:

@@ -52,9 +52,9 @@ def read_text(file: Path) -> tuple[str, list[str]]:
 
 def _unpacked(file: Path) -> bytes:
     if not file.exists():
-        raise InputError(f"{file} does not exist; give a CSV file with --data")
+        raise InputError(f"{file} does not exist; give a CSV file as `data`")
     if file.is_dir():
-        raise InputError(f"{file} is a folder; give a CSV file with --data")
+        raise InputError(f"{file} is a folder; give a CSV file as `data`")
     try:
         if file.suffix == ".zip":
             with zipfile.ZipFile(file) as archive:
