@@ -216,11 +216,10 @@ def _score(options: dict[str, Any]) -> int:
 
 def _forecast(options: dict[str, Any]) -> int:
     from ganlstm_fast.training import forecast
-    from ganlstm_fast.training.outputs import series_table
 
-    made, columns = forecast(options["run"], options["data"], options["device"], options["series"])
-    table = series_table(made[None], columns).drop(columns="sample")
-    return _write_table(options, table, f"{len(made)} steps of {len(columns)} columns")
+    given = (options[name] for name in ("run", "data", "device", "series"))
+    table = forecast(*given, quantiles=options["quantiles"])
+    return _write_table(options, table, f"forecasts of {len(table)} rows")
 
 
 def _classify(options: dict[str, Any]) -> int:

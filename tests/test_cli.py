@@ -211,8 +211,10 @@ def test_forecast(tmp_path, capsys):
     capsys.readouterr()
     assert main(["forecast", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "step,precipitation,temp_max,temp_min,wind"
-    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert lines[0] == "date,step,precipitation,temp_max,temp_min,wind"
+    assert [line.split(",")[:2] for line in lines[1:]] == [
+        [f"2016-01-0{k}", str(k)] for k in (1, 2, 3)
+    ]
     assert main(["forecast", str(folder), "-o", str(tmp_path / "f.csv")]) == 0
     assert (tmp_path / "f.csv").read_text().splitlines() == lines
 

@@ -141,7 +141,7 @@ def test_forecasts_of_a_new_file_are_filled_as_the_run_was(tmp_path):
     lines = []
     folder = train(config, out=tmp_path / "r", announce=lines.append).folder
     assert "filled 1 missing value by interpolation: x (1)" in lines[0]
-    assert forecast(folder, str(holes))[0].equal(forecast(folder, str(full))[0])
+    assert forecast(folder, str(holes)).equals(forecast(folder, str(full)))
     # What is dropped is a hole before the last row.
     found = ForecasterRecipe(ForecasterConfig(**RUN, data=str(holes), history=8, fill="drop"))
     assert "last" not in found.data

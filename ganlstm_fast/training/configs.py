@@ -181,7 +181,12 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
     mean: bool = model_option(False, "forecast the mean instead of quantiles")
     attention: str | None = model_option(None, "over the steps (none)", choices=("additive", "dot"))
     residual: bool = model_option(False, "forecast the difference from the last row")
-    period: int = data_option(365, "rows in a year, for the simple forecast of last year", COUNT)
+    period: int | None = data_option(
+        None,
+        "rows that the seasonal simple forecast goes back (by the step of the dates: days 365, "
+        "hours 24 and 168, months 12)",
+        COUNT,
+    )
     batch_size: int = option(64, "samples a step, over all processes together", COUNT)
     patience: int = option(
         8, "stop after so many checkpoints without a lower held-out loss; 0: never", NATURAL

@@ -18,9 +18,10 @@ from ganlstm_fast.training.tables.fill import without_missing
 from ganlstm_fast.training.tables.gaps import find_gaps, in_words
 from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.tables.long import find_series, refuse_long
-from ganlstm_fast.training.tables.order import find_times, order_rows, runs
+from ganlstm_fast.training.tables.order import by_series, find_times, order_rows, runs
 from ganlstm_fast.training.tables.read import Table, read_table
 from ganlstm_fast.training.tables.records import names
+from ganlstm_fast.training.tables.steps import Step, find_step
 from ganlstm_fast.training.windows import Stretches
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Series:
         times: [rows] datetime64[ns]; None where no column says them.
         series: the names of the series, in order; none where the file has one without a name.
         notes: what was found out about the file, in some words each.
+        time_column: the name of the column that says the times; None without one.
+        step: the usual time from a row to the next; None where it is not known.
     """
 
     values: Tensor
@@ -55,6 +58,8 @@ class Series:
     times: np.ndarray | None = None
     series: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    time_column: str | None = None
+    step: Step | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -142,6 +147,7 @@ def series_of(
     if found:
         notes.append(f"{len(found)} series by {series_column}")
     stretches, broken = _stretches(table, number[order], times, order, gaps)
+    step = None if times is None else find_step(by_series(number[order], times))
     values, kept, filled = without_missing(table, chosen, fill, order, times, stretches, found)
     if not kept.all():
         stretches, values, order = stretches.part(torch.from_numpy(kept)), values[kept], order[kept]
@@ -158,6 +164,8 @@ def series_of(
         times,
         found,
         tuple(notes),
+        said[0] if said else None,
+        step,
     )
 
 
@@ -167,10 +175,12 @@ def _stretches(
     """The stretches of rows in ``order``, and notes on the gaps between them."""
     breaks, steps = [], []
     if times is not None:
-        for start, stop in runs(number, np.zeros(0, dtype=np.int64)):
-            found, step = find_gaps(times[start:stop])
+        start = 0
+        for part in by_series(number, times):
+            found, step = find_gaps(part)
             breaks.append(found + start)
             steps.append(step)
+            start += len(part)
     at = np.concatenate(breaks) if breaks else np.zeros(0, dtype=np.int64)
     cut = at if gaps == "cut" else at[:0]
     stretches = Stretches.of((start, stop, int(number[start])) for start, stop in runs(number, cut))

@@ -99,6 +99,10 @@ def meaning_of(name: str) -> str | None:
 def meanings(metrics: dict[str, Any]) -> dict[str, str]:
     """The lines for the scores in ``metrics``, by name."""
     found = {name: meaning_of(name) for name in metrics}
+    if isinstance(metrics.get("skill"), dict):  # The line names what the skill is measured against.
+        simple = "a simple forecast"
+        names = "; ".join(metrics["skill"])
+        found["skill"] = str(found["skill"]).replace(simple, f"{simple} ({names})")
     return {name: line for name, line in found.items() if line is not None}
 
 

@@ -6,7 +6,7 @@ import copy
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -29,20 +29,28 @@ if TYPE_CHECKING:
 DIGITS = 6
 
 
-def write_series(path: Path | TextIO, series: Tensor, columns: Sequence[str]) -> None:
+def write_series(
+    path: Path | TextIO,
+    series: Tensor,
+    columns: Sequence[str],
+    times: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write ``series`` as CSV: columns ``sample`` and ``step``, from 1, and one for each channel.
 
     Args:
         path: a file, which is written whole or not at all, or an open one.
         series: [n, steps, channels].
+        times: [steps] datetime64[ns] by the name of their column, the same for each series.
 
     Raises:
         InputError: the file cannot be written.
     """
-    write_table(path, series_table(series, columns))
+    write_table(path, series_table(series, columns, times))
 
 
-def series_table(series: Tensor, columns: Sequence[str]) -> pd.DataFrame:
+def series_table(
+    series: Tensor, columns: Sequence[str], times: Mapping[str, np.ndarray] | None = None
+) -> pd.DataFrame:
     """The table that :func:`write_series` writes."""
     import pandas as pd
 
@@ -50,6 +58,8 @@ def series_table(series: Tensor, columns: Sequence[str]) -> pd.DataFrame:
     table = pd.DataFrame(series.reshape(-1, channels).numpy(), columns=list(columns))
     table.insert(0, "sample", torch.arange(1, count + 1).repeat_interleave(steps).numpy())
     table.insert(1, "step", torch.arange(1, steps + 1).repeat(count).numpy())
+    for name, at in (times or {}).items():
+        table.insert(2, name, np.tile(at, count), allow_duplicates=True)
     return table
 
 

@@ -106,27 +106,31 @@ def plot_forecasts(
     made: Tensor,
     columns: Sequence[str],
     units: dict[str, str] | None = None,
+    times: np.ndarray | None = None,
 ) -> None:
     """The held-out rows and the forecasts of each made a step before, with their quantiles.
 
     Args:
         rows: [rows, channels]. starts: [n]. made: [n, horizon, channels (, quantiles)].
+        times: [rows] datetime64[ns]; None: the rows are numbered.
     """
     first = made[:, 0].unsqueeze(-1) if made.dim() == 3 else made[:, 0]
-    steps, middle = starts.numpy(), first.shape[-1] // 2
+    middle = first.shape[-1] // 2
+    places = starts.numpy() + 1 if times is None else times[starts.numpy()]
     with drawing(10.5, 1.9 * len(columns) + 0.6) as figure:
         axes = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
         for c, (ax, name) in enumerate(zip(axes, columns, strict=True)):
-            ax.plot(steps + 1, rows[starts, c], color=REAL, lw=1, label="real")
+            ax.plot(places, rows[starts, c], color=REAL, lw=1, label="real")
             values = first[:, c].numpy()
-            ax.plot(steps + 1, values[:, middle], color=FAKE, lw=1, label="forecast, 1 row ahead")
+            ax.plot(places, values[:, middle], color=FAKE, lw=1, label="forecast, 1 row ahead")
             if values.shape[1] > 1:
                 ends = values[:, 0], values[:, -1]
-                ax.fill_between(steps + 1, *ends, color=FAKE, alpha=0.15, lw=0)
+                ax.fill_between(places, *ends, color=FAKE, alpha=0.15, lw=0)
             unit = (units or {}).get(name)
             ax.set_ylabel(f"{name}\n({unit})" if unit else name)
         axes[0].legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-        axes[-1].set_xlabel("row")
+        if times is None:
+            axes[-1].set_xlabel("row")
         figure.align_ylabels(axes)
         save_figure(figure, path)
 

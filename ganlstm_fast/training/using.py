@@ -233,22 +233,37 @@ def score(
 
 
 def forecast(
-    run: str | Path, data: str | None = None, device: str = AUTO, series: str | None = None
-) -> tuple[Tensor, list[str]]:
+    run: str | Path,
+    data: TableLike | None = None,
+    device: str = AUTO,
+    series: str | None = None,
+    *,
+    quantiles: bool = False,
+    as_tensor: bool = False,
+) -> pd.DataFrame | tuple[Tensor, list[str]]:
     """What follows a series, by a run of ``lstm-forecaster``.
 
     Args:
-        data: a CSV file with the columns of the run; None is what the run was trained on.
+        data: a table with the columns of the run, as :func:`score` takes it; None is what the run
+            was trained on.
         series: the name of the one to forecast, where there are several.
+        quantiles: all that the run was trained for, and not the median only.
 
     Returns:
-        [horizon, channels] float64 in the units of the data, and the channels' names.
+        A line a row that is forecast: its time, in the column of dates of the data, where the data
+        has one and rows come evenly; its ``step``, from 1; its series where there are several; and
+        the values in the units of the data. Quantiles are columns such as ``temp_max_q10``, the
+        0.1-quantile of ``temp_max``.
+
+        With ``as_tensor`` [horizon, channels (, quantiles)] float64, and the channels' names.
 
     Raises:
-        InputError: as :func:`score`.
+        InputError: as :func:`score`, or ``quantiles`` of a run that was trained for the mean.
     """
     found = load_trained(run, device)
-    return found.able("forecast")(found.model, found.config, found.data, data, series)
+    able = found.able("forecast")
+    made, table = able(found.model, found.config, found.data, data, series, quantiles)
+    return (made, found.data["columns"]) if as_tensor else table
 
 
 def classify(

@@ -160,10 +160,11 @@ class AnomalyRecipe(LSTMGANRecipe):
 
         Returns:
             A line a window: its series where there are several, its first and last row in the
-            table, from 1, its scores, and whether it is ``flagged``: its total is above the
-            threshold of the run, or a column changes in it that was constant in training. The
-            table's ``attrs`` have the ``threshold``, None where the run has none, in which case
-            nothing is flagged, and the columns that have ``changed``.
+            table, from 1, and their times where it has dates, its scores, and whether it is
+            ``flagged``: its total is above the threshold of the run, or a column changes in it
+            that was constant in training. The table's ``attrs`` have the ``threshold``, None where
+            the run has none, in which case nothing is flagged, and the columns that have
+            ``changed``.
         """
         series, scaler = read_series(config, given, data["columns"]), scaler_of(data)
         known, threshold = series.stretches, data.get("threshold")
@@ -178,6 +179,9 @@ class AnomalyRecipe(LSTMGANRecipe):
         first, last = (found[c].to_numpy(copy=True) - 1 for c in ("first_row", "last_row"))
         file_rows = series.file_rows.numpy() + 1
         found["first_row"], found["last_row"] = file_rows[first], file_rows[last]
+        if series.times is not None:
+            found.insert(2, "first_time", series.times[first])
+            found.insert(3, "last_time", series.times[last])
         if series.series:
             of_window = series.names_of(torch.from_numpy(first))
             found.insert(0, config.series_column, of_window, allow_duplicates=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from ganlstm_fast.nn import spectral_norm_step
 from ganlstm_fast.nn.spectral_norm import SpectralNorm
 from ganlstm_fast.training.config import Settings
+from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.fabric import OneProcess, scaler_of
 
 if TYPE_CHECKING:
@@ -125,6 +127,15 @@ def build(recipe: type[Recipe], config: Settings, data: dict[str, Any]) -> nn.Mo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return recipe.model(config, data)
+
+
+def length_of(config: Any, seq_len: int | None) -> int:
+    """How many steps to generate: ``seq_len``, or for None as many as were trained on."""
+    if seq_len is None:
+        return config.seq_len
+    if not isinstance(seq_len, numbers.Integral) or seq_len < 1:
+        raise InputError(f"`seq_len`: expected a whole number, 1 or more, got {seq_len}")
+    return seq_len
 
 
 def shared_norm(module: nn.Module) -> AbstractContextManager[None]:

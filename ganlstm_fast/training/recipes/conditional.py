@@ -13,6 +13,7 @@ from ganlstm_fast.training.data import Series
 from ganlstm_fast.training.datasets.series import MONTHS
 from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.outputs import trained
+from ganlstm_fast.training.recipes.base import length_of
 from ganlstm_fast.training.recipes.series import (
     LSTMGANRecipe,
     latest,
@@ -30,7 +31,7 @@ from ganlstm_fast.training.windows import windows_at
 class ConditionalRecipe(LSTMGANRecipe):
     """Windows of a table, each with the month of its middle row, the rows before it, or both."""
 
-    given = ("month", "after", "series")
+    given = ("month", "after", "series", "seq_len")
     config: ConditionalConfig
 
     def __init__(self, config: ConditionalConfig) -> None:
@@ -137,14 +138,19 @@ class ConditionalRecipe(LSTMGANRecipe):
         month: int | None = None,
         after: TableLike | None = None,
         series: str | None = None,
+        seq_len: int | None = None,
     ) -> Tensor:
         """Series [count, seq_len, channels] under a condition.
+
+        Where they follow rows whose times are known, ``data`` is given their own as ``following``.
 
         Args:
             month: 1 to 12, of all of them; None: January, February, ... in turn.
             after: a table whose last rows they follow; None: what was trained on.
             series: the name of the one they follow, where there are several.
+            seq_len: None: as long as those trained on.
         """
+        steps = length_of(config, seq_len)
         where = next(model.parameters()).device
         given = {}
         if month is not None and not 1 <= month <= len(MONTHS):
@@ -159,10 +165,11 @@ class ConditionalRecipe(LSTMGANRecipe):
         if series is not None and config.condition == "month":
             raise InputError("`series`: the run was trained with `condition=month`")
         if config.condition != "month":
-            rows = rows_before(config, data, config.history, after, series)
-            given["history"] = rows.to(where).expand(count, -1, -1).contiguous()
+            before = rows_before(config, data, config.history, after, series)
+            data["following"] = before.times(steps)
+            given["history"] = before.rows.to(where).expand(count, -1, -1).contiguous()
         random = torch.Generator(where).manual_seed(seed)
-        made = model.generator.sample(count, config.seq_len, random, **given).cpu()
+        made = model.generator.sample(count, steps, random, **given).cpu()
         return scaler_of(data).unscale(made)
 
 

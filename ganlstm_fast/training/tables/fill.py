@@ -94,7 +94,8 @@ def _interpolated(
         if not part.isna().any(axis=None):
             continue
         if times is not None:
-            part = part.set_axis(np.append(0, steps_between(times[start:stop]).cumsum()))
+            steps = steps_between(times[start:stop].astype("datetime64[ns]").astype(np.int64))
+            part = part.set_axis(np.append(0, steps.cumsum()))
         part = part.interpolate(method="index", limit_direction="both")
         found.iloc[start:stop] = part.to_numpy()
     return found
