@@ -223,9 +223,14 @@ def _evaluate(options: dict[str, Any]) -> int:
 
 def _score(options: dict[str, Any]) -> int:
     from ganlstm_fast.training import score
+    from ganlstm_fast.training.flagged import flagged_words
 
     table = score(options["run"], options["data"], options["seed"], options["device"])
-    return _write_table(options, table, f"the scores of {len(table)} windows")
+    code = _write_table(options, table, f"the scores of {len(table)} windows")
+    if not options["quiet"]:
+        # Beside the table itself, where that goes to the screen or a pipe.
+        print(flagged_words(table), file=sys.stderr if options["output"] is None else sys.stdout)
+    return code
 
 
 def _forecast(options: dict[str, Any]) -> int:

@@ -7,9 +7,9 @@ import torch
 from sklearn.metrics import mean_pinball_loss
 
 from ganlstm_fast.training.data import MinMaxScaler, load_series
-from ganlstm_fast.training.datasets import Planted, forecast_pairs, plant_anomalies
+from ganlstm_fast.training.datasets import Event, Planted, forecast_pairs, plant_anomalies
 from ganlstm_fast.training.errors import UndefinedScore
-from ganlstm_fast.training.metrics.anomaly import area_under_roc
+from ganlstm_fast.training.metrics.anomaly import area_under_roc, scores_at, threshold_of
 from ganlstm_fast.training.metrics.forecast import (
     forecast_scores,
     period_before,
@@ -190,6 +190,29 @@ def test_scores_that_fit_no_window():
             area_under_roc(torch.rand(49), Planted(rows, labels, ()))
     with pytest.raises(UndefinedScore, match="scores: expected finite values"):
         area_under_roc(torch.full((49,), torch.nan), planted)
+
+
+def test_a_threshold_and_what_is_found_at_it():
+    assert threshold_of(torch.arange(101.0), 0.99) == 99
+    for usual in (torch.zeros(0), torch.tensor([0.0, torch.inf])):
+        with pytest.raises(UndefinedScore):
+            threshold_of(usual, 0.99)
+    labels = torch.zeros(20, dtype=torch.bool)
+    events = (Event("spike", 4, 5, (0,)), Event("spike", 10, 11, (0,)), Event("flat", 18, 20, (0,)))
+    for event in events:
+        labels[event.start : event.stop] = True
+    planted = Planted(torch.rand(20, 1), labels, events)
+    scores = torch.zeros(18)
+    # Windows of 3: of the first event one of three, one before it, and the last of the third.
+    scores[[2, 0, 17]] = 1
+    found = scores_at(0.5, scores, planted)
+    assert found["found_of"] == {"spike": [1, 2], "flat": [1, 1]}
+    assert found["anomalies_found"] == pytest.approx(2 / 3)
+    assert found["precision"] == pytest.approx(2 / 3)
+    assert found["recall"] == pytest.approx(2 / 8)
+    none = scores_at(2.0, scores, planted)
+    assert none["precision"] == Undefined("no window is above the threshold")
+    assert none["anomalies_found"] == none["recall"] == 0
 
 
 def test_kinds_that_could_not_be_planted_say_why_beside_the_others():

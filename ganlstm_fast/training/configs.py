@@ -14,6 +14,7 @@ from ganlstm_fast.training.config import (
     LOSS_NAMES,
     NATURAL,
     RATE,
+    SHARE,
     TWO,
     WEIGHT,
     GANSettings,
@@ -37,6 +38,8 @@ CRITICS = ("lstm", "bilstm", "attention", "conv")
 AUDIBLE = Rule(lambda v: 1000 <= v <= 192000, "1000 to 192000")
 # The highest note that is made needs so many samples a second.
 LEAST_RATE = 8000
+# What can be done about missing values: see load_series.
+FILLS = ("interpolate", "previous", "drop")
 # Losses that are a mean over the scores of patches. (A relativistic average would mix those of two
 # critics, and the penalty of wgan-gp is on a score of the whole image.)
 PATCH_LOSSES = ("lsgan", "hinge", "minimax", "non-saturating", "relativistic")
@@ -73,6 +76,12 @@ class TableOptions:
     )
     gaps: str = data_option(
         "cut", "windows end before a gap in time, or cross it", choices=("cut", "cross")
+    )
+    fill: str | None = data_option(
+        None,
+        "missing values: interpolate them in time, take the previous one, or drop their rows, "
+        "which no window then crosses (refuse them)",
+        choices=FILLS,
     )
 
     def located(self) -> TableOptions:
@@ -129,6 +138,12 @@ class AnomalyConfig(TrainConfig):
     search_steps: int = model_option(50, "steps of the search for a window's noise", COUNT)
     weight: float = model_option(
         0.5, "of the reconstruction in the score, the critic has the rest", WEIGHT
+    )
+    threshold_quantile: float = run_option(
+        0.99,
+        "share of the held-out windows, as they are without planted anomalies, below the threshold "
+        "above which score flags a window",
+        SHARE,
     )
 
 
@@ -209,6 +224,12 @@ class ClassifierConfig(LSTMOptions, SupervisedSettings):
         "column of dates, by which the rows of a sequence are sorted; none: they are in order (the "
         "first of dates)",
         metavar="NAME",
+    )
+    fill: str | None = data_option(
+        None,
+        "missing values: interpolate them in time, take the previous one, or drop their rows "
+        "(refuse them)",
+        choices=FILLS,
     )
     sequences: str = data_option(
         "rows",

@@ -42,6 +42,11 @@ _MEANINGS = {
     r"condition_error": "how far the months or histories asked for are missed: lower is better",
     r"area_under_roc": "chance that a planted anomaly scores above a usual window: 1 is best, 0.5 "
     "is none",
+    r"threshold": "score above which a window is flagged; of the held-out windows without planted "
+    "anomalies 1 in 100 is, or as many as threshold_quantile leaves",
+    r"anomalies_found": "share of the planted anomalies of which a window is flagged: 1 is best",
+    r"precision": "share of the flagged windows that have a planted anomaly: 1 is best",
+    r"recall": "share of the windows with a planted anomaly that are flagged: 1 is best",
     r"accuracy": "share of held-out samples that are named rightly: higher is better",
     r"accuracy_of_most_frequent_class": "what naming the most frequent class always would get",
     r"accuracy_of_symbol_frequencies": "what counting symbols would get",

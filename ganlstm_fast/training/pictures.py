@@ -176,8 +176,11 @@ def plot_attention(path: Path, cases: Sequence[tuple[str, str, Tensor]]) -> None
         save_figure(figure, path)
 
 
-def plot_scores(path: Path, scores: Tensor, planted: Any, seq_len: int) -> None:
-    """The score of each window over the anomalies that were planted, if there are any."""
+def plot_scores(
+    path: Path, scores: Tensor, planted: Any, seq_len: int, threshold: float | None = None
+) -> None:
+    """The score of each window over the anomalies that were planted, if there are any, and the
+    threshold."""
     colours = dict(zip(KINDS, ("#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True))
     with drawing(10.5, 3) as figure:
         ax = figure.subplots()
@@ -195,10 +198,12 @@ def plot_scores(path: Path, scores: Tensor, planted: Any, seq_len: int) -> None:
             middle = np.arange(start, stop) + 1 + seq_len / 2
             ax.plot(middle, scores[: stop - start], color=REAL, lw=1)
             scores = scores[stop - start :]
+        if threshold is not None:
+            ax.axhline(threshold, color=FAKE, lw=1, ls="--", label="threshold")
         ax.set_xlabel("row (of a window: its middle)")
         ax.set_ylabel("score")
-        if planted.events:
-            ax.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+        if ax.get_legend_handles_labels()[1]:
+            ax.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 1))
         save_figure(figure, path)
 
 

@@ -210,7 +210,7 @@ def score(
         >>> import numpy as np
         >>> table = score(folder, data=np.random.default_rng(0).random((30, 4)))
         >>> table.shape, table["total"].idxmax() < 7
-        ((7, 5), True)
+        ((7, 6), True)
 
     Args:
         data: a table with the columns of the run: the path of a CSV file, a DataFrame, or an array
@@ -221,7 +221,11 @@ def score(
     Returns:
         A line a window, by series and time: its series where there are several, ``first_row`` and
         ``last_row`` as rows of the table from 1, the score ``total`` and its parts ``critic`` and
-        ``reconstruction``; the higher, the more unusual.
+        ``reconstruction``, the higher, the more unusual, and ``flagged``, whether the total is
+        above the run's threshold or a column changes that was constant in training. The threshold
+        is a quantile of the totals of held-out windows (``threshold_quantile``): by 0.99, the
+        default, 1 in 100 usual windows is flagged by construction. The table's ``attrs`` have
+        ``threshold``, None where the run has none and flags nothing, and the columns ``changed``.
 
     Raises:
         InputError: a run or data that cannot be used, or a run of another model.

@@ -17,6 +17,7 @@ from ganlstm_fast.training.recipes.base import length_of
 from ganlstm_fast.training.recipes.series import (
     LSTMGANRecipe,
     latest,
+    learnt_columns,
     rows_before,
     scaler_of,
 )
@@ -35,7 +36,7 @@ class ConditionalRecipe(LSTMGANRecipe):
 
     def __init__(self, config: ConditionalConfig) -> None:
         super().__init__(config)
-        before = config.history if config.condition != "month" else 0
+        before = self.reach - config.seq_len
         known = self.series.stretches
         held = last_rows(config.held_out, known, usual=365, share=4)
         sizes = {"seq_len": config.seq_len, **({"history": before} if before else {})}
@@ -54,6 +55,11 @@ class ConditionalRecipe(LSTMGANRecipe):
         if before:
             self.data |= latest(self.series, self.rows, before)
 
+    @property
+    def reach(self) -> int:
+        config = self.config
+        return config.seq_len + (config.history if config.condition != "month" else 0)
+
     def _take(self, first: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The windows that start at the rows ``first``, and what is told of them."""
         before, seq_len = self.before, self.config.seq_len
@@ -67,7 +73,7 @@ class ConditionalRecipe(LSTMGANRecipe):
 
     @staticmethod
     def model(config: ConditionalConfig, data: dict[str, Any]) -> nn.Module:
-        channels = len(data["columns"])
+        channels = len(learnt_columns(data))
         return ConditionalLSTMGAN(
             channels,
             config.noise,
@@ -108,7 +114,7 @@ class ConditionalRecipe(LSTMGANRecipe):
                 generator.sample(len(self.test), self.config.seq_len, random, **given).cpu()
                 for _ in range(8)
             ]
-            mean = scaler_of(self.data).settle(torch.stack(made).mean(0))
+            mean = torch.stack(made).mean(0)
             check_finite("generated", mean)
             if given is other and len(mean) < 2:
                 raise UndefinedScore("a single window is held out: there is no other condition")

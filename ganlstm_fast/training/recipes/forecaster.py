@@ -18,6 +18,7 @@ from ganlstm_fast.training.outputs import trained, write_table
 from ganlstm_fast.training.pictures import plot_forecasts
 from ganlstm_fast.training.recipes.series import (
     latest,
+    learnt_columns,
     read_series,
     rows_before,
     scaled,
@@ -26,14 +27,13 @@ from ganlstm_fast.training.recipes.series import (
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.splits import check_room, held_out_words, last_rows
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.tables.steps import baselines
 from ganlstm_fast.training.undefined import Undefined, defined_all, shown
-from ganlstm_fast.training.windows import Stretches
+from ganlstm_fast.training.windows import Stretches, left_over
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from ganlstm_fast.training.tables.given import TableLike
 
 
 class ForecasterRecipe(SupervisedRecipe):
@@ -49,7 +49,8 @@ class ForecasterRecipe(SupervisedRecipe):
         lengths = {"history": config.history, "horizon": config.horizon}
         check_room(known, test, partial(_fits, known), **lengths)
         self.rows, self.data = scaled(self.series, known.left(test + test // 2 + config.history))
-        self.name, self.found = self.series.name, list(self.series.notes)
+        self.name, self.found = self.series.name, self.data["notes"]
+        self.found += left_over(known, config.history + config.horizon)
         self.held_out = held_out_words(test)
         self.test = forecast_pairs(self.rows, *sizes, test, known)[1]
         left = known.left(test)
@@ -64,7 +65,7 @@ class ForecasterRecipe(SupervisedRecipe):
     @staticmethod
     def model(config: ForecasterConfig, data: dict[str, Any]) -> nn.Module:
         return LSTMForecaster(
-            len(data["columns"]),
+            len(learnt_columns(data)),
             config.horizon,
             quantiles=config.levels,
             hidden=config.hidden,
@@ -78,7 +79,7 @@ class ForecasterRecipe(SupervisedRecipe):
     def describe(self) -> str:
         c = self.config
         return (
-            f"{self.name}: {self.size} times {c.history} rows of {len(self.data['columns'])} "
+            f"{self.name}: {self.size} times {c.history} rows of {len(learnt_columns(self.data))} "
             f"columns and the {c.horizon} after them; {self.held_out}"
         )
 
@@ -104,7 +105,10 @@ class ForecasterRecipe(SupervisedRecipe):
             "baselines": baselines(self.series.step, config.period),
             "stretches": self.series.stretches,
         }
-        judged = actual, self.test.starts, made, columns
+        # A column that never changes says nothing of the forecasts.
+        varies = (actual != actual[0]).any(0)
+        names = [column for column, kept in zip(columns, varies.tolist(), strict=True) if kept]
+        judged = actual[:, varies], self.test.starts, made[:, :, varies], names
         scores = defined_all(SCORES, lambda: forecast_scores(*judged, **options))
         return {"told": _told(scores), **scores}
 
@@ -142,8 +146,9 @@ class ForecasterRecipe(SupervisedRecipe):
             known, its step, from 1, its series where there are several, and the values.
         """
         if quantiles and config.levels is None:
-            why = "the run was trained with `mean=True`, and forecasts none"
-            raise InputError(f"`quantiles`: {why}")
+            raise InputError(
+                "`quantiles`: the run was trained with `mean=True`, and forecasts none"
+            )
         before = rows_before(config, data, config.history, given, series)
         pairs = Pairs(before.rows[None], before.rows[None, :0], torch.zeros(1))
         made, levels = predict(model, config, data, pairs)[0], config.levels
@@ -172,7 +177,7 @@ def predict(
 def _constants(data: dict[str, Any], values: Tensor) -> list[str]:
     """What is told of columns that change only after the rows that the scaler was fitted to."""
     scaler = scaler_of(data)
-    later = ~scaler.varies & (values != scaler.minimum).any(0)
+    later = scaler.changed(values).any(0)
     return [
         f"column {data['columns'][c]} is {scaler.minimum[c]:.6g} in all rows trained on and "
         "changes after them: all that is forecast of it is that value"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ganlstm_fast.models import LSTMGAN
 from ganlstm_fast.training.configs import SINES, TrainConfig
-from ganlstm_fast.training.data import MinMaxScaler, Series, load_series
+from ganlstm_fast.training.data import MinMaxScaler, Series, constant_columns, load_series
 from ganlstm_fast.training.datasets import sines
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics import PROTOCOLS, evaluate, timegan
@@ -27,7 +27,7 @@ from ganlstm_fast.training.tables.given import TableLike, shown
 from ganlstm_fast.training.tables.long import SeveralSeries
 from ganlstm_fast.training.tables.steps import Step
 from ganlstm_fast.training.undefined import defined_all
-from ganlstm_fast.training.windows import Stretches, windows
+from ganlstm_fast.training.windows import Stretches, left_over, windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,7 @@ def read_series(
             date_column=config.date_column,
             series_column=config.series_column,
             gaps=config.gaps,
+            fill=config.fill,
         )
     except SeveralSeries as error:
         if data is None:
@@ -59,24 +60,44 @@ def scaled(series: Series, fitted_to: Tensor | None = None) -> tuple[Tensor, dic
 
     Args:
         fitted_to: [rows] bool, the rows that the scaler is fitted to; None: all.
+
+    Returns:
+        [rows, learnt channels] float32: those that are not constant in these rows; and the data.
+
+    Raises:
+        InputError: all are constant.
     """
     seen = series.values if fitted_to is None else series.values[fitted_to]
     scaler = MinMaxScaler.fit(seen)
+    constant = constant_columns(series.columns, series.values, scaler, series.name)
     data = {
         "name": series.name,
-        "columns": list(series.columns),
         "fingerprint": series.fingerprint,
-        "minimum": scaler.minimum,
-        "maximum": scaler.maximum,
-        "notes": list(series.notes),
+        "notes": [*series.notes, *constant],
+        **ranges(series.columns, scaler),
         "time_column": series.time_column,
         "step": None if series.step is None else dataclasses.asdict(series.step),
     }
     return scaler.scale(series.values), data
 
 
+def ranges(columns: Sequence[str], scaler: MinMaxScaler) -> dict[str, Any]:
+    """For a checkpoint: what :func:`scaler_of` needs, with the columns learnt if not all are."""
+    pairs = zip(columns, scaler.learnt.tolist(), strict=True)
+    learnt = [name for name, is_learnt in pairs if is_learnt]
+    data = {"columns": list(columns), "minimum": scaler.minimum, "maximum": scaler.maximum}
+    return data if len(learnt) == len(columns) else {**data, "learnt": learnt}
+
+
+def learnt_columns(data: dict[str, Any]) -> list[str]:
+    """The names of the columns that a run has learnt, one for each channel of its networks."""
+    return data.get("learnt", data["columns"])
+
+
 def scaler_of(data: dict[str, Any]) -> MinMaxScaler:
-    return MinMaxScaler(data["minimum"], data["maximum"])
+    learnt = set(learnt_columns(data))
+    known = torch.tensor([name in learnt for name in data["columns"]])
+    return MinMaxScaler(data["minimum"], data["maximum"], known)
 
 
 def latest(series: Series, rows: Tensor, count: int) -> dict[str, Any]:
@@ -196,9 +217,15 @@ class LSTMGANRecipe(GANRecipe):
         self.series = read_series(config)
         self.rows, self.data = scaled(self.series)
         self.name, self.units = self.series.name, self.series.units
-        self.found = list(self.series.notes)
+        self.found = self.data["notes"]
+        self.found += left_over(self.series.stretches, self.reach)
         self.samples = windows(self.rows, config.seq_len, self.series.stretches)
         self.real_to_score, self.stretches_to_score = self.rows, self.series.stretches
+
+    @property
+    def reach(self) -> int:
+        """The rows that a sample is of, with those before it that it is given."""
+        return self.config.seq_len
 
     def _make_sines(self) -> None:
         random = torch.Generator().manual_seed(0)
@@ -216,7 +243,7 @@ class LSTMGANRecipe(GANRecipe):
     @staticmethod
     def model(config: TrainConfig, data: dict[str, Any]) -> nn.Module:
         return LSTMGAN(
-            len(data["columns"]),
+            len(learnt_columns(data)),
             config.noise,
             config.hidden,
             config.layers,
@@ -226,7 +253,7 @@ class LSTMGANRecipe(GANRecipe):
         )
 
     def describe(self) -> str:
-        columns = self.data["columns"]
+        columns = learnt_columns(self.data)
         if self.config.of_sines:
             return f"{SINES}: {self.size} series of {len(columns)} columns"
         return (
@@ -243,18 +270,18 @@ class LSTMGANRecipe(GANRecipe):
         generator = torch.Generator(state.device).manual_seed(config.seed)
         real, scaler = self.samples.cpu(), scaler_of(self.data)
         sizes = len(real), config.seq_len, generator
-        # Scored is what a user is given, in which a constant column is that constant.
-        generated = scaler.settle(trained(run).sample(*sizes, **self.inputs).cpu())
-        in_units, columns = scaler.unscale(generated), self.data["columns"]
-        write_series(run.folder / "samples.csv", in_units, columns)
-        in_place = run.folder / "samples.png"
-        plot_samples(in_place, scaler.unscale(real), in_units, columns, self.units)
+        generated = trained(run).sample(*sizes, **self.inputs).cpu()
+        in_units = scaler.unscale(generated)
+        write_series(run.folder / "samples.csv", in_units, self.data["columns"])
+        drawn = (scaler.unscale(part)[..., scaler.learnt] for part in (real, generated))
+        columns = learnt_columns(self.data)
+        plot_samples(run.folder / "samples.png", *drawn, columns, self.units)
         if config.metrics == "none":
             return {}
         protocol = dataclasses.replace(PROTOCOLS[config.metrics], seeds=config.score_seeds)
         untrained = self.untrained().to(state.device).generator
         with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
-            kinds = generated, scaler.settle(untrained.sample(*sizes, **self.inputs).cpu())
+            kinds = generated, untrained.sample(*sizes, **self.inputs).cpu()
             options = {"protocol": protocol, "seed": config.seed, "tick": bar.update}
             options["stretches"] = self.stretches_to_score
             scores = defined_all(
