@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ganlstm_fast.cli_options import build_parser, parse
-from ganlstm_fast.training.configs import MODELS, model_of
+from ganlstm_fast.training.config import Settings
+from ganlstm_fast.training.configs import MODELS, TableOptions, model_of
 from ganlstm_fast.training.errors import InputError, Line, TrainingError
+from ganlstm_fast.training.tables.given import NONE
 
 # Commands that use a trained run, each named as the function of a recipe that can do it.
 USES = ("generate", "forecast", "score", "classify", "translate")
@@ -102,17 +104,36 @@ def _bar(quiet: bool) -> Any:
     return partial(Bar, disable=quiet, dynamic_ncols=True, **slow)
 
 
-def _train(options: dict[str, Any]) -> int:
-    from ganlstm_fast.training import train
+def _find_columns(config: Settings, options: dict[str, Any]) -> None:
+    """Answer a typo in the name of a column before torch is loaded, which takes a while."""
+    given = [name for name in options if name == "columns" or name.endswith("_column")]
+    named = [*(options.get("columns") or ()), *(options[k] for k in given if k != "columns")]
+    named = [name for name in named if name != NONE]
+    if not named:
+        return
+    if config.data is None and not isinstance(config, TableOptions):
+        raise InputError(f"`{given[0]}` is of a table, and no `data` is given")
+    from ganlstm_fast.training.tables.read import BUNDLED, require_columns
 
+    file = BUNDLED if config.data is None else Path(config.data).absolute()
+    if file.is_file():
+        require_columns(file, named)
+
+
+def _train(options: dict[str, Any]) -> int:
     model = MODELS[options.pop("model")]
     quiet, as_json = options.pop("quiet", False), options.pop("json", False)
     out, resume = options.pop("out", None), options.pop("resume", None)
     silent = quiet or as_json
     if silent:
         _silence_fabric()
+    config = model.config(**options) if resume is None else None
+    if config is not None:
+        _find_columns(config, options)
+    from ganlstm_fast.training import train
+
     result = train(
-        model.config(**options) if resume is None else None,
+        config,
         out=out,
         resume=resume,
         changes=options if resume is not None else None,

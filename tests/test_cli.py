@@ -118,6 +118,7 @@ def test_a_finished_run_is_left_as_it_is_and_says_how_to_go_on(tmp_path, capsys)
     [
         (["--data=missing.csv"], "does not exist"),
         (["--columns=nothing"], "no column nothing"),
+        (["--date-column=nothing"], "no column nothing"),
         (["--seq-len=2000"], "fewer than one window"),
         (["--steps=0"], "--steps: expected 1 or more, got 0"),
         (["--label-smoothing=0.1"], "--label-smoothing: expected 0 with --loss wgan-gp, got 0.1"),
@@ -256,6 +257,7 @@ def test_forecast(tmp_path, capsys):
         (["text-gan", "--bidirectional"], "--bidirectional: expected off with --feedback, got"),
         (["text-gan", "--no-feedback"], "--pretrain: expected 0 with --no-feedback, got"),
         (["lstm-classifier", "--data=nowhere"], "nowhere does not exist"),
+        (["lstm-classifier", "--label-column=a"], "--label-column is of a table, and no --data"),
         (["lstm-forecaster", "--held-out=1400"], "--horizon 1; --held-out 730 works"),
         (["anomaly", "--data=sines"], "--data sines: independent series have no last rows"),
         (["conditional-lstm-gan", "--date-column=day"], "has no column day"),

@@ -11,6 +11,8 @@ from ganlstm_fast.losses import LOSSES
 from ganlstm_fast.training import TrainConfig, train
 from ganlstm_fast.training.config import LABELLED_LOSSES, LOSS_NAMES
 from ganlstm_fast.training.datasets import digits
+from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables import read
 
 STEP = """
 import sys
@@ -73,6 +75,22 @@ def test_commands_that_train_nothing_load_no_torch(start):
         found = loads(start, *arguments, code=code)
         assert "ganlstm_fast.cli" in found
         assert not found & {"torch", "numpy", "pandas", "tqdm"}
+
+
+def test_a_column_that_is_not_there_loads_no_torch(tmp_path):
+    file = tmp_path / "prices.csv"
+    file.write_text("day,open,close\n" + "1,2,3\n" * 40)
+    for given in ([], [f"--data={file}"]):
+        found = loads(MODULE, "train", *given, "--columns=clos", code=2)
+        assert "pandas" in found
+        assert "torch" not in found
+    assert read.read_table(file).frame.shape == (40, 3)
+    with pytest.raises(InputError, match="did you mean close"):
+        read.require_columns(file, ["clos"])
+    # It is read once for both, and again for the next one.
+    file.write_text("day,open\n1,2\n")
+    assert list(read.read_table(file).frame) == ["day", "open", "close"]
+    assert list(read.read_table(file).frame) == ["day", "open"]
 
 
 def test_generating_loads_no_more_than_it_uses(tmp_path):

@@ -19,7 +19,7 @@ from ganlstm_fast.training.tables.gaps import find_gaps, in_words
 from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.tables.long import find_series, refuse_long
 from ganlstm_fast.training.tables.order import by_series, find_times, order_rows, runs
-from ganlstm_fast.training.tables.read import Table, read_table
+from ganlstm_fast.training.tables.read import BUNDLED, Table, read_table
 from ganlstm_fast.training.tables.records import names
 from ganlstm_fast.training.tables.steps import Step, find_step
 from ganlstm_fast.training.windows import Stretches
@@ -27,7 +27,6 @@ from ganlstm_fast.training.windows import Stretches
 if TYPE_CHECKING:
     import pandas as pd
 
-BUNDLED = Path(__file__).with_name("seattle_weather.csv")
 BUNDLED_UNITS = {"precipitation": "mm", "temp_max": "°C", "temp_min": "°C", "wind": "m/s"}
 
 

@@ -30,6 +30,9 @@ from ganlstm_fast.training.tables.text import read_text
 if TYPE_CHECKING:
     import pandas as pd
 
+BUNDLED = Path(__file__).parents[1] / "seattle_weather.csv"
+_AHEAD: dict[Path, Table] = {}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -101,6 +104,20 @@ def read_table(
             "as `data`"
         )
     file = Path(data)
+    ahead = None if as_text else _AHEAD.pop(file, None)
+    return _read_file(file, as_text=as_text) if ahead is None else ahead
+
+
+def require_columns(file: Path, columns: Sequence[str]) -> None:
+    """Raise InputError where a file's table has no column of a name.
+
+    The table is kept for the :func:`read_table` that follows, which need not read the file again.
+    """
+    _AHEAD[file] = _read_file(file)
+    _AHEAD[file].require(*columns)
+
+
+def _read_file(file: Path, *, as_text: bool = False) -> Table:
     text, notes = read_text(file)
     records = split_records(text, file)
     named = [name or f"Unnamed: {k}" for k, name in enumerate(records.names)]
