@@ -138,19 +138,19 @@ class Known:
 
 # What `make figures` trains: a line for each file in FOLDER.
 KNOWN = {
-    "anomaly": Known("anomaly", 5.5),
+    "anomaly": Known("anomaly", 3),
     "classifier": Known("lstm-classifier", 0.3, seeds=5),
     "cyclegan": Known("cyclegan", 6.5),
     "dates": Known("sequence-to-sequence", 6.5, seeds=2, jobs=2),
     "forecaster": Known("lstm-forecaster", 0.3, seeds=5),
-    "sines": Known("lstm-gan --data sines --steps 12000", 5.5, seeds=5, jobs=2),
+    "sines": Known("lstm-gan --data sines", 2.5, seeds=5, jobs=2),
     "sound": Known("sound-gan", 20),
     "text-gan": Known("text-gan", 15),
     "text-to-image": Known("text-to-image --device cpu", 20.5, seeds=2, jobs=2),
     "texts": Known("text-classifier", 3.6, seeds=2, jobs=2),
     "video": Known("video-gan", 10.5),
-    "weather": Known("lstm-gan", 5, seeds=5, jobs=2),
-    "weather-torch": Known("lstm-gan", 16.5, impl="lstm=torch,gradient_penalty=reference"),
+    "weather": Known("lstm-gan", 2.5, seeds=5, jobs=2),
+    "weather-torch": Known("lstm-gan", 8, impl="lstm=torch,gradient_penalty=reference"),
 }
 
 
