@@ -121,7 +121,7 @@ def settings(cls: type[T]) -> type[T]:
 
     A setting that it does not have is a TypeError that names the one that is like it.
     """
-    # A repr that dataclass makes shows all settings; that of Settings shows those that were changed.
+    # A repr that dataclass makes shows all settings; that of Settings only those that differ.
     made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
     names, init = [field.name for field in dataclasses.fields(made)], made.__init__
 
