@@ -14,13 +14,17 @@
 # PYTHON           the interpreter that makes .venv (3.10 or newer)
 # TORCH_INDEX_URL  the package index torch is taken from, for a machine that wants another build of
 #                  it than pip's default index has
+# GANLSTM_FAST_BUILD  what is compiled (setup.py says more). Unset, `make demo` compiles for the CPU
+#                  alone where there is no GPU, and all other targets what the machine can
 
 PYTHON ?= python3
 TORCH_INDEX_URL ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Python compiles what it imports at the first import, if it may: all of torch would take longer.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
+DEVICES := $(wildcard /dev/nvidia[0-9]* /dev/dxg)
 
 # The install is editable: only these files make it necessary again.
 BUILD_FILES := setup.py pyproject.toml $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
@@ -36,6 +40,7 @@ HOLD_TO_AVX2 := GANLSTM_FAST_CPU_ISA=avx2 ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPAB
 .PHONY: demo test bench bench-quick bench-full bench-default bench-kept-memory bench-avx2 figures lint cmake-test cuda-archs clean
 
 demo: $(VENV)/.train
+	@echo "== training and scores: usually 3 to 4 minutes"
 	$(BIN)/ganlstm-fast train $(if $(wildcard runs/demo/checkpoint.pt),--resume,--out) runs/demo
 
 test: $(VENV)/.test
@@ -85,11 +90,15 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info ganlstm_fast/*.so
 
 # Torch goes first and alone: the index it comes from need not have the other packages.
-$(VENV)/.tools: requirements-dev.txt
+$(VENV)/.torch: requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "ganlstm_fast needs Python 3.10 or newer; name one with PYTHON=..." >&2; exit 1; }
+	@echo "== an environment with torch in $(VENV): half a minute, and the download"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) "$$(grep '^torch==' $<)"
+	@touch $@
+
+$(VENV)/.tools: requirements-dev.txt $(VENV)/.torch
 	$(PIP) -r $<
 	@touch $@
 
@@ -99,10 +108,12 @@ $(VENV)/.lowest: requirements-lowest.txt $(VENV)/.tools
 	$(PIP) --no-deps --target $(VENV)/triton-lowest -r $<
 	@touch $@
 
-$(VENV)/.train: $(VENV)/.tools $(BUILD_FILES)
-	$(PIP) -e '.[train]'
+$(VENV)/.train: $(VENV)/.torch $(BUILD_FILES)
+	@echo "== compiling the kernels, and what training needs: usually 2 minutes$(if $(DEVICES), and 3 for the GPU's)"
+	$(if $(DEVICES),,GANLSTM_FAST_BUILD=$${GANLSTM_FAST_BUILD:-cpu}) $(PIP) -e '.[train]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.tools $(VENV)/.lowest $(BUILD_FILES)
+	@echo "== compiling the kernels, for the GPU too where nvcc is, and what the tests need"
 	$(PIP) -e '.[test,train]'
 	@touch $(VENV)/.train $@

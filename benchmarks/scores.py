@@ -143,7 +143,7 @@ KNOWN = {
     "cyclegan": Known("cyclegan", 6.5),
     "dates": Known("sequence-to-sequence", 6.5, seeds=2, jobs=2),
     "forecaster": Known("lstm-forecaster", 0.3, seeds=5),
-    "sines": Known("lstm-gan --data sines --lr-g 4e-4 --lr-d 2e-4", 5.5, seeds=5, jobs=2),
+    "sines": Known("lstm-gan --data sines --steps 12000", 5.5, seeds=5, jobs=2),
     "sound": Known("sound-gan", 20),
     "text-gan": Known("text-gan", 15),
     "text-to-image": Known("text-to-image --device cpu", 20.5, seeds=2, jobs=2),

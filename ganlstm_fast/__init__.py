@@ -1,29 +1,37 @@
 """Fused LSTM, spectral-norm and gradient-penalty operators for PyTorch, to second order."""
 
-from ganlstm_fast import without_gradient  # noqa: F401  (registers operators)
-from ganlstm_fast.backends import empty_cache, use_impl
-from ganlstm_fast.convert import accelerate, to_torch
-from ganlstm_fast.explanation import explain
-from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate, penalty
-from ganlstm_fast.lstm import lstm, lstm_cell
-from ganlstm_fast.nn import (
-    SNLSTM,
-    FastLSTM,
-    FastLSTMCell,
-    SNConv1d,
-    SNConv2d,
-    SNConv3d,
-    SNConvTranspose1d,
-    SNConvTranspose2d,
-    SNConvTranspose3d,
-    SNEmbedding,
-    SNLinear,
-    remove_spectral_norm,
-    spectral_norm,
-    spectral_norm_step,
-)
+import sys
 
 __version__ = "0.1.0"
+
+# The command shows its help and answers a typo without torch, whose import takes a second or two.
+# It loads the modules that it needs by itself. Python sets argv[0] to "-m" while it looks for the
+# module to run, and then imports this package only for `python -m ganlstm_fast`.
+_IS_COMMAND = sys.argv[:1] == ["-m"] or "".join(sys.argv[:1]).endswith("/ganlstm-fast")
+
+if not _IS_COMMAND:
+    from ganlstm_fast import without_gradient  # noqa: F401  (registers operators)
+    from ganlstm_fast.backends import empty_cache, use_impl
+    from ganlstm_fast.convert import accelerate, to_torch
+    from ganlstm_fast.explanation import explain
+    from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate, penalty
+    from ganlstm_fast.lstm import lstm, lstm_cell
+    from ganlstm_fast.nn import (
+        SNLSTM,
+        FastLSTM,
+        FastLSTMCell,
+        SNConv1d,
+        SNConv2d,
+        SNConv3d,
+        SNConvTranspose1d,
+        SNConvTranspose2d,
+        SNConvTranspose3d,
+        SNEmbedding,
+        SNLinear,
+        remove_spectral_norm,
+        spectral_norm,
+        spectral_norm_step,
+    )
 
 __all__ = [
     "SNLSTM",

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ganlstm_fast.cli_options import build_parser, parse
-from ganlstm_fast.training.configs import MODELS
+from ganlstm_fast.training.configs import MODELS, model_of
 from ganlstm_fast.training.errors import InputError, Line, TrainingError
+
+# Commands that use a trained run, each named as the function of a recipe that can do it.
+USES = ("generate", "forecast", "score", "classify", "translate")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,9 +134,25 @@ def _train(options: dict[str, Any]) -> int:
         print(json.dumps({"run": str(result.folder), **result.metrics}, indent=2))
     elif not quiet:
         _print_scores(result.metrics)
-        files = sorted(file.name for file in result.folder.iterdir() if file.is_file())
-        print(f"wrote {result.folder}: {' '.join(files)}")
+        _print_next(result.folder, result.step)
     return 0
+
+
+def _print_next(folder: Path, steps: int) -> None:
+    from ganlstm_fast.training.checkpoint import load_checkpoint
+
+    model = model_of(load_checkpoint(folder)["kind"])
+    uses = [use for use in USES if hasattr(model.load(), use)]
+    files = sorted(file.name for file in folder.iterdir() if file.is_file())
+    print(f"\n{folder} holds {' '.join(files)}")
+    pictures = [name for name in files if name.endswith((".gif", ".png")) and name != "losses.png"]
+    if pictures:
+        print(f"  look at it  {' '.join(str(folder / name) for name in pictures)}")
+    print(f"  one page    ganlstm-fast report {folder}")
+    for use in uses:
+        print(f"  use it      ganlstm-fast {use} {folder}")
+    more = max(2 * steps, model.config.steps)
+    print(f"  go on       ganlstm-fast train --resume {folder} --steps {more}")
 
 
 def _silence_fabric() -> None:
@@ -147,12 +166,12 @@ def _silence_fabric() -> None:
 def _print_scores(metrics: dict[str, Any]) -> None:
     from ganlstm_fast.training.undefined import undefined_lines
 
-    if metrics["metrics"] == "none":
-        return
     if not metrics.get("reported", True):
         _warn(f"no score: {metrics['reason']}")
     for line in (*undefined_lines(metrics), *metrics.get("doubts", ())):
         _warn(line)
+    if metrics["metrics"] == "none":
+        return
     tables = {k: v for k, v in metrics.items() if isinstance(v, dict) and "real" in v}
     kinds = ["generated", "untrained", "untranslated", "shuffled", "noise", "real"]
     kinds = [kind for kind in kinds if any(kind in table for table in tables.values())]
@@ -204,18 +223,22 @@ def _evaluate(options: dict[str, Any]) -> int:
 
 def _score(options: dict[str, Any]) -> int:
     from ganlstm_fast.training import score
+    from ganlstm_fast.training.flagged import flagged_words
 
     table = score(options["run"], options["data"], options["seed"], options["device"])
-    return _write_table(options, table, f"the scores of {len(table)} windows")
+    code = _write_table(options, table, f"the scores of {len(table)} windows")
+    if not options["quiet"]:
+        # Beside the table itself, where that goes to the screen or a pipe.
+        print(flagged_words(table), file=sys.stderr if options["output"] is None else sys.stdout)
+    return code
 
 
 def _forecast(options: dict[str, Any]) -> int:
     from ganlstm_fast.training import forecast
-    from ganlstm_fast.training.outputs import series_table
 
-    made, columns = forecast(options["run"], options["data"], options["device"], options["series"])
-    table = series_table(made[None], columns).drop(columns="sample")
-    return _write_table(options, table, f"{len(made)} steps of {len(columns)} columns")
+    given = (options[name] for name in ("run", "data", "device", "series"))
+    table = forecast(*given, quantiles=options["quantiles"])
+    return _write_table(options, table, f"forecasts of {len(table)} rows")
 
 
 def _classify(options: dict[str, Any]) -> int:

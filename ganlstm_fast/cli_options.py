@@ -112,6 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
             "generate runs/digits -o digits.png",
             "generate runs/moving-digits -n 4 -o digits.gif",
             "generate runs/conditional --month 7 -o july.csv",
+            "generate runs/prices --seq-len 365 -o years.csv",
             "generate runs/styles --images photos --direction a-to-b -o translated",
             'generate runs/described --text "a thin seven, leaning right" -o seven.png',
             "generate runs/plucked-strings -n 5 --note A4 -o a4.wav",
@@ -131,6 +132,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     generate.add_argument(
         "--series", metavar="NAME", help="of conditional-lstm-gan: which of several they follow"
+    )
+    generate.add_argument(
+        "--seq-len",
+        type=int,
+        metavar="N",
+        help="of lstm-gan, conditional-lstm-gan, anomaly, text-gan: steps of a sample, 1 or more; "
+        "whether longer ones than the model was trained on are plausible is yours to judge (as in "
+        "training)",
     )
     generate.add_argument(
         "--text", metavar="TEXT", help="of text-to-image: what is to be seen (a text of the data)"
@@ -170,12 +179,21 @@ def build_parser() -> argparse.ArgumentParser:
     forecast = _add(
         commands,
         "forecast",
-        "forecast what follows a series",
-        ["forecast runs/weather --data today.csv -o tomorrow.csv"],
+        "forecast what follows a series, with its times where the data has dates",
+        [
+            "forecast runs/weather --data today.csv -o tomorrow.csv",
+            "forecast runs/weather --quantiles",
+        ],
     )
     _add_run(forecast)
     forecast.add_argument("--data", metavar="FILE.csv", help="the series (what was trained on)")
     forecast.add_argument("--series", metavar="NAME", help="which, where there are several")
+    forecast.add_argument(
+        "--quantiles",
+        action="store_true",
+        help="all that were trained, in columns such as temp_max_q10, temp_max_q50, temp_max_q90 "
+        "(the median, in a column temp_max)",
+    )
     forecast.add_argument("-o", "--output", metavar="OUT.csv", help="the file (the screen)")
     classify = _add(
         commands,

@@ -87,6 +87,32 @@ def test_train_resume_generate(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 7
 
 
+def test_a_finished_run_is_left_as_it_is_and_says_how_to_go_on(tmp_path, capsys):
+    folder, train = tmp_path / "r", ["train", *(option for option in TINY if option != "--quiet")]
+    assert main([*train, "--steps=2", f"--out={folder}"]) == 0
+    told = capsys.readouterr()
+    assert "2 steps are few: the default is 6000" in told.err
+    for line in (
+        f"look at it  {folder}/samples.png",
+        f"use it      ganlstm-fast generate {folder}",
+        f"go on       ganlstm-fast train --resume {folder} --steps 6000",
+    ):
+        assert line in told.out
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    assert main(["train", f"--resume={folder}"]) == 0
+    again = capsys.readouterr()
+    assert f"{folder} is finished: all of its 2 steps are done" in again.out
+    assert again.out.endswith(told.out[told.out.index(f"{folder} holds") :])
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+    # What is not there, or is of other steps, is written.
+    (folder / "metrics.json").unlink()
+    assert main(["train", f"--resume={folder}"]) == 0
+    assert (folder / "metrics.json").exists()
+    assert main(["train", f"--resume={folder}", "--steps=3"]) == 0
+    assert "is finished" not in capsys.readouterr().out
+    assert json.loads((folder / "metrics.json").read_text())["steps"] == 3
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -211,8 +237,10 @@ def test_forecast(tmp_path, capsys):
     capsys.readouterr()
     assert main(["forecast", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "step,precipitation,temp_max,temp_min,wind"
-    assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+    assert lines[0] == "date,step,precipitation,temp_max,temp_min,wind"
+    assert [line.split(",")[:2] for line in lines[1:]] == [
+        [f"2016-01-0{k}", str(k)] for k in (1, 2, 3)
+    ]
     assert main(["forecast", str(folder), "-o", str(tmp_path / "f.csv")]) == 0
     assert (tmp_path / "f.csv").read_text().splitlines() == lines
 

@@ -1,5 +1,7 @@
 """Reading of tables, scaling, and splits by time."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -62,23 +64,27 @@ def test_files_that_are_none(tmp_path):
 
 def test_scaling_round_trip():
     values = torch.randn(50, 3, dtype=torch.float64) * 100
-    values[:, 2] = 7.0
+    values[:, 1] = 7.0
     scaler = MinMaxScaler.fit(values)
     scaled = scaler.scale(values)
     assert scaled.dtype == torch.float32
-    assert scaled.amin(0).tolist() == [0, 0, 0]
-    assert scaled.amax(0).tolist() == [1, 1, 0]
+    assert scaled.amin(0).tolist() == [0, 0]
+    assert scaled.amax(0).tolist() == [1, 1]
     torch.testing.assert_close(scaler.unscale(scaled), values, rtol=1e-6, atol=1e-4)
 
 
-def test_a_constant_column_comes_back_as_itself_whatever_the_model_gives():
-    values = torch.tensor([[0.0, 5.0, 0.1], [4.0, 5.0, 0.1]], dtype=torch.float64)
+def test_a_constant_column_is_not_scaled_and_comes_back_as_itself():
+    values = torch.tensor([[5.0, 0.0, 0.1], [5.0, 4.0, 0.1]], dtype=torch.float64)
     scaler = MinMaxScaler.fit(values)
-    made = torch.tensor([[0.5, 0.45, -3.0], [0.25, torch.nan, torch.inf]])
-    assert scaler.unscale(made).tolist() == [[2.0, 5.0, 0.1], [1.0, 5.0, 0.1]]
-    assert scaler.settle(made).tolist() == [[0.5, 0, 0], [0.25, 0, 0]]
-    # What comes later is told from the constant, by its difference.
-    assert scaler.scale(values + torch.tensor([4.0, 2.0, 0.0])).tolist() == [[1, 2, 0], [2, 2, 0]]
+    assert scaler.unscale(torch.tensor([[0.5], [0.25]])).tolist() == [[5, 2, 0.1], [5, 1, 0.1]]
+    later = values + torch.tensor([2.0, 4.0, 0.0])
+    assert scaler.scale(later).tolist() == [[1], [2]]
+    assert scaler.changed(later).tolist() == [[True, False, False]] * 2
+    # As in a checkpoint in which all columns were learnt.
+    every = dataclasses.replace(scaler, learnt=torch.ones(3, dtype=torch.bool))
+    assert every.scale(later).tolist() == [[2, 1, 0], [2, 2, 0]]
+    made = torch.tensor([[0.45, 0.5, torch.nan]])
+    assert every.unscale(made).tolist() == [[5, 2, 0.1]]
 
 
 def test_windows():

@@ -161,12 +161,12 @@ def test_generates(tmp_path, name):
 @pytest.mark.usefixtures("undrawn")
 def test_forecasts_are_those_of_the_latest_rows(tmp_path):
     folder = run(TINY["lstm-forecaster"], out=tmp_path / "r").folder
-    made, columns = forecast(folder)
+    made, columns = forecast(folder, as_tensor=True)
     assert made.shape == (2, 4)
     file = tmp_path / "rows.csv"
     weather = pd.read_csv("ganlstm_fast/training/seattle_weather.csv")
     weather[columns].tail(25).to_csv(file, index=False)
-    assert torch.equal(made, forecast(folder, str(file))[0])
+    assert torch.equal(made, forecast(folder, str(file), as_tensor=True)[0])
     weather[columns].tail(19).to_csv(file, index=False)
     with pytest.raises(InputError, match="19 rows; 20 are needed"):
         forecast(folder, str(file))

@@ -112,11 +112,11 @@ def test_forecasts_of_one_of_several_series(tmp_path, machines):
     folder = run(config, out=tmp_path / "r").folder
     with pytest.raises(InputError, match=r"series: expected one of .* m0, m1, m2, m3"):
         forecast(folder)
-    made = forecast(folder, series="m2")[0]
+    made = forecast(folder, series="m2", as_tensor=True)[0]
     assert made.shape == (2, 2)
     one = tmp_path / "one.csv"
     table(90, 200).assign(machine="m2").to_csv(one, index=False)
-    assert torch.equal(made, forecast(folder, str(one))[0])
+    assert torch.equal(made, forecast(folder, str(one), as_tensor=True)[0])
     table(90, 200).to_csv(one, index=False)
     with pytest.raises(InputError, match="no column machine"):
         forecast(folder, str(one))
@@ -167,7 +167,7 @@ def test_nothing_follows_rows_with_a_gap_in_them(tmp_path):
     with pytest.raises(InputError, match="fewer than the 8 that are needed without a gap"):
         forecast(folder)
     table(120).to_csv(file, index=False)
-    assert forecast(folder, str(file))[0].shape == (2, 2)
+    assert forecast(folder, str(file), as_tensor=True)[0].shape == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -5,32 +5,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-import ganlstm_fast
 from ganlstm_fast.losses import LOSSES
+from ganlstm_fast.training import TrainConfig, train
 from ganlstm_fast.training.config import LABELLED_LOSSES, LOSS_NAMES
 from ganlstm_fast.training.datasets import digits
 
-# The package without what its __init__ loads.
-BARE = """
-import sys, types
-package = sys.modules["ganlstm_fast"] = types.ModuleType("ganlstm_fast")
-package.__path__ = [sys.argv[1]]
-from ganlstm_fast.cli import main
-from ganlstm_fast.cli_options import build_parser
-
-def ends(*arguments):
-    try:
-        return main(arguments)
-    except SystemExit as error:
-        return error.code
-
-assert ends("list") == 0
-assert ends("train", "dcgan", "--help") == 0
-assert ends("train", "--stepz=3") == 2
-loaded = [name for name in ("torch", "numpy", "pandas", "tqdm") if name in sys.modules]
-assert not loaded, loaded
-"""
 STEP = """
 import sys
 from ganlstm_fast.training import train
@@ -71,8 +52,43 @@ def python(code, *arguments):
     assert done.returncode == 0, done.stderr
 
 
-def test_commands_that_train_nothing_load_no_torch():
-    python(BARE, Path(ganlstm_fast.__file__).parent)
+def loads(start, *arguments, code=0):
+    """The modules that a command loads, as ``python -X importtime`` tells them."""
+    command = [sys.executable, "-X", "importtime", *start, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}
+
+
+MODULE = ("-m", "ganlstm_fast")
+SCRIPT = (str(Path(sys.executable).with_name("ganlstm-fast")),)
+
+
+@pytest.mark.parametrize("start", [MODULE, SCRIPT])
+def test_commands_that_train_nothing_load_no_torch(start):
+    if start == SCRIPT and not Path(*start).exists():
+        pytest.skip("the package is not installed here")
+    for arguments, code in ((["list"], 0), (["train", "dcgan", "--help"], 0), (["tran"], 2)):
+        found = loads(start, *arguments, code=code)
+        assert "ganlstm_fast.cli" in found
+        assert not found & {"torch", "numpy", "pandas", "tqdm"}
+
+
+def test_generating_loads_no_more_than_it_uses(tmp_path):
+    options = {"hidden": 4, "metrics": "none", "device": "cpu", "steps": 1}
+    train(TrainConfig(**options), out=tmp_path / "run")
+    found = loads(MODULE, "generate", str(tmp_path / "run"), "-n", "2", "--device=cpu")
+    assert {"torch", "pandas"} <= found
+    assert not found & set(HEAVY) - {"pandas"}
+
+
+def test_the_package_has_its_names_but_in_the_command(tmp_path):
+    tried = "import sys; sys.argv = [{!r}]; import ganlstm_fast as g; print(hasattr(g, 'FastLSTM'))"
+    for name, has in (("train.py", True), ("", True), ("/usr/bin/ganlstm-fast", False)):
+        command = [sys.executable, "-c", tried.format(name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == str(has)
 
 
 def test_what_draws_and_scores_is_not_loaded_before_the_first_step(tmp_path):

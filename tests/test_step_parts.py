@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ganlstm_fast.training import TrainConfig
@@ -24,8 +24,12 @@ def network():
 
 
 def both(decay=0.9):
-    ema = get_ema_multi_avg_fn(decay)
-    return WeightAverage(network(), decay), AveragedModel(network(), multi_avg_fn=ema)
+    @torch.no_grad()
+    def warmed_up(averages, weights, count):
+        now = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(averages, weights, 1 - now)
+
+    return WeightAverage(network(), decay), AveragedModel(network(), multi_avg_fn=warmed_up)
 
 
 def drift(module):
@@ -50,7 +54,25 @@ def through_a_file(content):
     return torch.load(file, weights_only=True)
 
 
-@pytest.mark.parametrize("decay", [0.0, 0.9, 0.999])
+def test_the_average_of_a_short_run_has_forgotten_the_first_weights():
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(module.weight)
+    average = WeightAverage(module, 0.999)
+    average.update(module)
+    nn.init.zeros_(module.weight)
+    left = []
+    for _ in range(20000):
+        average.update(module)
+        left.append(average.module.weight.item())
+    assert left[0] == pytest.approx(2 / 11)
+    assert 0 < left[99] < 1e-10
+    # From where the decay is the one that was asked for.
+    nn.init.ones_(module.weight)
+    average.update(module)
+    assert average.module.weight.item() == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.05, 0.9])
 def test_the_average_is_torchs_to_the_last_bit(decay):
     module = network()
     ours, theirs = both(decay)

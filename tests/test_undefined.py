@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ganlstm_fast import cli
-from ganlstm_fast.training import forecast, generate, train
+from ganlstm_fast.training import forecast, generate, load_trained, train
 from ganlstm_fast.training.configs import (
     AnomalyConfig,
     ClassifierConfig,
@@ -22,6 +22,7 @@ from ganlstm_fast.training.configs import (
     MLPGANConfig,
     TrainConfig,
 )
+from ganlstm_fast.training.data import MinMaxScaler
 from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.meaning import doubts, meaning_of, meanings
 from ganlstm_fast.training.metrics import PROTOCOLS, Protocol
@@ -135,31 +136,28 @@ COUNTS = (np.arange(ROWS) % 50 == 7).astype(int)
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", sorted(TABLES))
-@pytest.mark.parametrize(
-    ("column", "without"),
-    [
-        pytest.param(COUNTS, set(), id="counts"),
-        pytest.param(
-            np.full(ROWS, 5), {"mmd_squared", "diversity", "autocorrelation_error"}, id="constant"
-        ),
-    ],
-)
-def test_a_run_of_nearly_equal_rows_ends_with_its_scores(tmp_path, name, column, without):
-    data = table(tmp_path / "t.csv", x=column)
+def test_a_run_of_nearly_equal_rows_ends_with_its_scores(tmp_path, name):
+    data = table(tmp_path / "t.csv", x=COUNTS)
     result = run(dataclasses.replace(TABLES[name], data=data), out=tmp_path / "r", warn=str)
     metrics = strict(result.folder)
     assert metrics == result.metrics
     told = {path.split(".")[0] for path in metrics.get("undefined", {})}
     if name == "lstm-forecaster":
-        assert told == ({"skill", "pinball_skill"} if without else set())
+        assert not told
         assert metrics["columns"]["x"]["mae"]["forecast"] >= 0
         return
-    assert told == without | ({"area_under_roc"} if name == "anomaly" else set())
-    assert metrics["marginal_wasserstein"]["generated"] >= 0
-    for score in without:
-        assert metrics[score] == {"generated": None, "real": None, "noise": None}
-    for score in {"mmd_squared", "diversity", "autocorrelation_error"} - without:
+    assert told == ({"area_under_roc"} if name == "anomaly" else set())
+    for score in ("marginal_wasserstein", "mmd_squared", "diversity", "autocorrelation_error"):
         assert metrics[score]["generated"] is not None
+
+
+@pytest.mark.parametrize("name", sorted(TABLES))
+def test_data_of_constant_columns_alone_is_refused(tmp_path, name):
+    data = table(tmp_path / "t.csv", x=np.full(ROWS, 5), y=np.full(ROWS, 0.25))
+    message = r"t has nothing to learn: columns x \(5\), y \(0.25\) are the same in every row;"
+    with pytest.raises(InputError, match=message):
+        run(dataclasses.replace(TABLES[name], data=data), out=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -167,7 +165,10 @@ def test_a_run_of_nearly_equal_rows_ends_with_its_scores(tmp_path, name, column,
 def test_generate_gives_a_constant_column_as_it_is(tmp_path, name):
     data = table(tmp_path / "t.csv", x=wave(), c=np.full(ROWS, 5), big=np.full(ROWS, 12345678.5))
     config = dataclasses.replace(TABLES[name], data=data, metrics="none")
-    folder = run(config, out=tmp_path / "r").folder
+    lines = []
+    folder = run(config, out=tmp_path / "r", announce=lines.append).folder
+    assert "columns c (5), big (1.23457e+07) are the same in every row: left out" in lines[0]
+    assert load_trained(folder).data["learnt"] == ["x"]
     made, columns = generate(folder, 3, as_tensor=True)
     assert columns == ["x", "c", "big"]
     assert (made[..., 1] == 5).all()
@@ -179,21 +180,39 @@ def test_generate_gives_a_constant_column_as_it_is(tmp_path, name):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_a_run_that_has_learnt_constant_columns_is_used_and_not_resumed(tmp_path, monkeypatch):
+    data = table(tmp_path / "t.csv", x=wave(), c=np.full(ROWS, 5))
+    config = dataclasses.replace(TABLES["lstm-gan"], data=data, metrics="none")
+    fit = MinMaxScaler.fit
+    with monkeypatch.context() as before:
+        every = torch.ones(2, dtype=torch.bool)
+        before.setattr(MinMaxScaler, "fit", lambda v: dataclasses.replace(fit(v), learnt=every))
+        folder = run(config, out=tmp_path / "r").folder
+    assert (generate(folder, 3, as_tensor=True)[0][..., 1] == 5).all()
+    with pytest.raises(InputError, match="learnt constant columns too"):
+        run(None, resume=folder)
+    assert "learnt constant columns too" in write_report(folder, device="cpu").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_column_that_changes_only_after_training_is_forecast_as_it_was_and_told(tmp_path):
     late = np.where(np.arange(ROWS) < ROWS - 50, 7.0, np.arange(ROWS))
-    data, told = table(tmp_path / "t.csv", x=wave(), late=late, c=np.full(ROWS, 5)), []
+    data, told = table(tmp_path / "t.csv", late=late, x=wave(), c=np.full(ROWS, 5)), []
     config = dataclasses.replace(TABLES["lstm-forecaster"], data=data)
     result = run(config, out=tmp_path / "r", warn=told.append)
     lines = [line for line in told if "rows trained on" in line]
     assert len(lines) == 1
     assert lines[0].startswith("column late is 7 in all rows trained on and changes after them")
-    made, columns = forecast(result.folder)
-    assert dict(zip(columns[1:], made[0, 1:].tolist(), strict=True)) == {"late": 7, "c": 5}
-    # The error is that of the forecast, and the skill of the column that never changes has none.
+    made, columns = forecast(result.folder, as_tensor=True)
+    assert dict(zip(columns[::2], made[0, ::2].tolist(), strict=True)) == {"late": 7, "c": 5}
+    said = "column c is 5 in every row: left out of training"
+    assert {said, said.replace("c is 5 in every row", "late is 7 in every row trained on")} <= set(
+        result.metrics["data"]
+    )
+    # The error is that of what is forecast, and the column that never changes has none.
     assert result.metrics["columns"]["late"]["mae"]["forecast"] > 300
-    reasons = result.metrics["undefined"]
-    assert "skill.same as yesterday.by_column.c" in reasons
-    assert "skill.same as yesterday.by_column.late" not in reasons
+    assert set(result.metrics["columns"]) == {"late", "x"}
+    assert "undefined" not in result.metrics
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -209,7 +228,8 @@ def test_what_cannot_be_planted_is_told_and_the_windows_are_scored(tmp_path):
         assert all(0 <= area <= 1 for area in areas.values())
     assert "total.swapped" in str(result.metrics["undefined"].keys())
 
-    data = table(tmp_path / "c.csv", x=np.full(ROWS, 5), y=np.full(ROWS, 6))
+    x = np.where(np.arange(ROWS) < ROWS - 200, wave(), 0.5)
+    data = table(tmp_path / "c.csv", x=x, y=2 * x)
     config = dataclasses.replace(config, data=data)
     result = run(config, out=tmp_path / "none", warn=told.append)
     reason = "no anomaly could be planted: no column changes its value in the 200 rows"
@@ -220,17 +240,23 @@ def test_what_cannot_be_planted_is_told_and_the_windows_are_scored(tmp_path):
     assert "area under the ROC curve, total" not in result.metrics["told"]
 
 
+def equal_windows(file):
+    """Series of a window each, in which the same happens."""
+    step = np.arange(ROWS) % 6
+    data = table(file, s=np.arange(ROWS) // 6, x=step**2)
+    return dataclasses.replace(TABLES["lstm-gan"], data=data, series_column="s")
+
+
 def test_the_summary_and_the_report_tell_what_has_no_value(tmp_path, capsys):
-    data = table(tmp_path / "t.csv", x=np.full(ROWS, 5))
-    result = run(dataclasses.replace(TABLES["lstm-gan"], data=data), out=tmp_path / "r")
+    result = run(equal_windows(tmp_path / "t.csv"), out=tmp_path / "r")
     cli._print_scores(result.metrics)
     printed = capsys.readouterr()
-    line = "no diversity (generated, real, noise): all 197 real samples are equal"
+    line = "no diversity (generated, real, noise): all 33 real samples are equal"
     assert line in printed.err
     assert "marginal_wasserstein" in printed.out
     page = write_report(result.folder, device="cpu").read_text()
     assert line[1:] in page
-    assert "Not drawn: all 395 real samples are equal" in page
+    assert "Not drawn: all 66 real samples are equal" in page
 
 
 def test_pictures_of_a_generator_that_diverged(tmp_path):
@@ -247,13 +273,13 @@ def test_pictures_of_a_generator_that_diverged(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_patience_without_anything_to_watch_trains_to_the_end(tmp_path):
     told = []
-    data = table(tmp_path / "t.csv", x=np.full(ROWS, 5))
-    config = dataclasses.replace(TABLES["lstm-gan"], data=data, metrics="none", steps=8, patience=1)
+    config = equal_windows(tmp_path / "t.csv")
+    config = dataclasses.replace(config, metrics="none", steps=8, patience=1)
     result = run(config, out=tmp_path / "r", warn=told.append)
     assert result.step == 8
     assert "best" not in result.metrics
     assert len(told) == 1
-    assert told[0].startswith("step 2: patience has nothing to go by: all 256 samples are equal")
+    assert told[0].startswith("step 2: patience has nothing to go by: all 66 samples are equal")
 
 
 def sequences(file, count):

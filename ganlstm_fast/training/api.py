@@ -16,11 +16,11 @@ from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.configs import TrainConfig
 from ganlstm_fast.training.devices import named
 from ganlstm_fast.training.errors import InputError, Line
-from ganlstm_fast.training.outputs import finish
+from ganlstm_fast.training.outputs import finish, read_finished
 from ganlstm_fast.training.progress import Bar
-from ganlstm_fast.training.state import resume_run, start_run
+from ganlstm_fast.training.state import on_first, resume_run, start_run
 from ganlstm_fast.training.tables.given import TableLike
-from ganlstm_fast.training.trainer import cpu_threads, fit, own_random, stop_on_signals
+from ganlstm_fast.training.trainer import cpu_threads, fit, is_trained, own_random, stop_on_signals
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,8 @@ def train(
     """Train a model and write pictures, samples, scores and a checkpoint.
 
     SIGINT and SIGTERM end it after the step under way, with a checkpoint from which ``resume`` goes
-    on exactly as if it had not been stopped (on the CPU to the last bit).
+    on exactly as if it had not been stopped (on the CPU to the last bit). A run that is finished is
+    left as it is: to go on with it takes more steps.
 
     Example:
         >>> import pandas as pd
@@ -128,6 +129,12 @@ def train(
         config = dataclasses.replace(config or TrainConfig(), **given)
         run = start_run(config, None if out is None else Path(out), warn)
     state, first = run.state, run.state.fabric.is_global_zero
+    if resume is not None and is_trained(run):
+        finished = on_first(state.fabric, lambda: read_finished(run))
+        if finished is not None:
+            if first:
+                announce(f"{run.folder} is finished: all of its {state.step} steps are done")
+            return TrainResult(run.folder, state.step, None, finished if first else None, first)
     where = named(state.device, state.share.count)
     if resume is not None:
         line = f"going on with {run.folder} at step {state.step}, {where}"

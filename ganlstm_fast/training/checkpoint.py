@@ -95,3 +95,10 @@ def load_checkpoint(run: Path, kind: str | None = None) -> dict[str, Any]:
     if missing:
         raise InputError(f"{path} is damaged: it lacks {', '.join(missing)}")
     return content
+
+
+def add_to_data(path: Path, **values: Any) -> None:
+    """Write ``values`` into what the checkpoint ``path`` tells of its data."""
+    content = load_checkpoint(path)
+    content["data"] |= values
+    save_checkpoint(path, content["kind"], content)

@@ -337,7 +337,7 @@ class GANSettings(Settings):
     warmup_g: int = option(
         0, "steps after those in which only the generator is, against a fixed critic", NATURAL
     )
-    steps: int = run_option(12000, "steps of the generator", COUNT)
+    steps: int = run_option(6000, "steps of the generator", COUNT)
 
     def check(self) -> None:
         ok = self.label_smoothing == 0 or self.loss in LABELLED_LOSSES

@@ -14,6 +14,7 @@ from ganlstm_fast.training.config import (
     LOSS_NAMES,
     NATURAL,
     RATE,
+    SHARE,
     TWO,
     WEIGHT,
     GANSettings,
@@ -37,6 +38,8 @@ CRITICS = ("lstm", "bilstm", "attention", "conv")
 AUDIBLE = Rule(lambda v: 1000 <= v <= 192000, "1000 to 192000")
 # The highest note that is made needs so many samples a second.
 LEAST_RATE = 8000
+# What can be done about missing values: see load_series.
+FILLS = ("interpolate", "previous", "drop")
 # Losses that are a mean over the scores of patches. (A relativistic average would mix those of two
 # critics, and the penalty of wgan-gp is on a score of the whole image.)
 PATCH_LOSSES = ("lsgan", "hinge", "minimax", "non-saturating", "relativistic")
@@ -74,6 +77,12 @@ class TableOptions:
     gaps: str = data_option(
         "cut", "windows end before a gap in time, or cross it", choices=("cut", "cross")
     )
+    fill: str | None = data_option(
+        None,
+        "missing values: interpolate them in time, take the previous one, or drop their rows, "
+        "which no window then crosses (refuse them)",
+        choices=FILLS,
+    )
 
     def located(self) -> TableOptions:
         """With a name for the number of the series, where the data is an array of several."""
@@ -103,6 +112,8 @@ class TrainConfig(TableOptions, SequenceGANOptions, GANSettings):
         "column names, and numbers below them, or sines: TimeGAN's made series (bundled weather)",
     )
     seq_len: int = data_option(24, "rows in a window", TWO)
+    lr_g: float = option(4e-4, "generator's learning rate", RATE)
+    lr_d: float = option(2e-4, "critic's learning rate", RATE)
     score_seeds: int = run_option(1, "times that TimeGAN's scores are taken", COUNT)
 
     @property
@@ -127,6 +138,12 @@ class AnomalyConfig(TrainConfig):
     search_steps: int = model_option(50, "steps of the search for a window's noise", COUNT)
     weight: float = model_option(
         0.5, "of the reconstruction in the score, the critic has the rest", WEIGHT
+    )
+    threshold_quantile: float = run_option(
+        0.99,
+        "share of the held-out windows, as they are without planted anomalies, below the threshold "
+        "above which score flags a window",
+        SHARE,
     )
 
 
@@ -166,7 +183,12 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
     mean: bool = model_option(False, "forecast the mean instead of quantiles")
     attention: str | None = model_option(None, "over the steps (none)", choices=("additive", "dot"))
     residual: bool = model_option(False, "forecast the difference from the last row")
-    period: int = data_option(365, "rows in a year, for the simple forecast of last year", COUNT)
+    period: int | None = data_option(
+        None,
+        "rows that the seasonal simple forecast goes back (by the step of the dates: days 365, "
+        "hours 24 and 168, months 12)",
+        COUNT,
+    )
     batch_size: int = option(64, "samples a step, over all processes together", COUNT)
     patience: int = option(
         8, "stop after so many checkpoints without a lower held-out loss; 0: never", NATURAL
@@ -202,6 +224,12 @@ class ClassifierConfig(LSTMOptions, SupervisedSettings):
         "column of dates, by which the rows of a sequence are sorted; none: they are in order (the "
         "first of dates)",
         metavar="NAME",
+    )
+    fill: str | None = data_option(
+        None,
+        "missing values: interpolate them in time, take the previous one, or drop their rows "
+        "(refuse them)",
+        choices=FILLS,
     )
     sequences: str = data_option(
         "rows",

@@ -12,12 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ganlstm_fast.training.tables.columns import choose, finite_values
+from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.tables.columns import choose
+from ganlstm_fast.training.tables.fill import without_missing
 from ganlstm_fast.training.tables.gaps import find_gaps, in_words
 from ganlstm_fast.training.tables.given import TableLike
 from ganlstm_fast.training.tables.long import find_series, refuse_long
-from ganlstm_fast.training.tables.order import find_times, order_rows, runs
+from ganlstm_fast.training.tables.order import by_series, find_times, order_rows, runs
 from ganlstm_fast.training.tables.read import Table, read_table
+from ganlstm_fast.training.tables.records import names
+from ganlstm_fast.training.tables.steps import Step, find_step
 from ganlstm_fast.training.windows import Stretches
 
 if TYPE_CHECKING:
@@ -41,6 +45,8 @@ class Series:
         times: [rows] datetime64[ns]; None where no column says them.
         series: the names of the series, in order; none where the file has one without a name.
         notes: what was found out about the file, in some words each.
+        time_column: the name of the column that says the times; None without one.
+        step: the usual time from a row to the next; None where it is not known.
     """
 
     values: Tensor
@@ -52,6 +58,8 @@ class Series:
     times: np.ndarray | None = None
     series: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    time_column: str | None = None
+    step: Step | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -76,6 +84,7 @@ def load_series(
     date_column: str | None = None,
     series_column: str | None = None,
     gaps: str = "cut",
+    fill: str | None = None,
 ) -> Series:
     """Read a text file whose first line names its columns, or a table in memory.
 
@@ -94,16 +103,22 @@ def load_series(
             that looks as if it held several; ``none``: there is one.
         gaps: ``cut``: rows before and after a gap in time are of different stretches; ``cross``:
             they follow each other.
+        fill: what is done about missing values. ``interpolate``: a straight line over time (over
+            rows without dates) from the value before to the one after, in one stretch; at its ends
+            the nearest value. ``previous``: the value before in the series, in its first rows the
+            one after. ``drop``: their rows are left out, and those before and after are of
+            different stretches. None: a missing value is an error.
 
     Raises:
         InputError: no such file, no table in it, a line with too few or too many fields, no column
             of numbers, an unknown column, text among the numbers of a column, a value that is
-            missing or infinite, dates or numbers that can be read in two ways, a time that stands
+            infinite, one that is missing without ``fill``, a series in which a column has no value
+            to fill from, dates or numbers that can be read in two ways, a time that stands
             twice in a series (the message says in which lines).
     """
     data = BUNDLED if data is None else data
     table = read_table(data, columns=columns, series_column=series_column)
-    return series_of(table, columns, date_column, series_column, gaps)
+    return series_of(table, columns, date_column, series_column, gaps, fill)
 
 
 def series_of(
@@ -112,6 +127,7 @@ def series_of(
     date_column: str | None,
     series_column: str | None,
     gaps: str,
+    fill: str | None,
     beside: Sequence[str] = (),
 ) -> Series:
     """The series in ``table``; the arguments are those of :func:`load_series`.
@@ -127,12 +143,16 @@ def series_of(
         refuse_long(table, times, told)
     order, times, sorted_notes = order_rows(table, number, times, said)
     chosen, left_out = choose(table, columns, told, order, number[order])
-    values = finite_values(table, chosen)[order]
     notes = [*table.notes]
     if found:
         notes.append(f"{len(found)} series by {series_column}")
     stretches, broken = _stretches(table, number[order], times, order, gaps)
-    notes += [*sorted_notes, *broken, *left_out]
+    step = None if times is None else find_step(by_series(number[order], times))
+    values, kept, filled = without_missing(table, chosen, fill, order, times, stretches, found)
+    if not kept.all():
+        stretches, values, order = stretches.part(torch.from_numpy(kept)), values[kept], order[kept]
+        times = None if times is None else times[kept]
+    notes += [*sorted_notes, *broken, *left_out, *filled]
     units = BUNDLED_UNITS if table.file == BUNDLED else {}
     return Series(
         torch.from_numpy(np.ascontiguousarray(values)),
@@ -144,6 +164,8 @@ def series_of(
         times,
         found,
         tuple(notes),
+        said[0] if said else None,
+        step,
     )
 
 
@@ -153,10 +175,12 @@ def _stretches(
     """The stretches of rows in ``order``, and notes on the gaps between them."""
     breaks, steps = [], []
     if times is not None:
-        for start, stop in runs(number, np.zeros(0, dtype=np.int64)):
-            found, step = find_gaps(times[start:stop])
+        start = 0
+        for part in by_series(number, times):
+            found, step = find_gaps(part)
             breaks.append(found + start)
             steps.append(step)
+            start += len(part)
     at = np.concatenate(breaks) if breaks else np.zeros(0, dtype=np.int64)
     cut = at if gaps == "cut" else at[:0]
     stretches = Stretches.of((start, stop, int(number[start])) for start, stop in runs(number, cut))
@@ -193,41 +217,74 @@ def load_dates(path: str | Path | None = None, column: str = "date") -> pd.Datet
 class MinMaxScaler:
     """Maps each channel's range in the data to [0, 1], and back.
 
-    A channel that is constant in the data it was fitted to maps to 0, and comes back as that
-    constant whatever is scaled back: nothing else has been seen of it. Other values that it has
-    later are scaled by 1, so that they can be told from the constant.
+    A channel that is constant in the data it was fitted to is not learnt: it is left out of what is
+    scaled, and comes back as that constant.
 
     Attributes:
         minimum, maximum: [channels] float64.
+        learnt: [channels] bool, which channels are scaled.
     """
 
     minimum: Tensor
     maximum: Tensor
+    learnt: Tensor
 
     @classmethod
     def fit(cls, values: Tensor) -> MinMaxScaler:
         """The scaler for ``values`` [..., channels]."""
         flat = values.reshape(-1, values.shape[-1]).double()
-        return cls(flat.amin(0), flat.amax(0))
-
-    @property
-    def varies(self) -> Tensor:
-        """[channels] bool: which channels are not constant in the data it was fitted to."""
-        return self.maximum > self.minimum
+        minimum, maximum = flat.amin(0), flat.amax(0)
+        return cls(minimum, maximum, maximum > minimum)
 
     @property
     def _span(self) -> Tensor:
         span = self.maximum - self.minimum
-        return torch.where(self.varies, span, torch.ones_like(span))
+        return torch.where(span > 0, span, 1)
 
     def scale(self, values: Tensor) -> Tensor:
-        """``values`` [..., channels] in data units -> float32, the fitted data in [0, 1]."""
-        return ((values.double() - self.minimum) / self._span).float()
+        """``values`` [..., channels] in data units -> float32 [..., learnt channels], the fitted
+        data in [0, 1]."""
+        return ((values.double() - self.minimum) / self._span)[..., self.learnt].float()
 
     def unscale(self, scaled: Tensor) -> Tensor:
-        """The inverse of :meth:`scale`, in float64; of a constant channel the constant."""
-        return torch.where(self.varies, scaled.double() * self._span + self.minimum, self.minimum)
+        """The inverse of :meth:`scale`, [..., channels] float64, constant ones as they are."""
+        values = self.minimum.expand(*scaled.shape[:-1], -1).clone()
+        values[..., self.learnt] += scaled.double() * self._span[self.learnt]
+        # Checkpoints of earlier versions have learnt constants too, and give what is near them.
+        return torch.where(self.maximum > self.minimum, values, self.minimum)
 
-    def settle(self, scaled: Tensor) -> Tensor:
-        """``scaled`` [..., channels] with 0 in the constant channels, as :meth:`scale` has it."""
-        return torch.where(self.varies, scaled, torch.zeros((), dtype=scaled.dtype))
+    def changed(self, values: Tensor) -> Tensor:
+        """[..., channels] bool: where ``values`` are not the constant of a channel not learnt."""
+        return (values != self.minimum) & ~self.learnt
+
+
+def constant_columns(
+    columns: Sequence[str], values: Tensor, scaler: MinMaxScaler, source: str
+) -> list[str]:
+    """What is said of the columns that ``scaler``, fitted to rows of ``values``, leaves out.
+
+    Args:
+        columns: the channels' names.
+        values: [rows, channels], all rows that there are.
+        source: the data, for an error.
+
+    Raises:
+        InputError: no column is left to learn.
+    """
+    later = scaler.changed(values).any(0)
+    notes = []
+    for rows, kind in (("every row", ~scaler.learnt & ~later), ("every row trained on", later)):
+        found = {columns[c]: f"{scaler.minimum[c]:.6g}" for c in kind.nonzero()[:, 0].tolist()}
+        if not found:
+            continue
+        which = [f"{name} ({value})" for name, value in found.items()]
+        said = f"columns {names(which)} are the same"
+        if len(found) == 1:
+            said = "column {} is {}".format(*next(iter(found.items())))
+        notes.append(f"{said} in {rows}: left out of training")
+    if not scaler.learnt.any():
+        why = " and ".join(note.removesuffix(": left out of training") for note in notes)
+        raise InputError(
+            f"{source} has nothing to learn: {why}; give other data, or choose other `columns`"
+        )
+    return notes

@@ -5,6 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ganlstm_fast.training.config import Settings
+
+# Fewer steps than this share of the default are said to be few.
+FEW = 1 / 5
+
 # By the whole name of a score. What is better comes last; where nothing does, that of real data is.
 _MEANINGS = {
     r"discriminative_score": "how far beyond chance a judge trained for it tells these from real "
@@ -37,6 +42,11 @@ _MEANINGS = {
     r"condition_error": "how far the months or histories asked for are missed: lower is better",
     r"area_under_roc": "chance that a planted anomaly scores above a usual window: 1 is best, 0.5 "
     "is none",
+    r"threshold": "score above which a window is flagged; of the held-out windows without planted "
+    "anomalies 1 in 100 is, or as many as threshold_quantile leaves",
+    r"anomalies_found": "share of the planted anomalies of which a window is flagged: 1 is best",
+    r"precision": "share of the flagged windows that have a planted anomaly: 1 is best",
+    r"recall": "share of the windows with a planted anomaly that are flagged: 1 is best",
     r"accuracy": "share of held-out samples that are named rightly: higher is better",
     r"accuracy_of_most_frequent_class": "what naming the most frequent class always would get",
     r"accuracy_of_symbol_frequencies": "what counting symbols would get",
@@ -94,7 +104,20 @@ def meaning_of(name: str) -> str | None:
 def meanings(metrics: dict[str, Any]) -> dict[str, str]:
     """The lines for the scores in ``metrics``, by name."""
     found = {name: meaning_of(name) for name in metrics}
+    if isinstance(metrics.get("skill"), dict):  # The line names what the skill is measured against.
+        simple = "a simple forecast"
+        names = "; ".join(metrics["skill"])
+        found["skill"] = str(found["skill"]).replace(simple, f"{simple} ({names})")
     return {name: line for name, line in found.items() if line is not None}
+
+
+def few_steps(config: Settings) -> list[str]:
+    """A line where a run has so few steps that its scores and pictures show little."""
+    usual = type(config).steps
+    if config.steps >= FEW * usual:
+        return []
+    count = "1 step is" if config.steps == 1 else f"{config.steps} steps are"
+    return [f"{count} few: the default is {usual}, and after so few a model has learnt little"]
 
 
 def doubts(metrics: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ import copy
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ganlstm_fast.training.checkpoint import atomic_write
-from ganlstm_fast.training.meaning import doubts, meanings
+from ganlstm_fast.training.meaning import doubts, few_steps, meanings
 from ganlstm_fast.training.plots import plot_losses
 from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import Run
@@ -25,24 +25,33 @@ from ganlstm_fast.training.undefined import for_json
 if TYPE_CHECKING:
     import pandas as pd
 
+METRICS = "metrics.json"
 # Significant digits of a number in a table.
 DIGITS = 6
 
 
-def write_series(path: Path | TextIO, series: Tensor, columns: Sequence[str]) -> None:
+def write_series(
+    path: Path | TextIO,
+    series: Tensor,
+    columns: Sequence[str],
+    times: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """Write ``series`` as CSV: columns ``sample`` and ``step``, from 1, and one for each channel.
 
     Args:
         path: a file, which is written whole or not at all, or an open one.
         series: [n, steps, channels].
+        times: [steps] datetime64[ns] by the name of their column, the same for each series.
 
     Raises:
         InputError: the file cannot be written.
     """
-    write_table(path, series_table(series, columns))
+    write_table(path, series_table(series, columns, times))
 
 
-def series_table(series: Tensor, columns: Sequence[str]) -> pd.DataFrame:
+def series_table(
+    series: Tensor, columns: Sequence[str], times: Mapping[str, np.ndarray] | None = None
+) -> pd.DataFrame:
     """The table that :func:`write_series` writes."""
     import pandas as pd
 
@@ -50,6 +59,8 @@ def series_table(series: Tensor, columns: Sequence[str]) -> pd.DataFrame:
     table = pd.DataFrame(series.reshape(-1, channels).numpy(), columns=list(columns))
     table.insert(0, "sample", torch.arange(1, count + 1).repeat_interleave(steps).numpy())
     table.insert(1, "step", torch.arange(1, steps + 1).repeat(count).numpy())
+    for name, at in (times or {}).items():
+        table.insert(2, name, np.tile(at, count), allow_duplicates=True)
     return table
 
 
@@ -109,6 +120,17 @@ def trained(run: Run) -> nn.Module:
     return part
 
 
+def read_finished(run: Run) -> dict[str, Any] | None:
+    """What :func:`finish` has written for the run as it is; None where it has to be written."""
+    state = run.state
+    try:
+        found = json.loads((run.folder / METRICS).read_text())
+        same = found["steps"] == state.step and found["metrics"] == state.config.metrics
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return found if same else None
+
+
 def finish(run: Run, progress: type[tqdm] = Bar) -> dict[str, Any]:
     """Write pictures, tables, losses.png and metrics.json into the run's folder.
 
@@ -127,6 +149,7 @@ def finish(run: Run, progress: type[tqdm] = Bar) -> dict[str, Any]:
     if state.step:
         plot_losses(run.folder / "losses.png", state.history[: state.step], state.recipe.columns)
     metrics = for_json(metrics | state.recipe.finish(run, progress))
-    metrics["meaning"], metrics["doubts"] = meanings(metrics), doubts(metrics)
-    write_json(run.folder / "metrics.json", metrics)
+    metrics["meaning"] = meanings(metrics)
+    metrics["doubts"] = doubts(metrics) + few_steps(state.config)
+    write_json(run.folder / METRICS, metrics)
     return metrics

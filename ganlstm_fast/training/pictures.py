@@ -106,27 +106,31 @@ def plot_forecasts(
     made: Tensor,
     columns: Sequence[str],
     units: dict[str, str] | None = None,
+    times: np.ndarray | None = None,
 ) -> None:
     """The held-out rows and the forecasts of each made a step before, with their quantiles.
 
     Args:
         rows: [rows, channels]. starts: [n]. made: [n, horizon, channels (, quantiles)].
+        times: [rows] datetime64[ns]; None: the rows are numbered.
     """
     first = made[:, 0].unsqueeze(-1) if made.dim() == 3 else made[:, 0]
-    steps, middle = starts.numpy(), first.shape[-1] // 2
+    middle = first.shape[-1] // 2
+    places = starts.numpy() + 1 if times is None else times[starts.numpy()]
     with drawing(10.5, 1.9 * len(columns) + 0.6) as figure:
         axes = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
         for c, (ax, name) in enumerate(zip(axes, columns, strict=True)):
-            ax.plot(steps + 1, rows[starts, c], color=REAL, lw=1, label="real")
+            ax.plot(places, rows[starts, c], color=REAL, lw=1, label="real")
             values = first[:, c].numpy()
-            ax.plot(steps + 1, values[:, middle], color=FAKE, lw=1, label="forecast, 1 row ahead")
+            ax.plot(places, values[:, middle], color=FAKE, lw=1, label="forecast, 1 row ahead")
             if values.shape[1] > 1:
                 ends = values[:, 0], values[:, -1]
-                ax.fill_between(steps + 1, *ends, color=FAKE, alpha=0.15, lw=0)
+                ax.fill_between(places, *ends, color=FAKE, alpha=0.15, lw=0)
             unit = (units or {}).get(name)
             ax.set_ylabel(f"{name}\n({unit})" if unit else name)
         axes[0].legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
-        axes[-1].set_xlabel("row")
+        if times is None:
+            axes[-1].set_xlabel("row")
         figure.align_ylabels(axes)
         save_figure(figure, path)
 
@@ -172,8 +176,11 @@ def plot_attention(path: Path, cases: Sequence[tuple[str, str, Tensor]]) -> None
         save_figure(figure, path)
 
 
-def plot_scores(path: Path, scores: Tensor, planted: Any, seq_len: int) -> None:
-    """The score of each window over the anomalies that were planted, if there are any."""
+def plot_scores(
+    path: Path, scores: Tensor, planted: Any, seq_len: int, threshold: float | None = None
+) -> None:
+    """The score of each window over the anomalies that were planted, if there are any, and the
+    threshold."""
     colours = dict(zip(KINDS, ("#009E73", "#CC79A7", "#E69F00", "#56B4E9"), strict=True))
     with drawing(10.5, 3) as figure:
         ax = figure.subplots()
@@ -191,10 +198,12 @@ def plot_scores(path: Path, scores: Tensor, planted: Any, seq_len: int) -> None:
             middle = np.arange(start, stop) + 1 + seq_len / 2
             ax.plot(middle, scores[: stop - start], color=REAL, lw=1)
             scores = scores[stop - start :]
+        if threshold is not None:
+            ax.axhline(threshold, color=FAKE, lw=1, ls="--", label="threshold")
         ax.set_xlabel("row (of a window: its middle)")
         ax.set_ylabel("score")
-        if planted.events:
-            ax.legend(frameon=False, ncols=4, loc="lower right", bbox_to_anchor=(1, 1))
+        if ax.get_legend_handles_labels()[1]:
+            ax.legend(frameon=False, ncols=5, loc="lower right", bbox_to_anchor=(1, 1))
         save_figure(figure, path)
 
 

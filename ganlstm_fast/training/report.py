@@ -16,6 +16,7 @@ from ganlstm_fast.training.checkpoint import atomic_write
 from ganlstm_fast.training.configs import MODELS
 from ganlstm_fast.training.devices import AUTO
 from ganlstm_fast.training.errors import InputError
+from ganlstm_fast.training.state import check_data
 from ganlstm_fast.training.undefined import Undefined, defined, undefined_lines
 from ganlstm_fast.training.using import Trained, load_trained
 
@@ -30,7 +31,7 @@ CAPTIONS = {
     "forecasts.png": "Forecasts of the held-out rows",
     "attention.png": "Where the decoder looked for each symbol of a translation",
     "confusion.png": "Classes of the held-out sequences",
-    "scores.png": "Scores of windows, and the anomalies that were planted",
+    "scores.png": "Scores of windows, the threshold, and the anomalies that were planted",
     "losses.png": "Losses and gradient norms",
 }
 STYLE = """
@@ -169,12 +170,13 @@ def _overlays(found: Trained) -> list[str]:
     """Of a GAN: real and generated samples in one picture, and their autocorrelation."""
     from ganlstm_fast.training.overlays import plot_autocorrelation, plot_overlays
     from ganlstm_fast.training.recipes.gan import GANRecipe
-    from ganlstm_fast.training.recipes.series import scaler_of
+    from ganlstm_fast.training.recipes.series import learnt_columns
 
     if not issubclass(found.recipe, GANRecipe):
         return []
     try:
         recipe = found.recipe(found.config)
+        check_data(recipe, found.data)
     except InputError as error:
         return [f"<p>Without a comparison: {escape(str(error))}.</p>"]
     where = next(found.model.parameters()).device
@@ -186,8 +188,7 @@ def _overlays(found: Trained) -> list[str]:
         return []
     figures = {f"{len(real)} real and generated samples": lambda: plot_overlays(real, made)}
     if "columns" in found.data and real.shape[1] > 2:
-        made = scaler_of(found.data).settle(made)
-        columns = found.data["columns"]
+        columns = learnt_columns(found.data)
         figures["Autocorrelation"] = lambda: plot_autocorrelation(real, made, columns)
     return [_drawn(defined(draw), caption) for caption, draw in figures.items()]
 

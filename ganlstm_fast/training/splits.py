@@ -92,6 +92,11 @@ def split_by_time(
     return stretches_of(rows).split(seq_len, held_out, context)
 
 
+def evenly(count: int, at_most: int) -> Tensor:
+    """[min(count, at_most)] int64: which of ``count`` are taken, from the first to the last."""
+    return torch.linspace(0, count - 1, min(count, at_most)).long()
+
+
 def last_rows(asked: int | None, stretches: Stretches, usual: int, share: int) -> Tensor:
     """[series] int64: how many rows at the end of each series are held out.
 

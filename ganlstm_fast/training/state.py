@@ -241,11 +241,7 @@ def resume_run(
     config = changed(model.config.from_dict(content["config"]), changes or {}).located()
     fabric = make_fabric(config, warn)
     recipe = model.load()(config)
-    if recipe.data["fingerprint"] != content["data"]["fingerprint"]:
-        given = "the bundled data" if config.data is None else shown(config.data)
-        raise InputError(
-            f"{given} is not what this run was trained on; give that as `data`, or start a new run"
-        )
+    check_data(recipe, content["data"])
     _launch(fabric, recipe)
     state = State(recipe, fabric)
     if state.config.steps < content["step"]:
@@ -263,6 +259,21 @@ def resume_run(
             "anew, and it goes on other than it would have there"
         )
     return Run(folder if folder.is_dir() else folder.parent, state)
+
+
+def check_data(recipe: Recipe, data: dict[str, Any]) -> None:
+    """Raise InputError where a recipe has other data than the ``data`` of a checkpoint."""
+    if recipe.data["fingerprint"] != data["fingerprint"]:
+        given = recipe.config.data
+        words = "the bundled data" if given is None else shown(given)
+        raise InputError(
+            f"{words} is not what this run was trained on; give that as `data`, or start a new run"
+        )
+    if recipe.data.get("learnt") != data.get("learnt"):
+        raise InputError(
+            "this run is of a version that learnt constant columns too; use it as it is, or start "
+            "a new run"
+        )
 
 
 def changed(config: Settings, changes: dict[str, Any]) -> Settings:

@@ -96,7 +96,7 @@ def fit(
         progress(total=state.config.steps, initial=state.step, unit="step") as bar,
         curve_writer(run) as write_curves,
     ):
-        while state.step < state.config.steps and not _out_of_patience(run):
+        while not is_trained(run):
             if _stopped(run, stop):
                 break
             state.history[state.step] = state.recipe.step(state)
@@ -134,9 +134,10 @@ def _stopped(run: Run, stop: Stop) -> bool:
     return highest > 0
 
 
-def _out_of_patience(run: Run) -> bool:
-    patience = run.state.config.patience
-    return 0 < patience <= run.state.best.get("since", 0)
+def is_trained(run: Run) -> bool:
+    """Whether no step is left: all are done, or early stopping has had enough."""
+    state, patience = run.state, run.state.config.patience
+    return state.step >= state.config.steps or 0 < patience <= state.best.get("since", 0)
 
 
 def _watch(run: Run, warn: Callable[[str], object]) -> None:

@@ -126,7 +126,8 @@ def generate(
     Args:
         run: the run's folder, or its checkpoint.
         as_tensor: return a tensor and names, of every model.
-        given: of ``conditional-lstm-gan``: ``month``, 1 to 12, and ``after``, a table with the
+        given: of models of series and of ``text-gan``: ``seq_len``, the steps of a sample, of any
+            number; of ``conditional-lstm-gan``: ``month``, 1 to 12, and ``after``, a table with the
             columns of the run, as :func:`score` takes it, whose last rows the samples follow, of
             the ``series`` of that name where there are several; of ``text-to-image``: ``text``; of
             ``sound-gan``: ``note``, such as A4; of ``cyclegan``: ``images``, a file or a folder of
@@ -135,7 +136,8 @@ def generate(
 
     Returns:
         Of series a DataFrame in the units of the run's data, a row a step: ``sample`` and ``step``,
-        both from 1, and the channels. Of texts a list of str. Of others float32: images
+        both from 1, the time where the samples follow rows whose times are known, and the channels.
+        Of texts a list of str. Of others float32: images
         [count, channels, height, width], videos [count, frames, channels, height, width] and sounds
         [count, samples].
 
@@ -208,7 +210,7 @@ def score(
         >>> import numpy as np
         >>> table = score(folder, data=np.random.default_rng(0).random((30, 4)))
         >>> table.shape, table["total"].idxmax() < 7
-        ((7, 5), True)
+        ((7, 6), True)
 
     Args:
         data: a table with the columns of the run: the path of a CSV file, a DataFrame, or an array
@@ -219,7 +221,11 @@ def score(
     Returns:
         A line a window, by series and time: its series where there are several, ``first_row`` and
         ``last_row`` as rows of the table from 1, the score ``total`` and its parts ``critic`` and
-        ``reconstruction``; the higher, the more unusual.
+        ``reconstruction``, the higher, the more unusual, and ``flagged``, whether the total is
+        above the run's threshold or a column changes that was constant in training. The threshold
+        is a quantile of the totals of held-out windows (``threshold_quantile``): by 0.99, the
+        default, 1 in 100 usual windows is flagged by construction. The table's ``attrs`` have
+        ``threshold``, None where the run has none and flags nothing, and the columns ``changed``.
 
     Raises:
         InputError: a run or data that cannot be used, or a run of another model.
@@ -229,22 +235,48 @@ def score(
 
 
 def forecast(
-    run: str | Path, data: str | None = None, device: str = AUTO, series: str | None = None
-) -> tuple[Tensor, list[str]]:
+    run: str | Path,
+    data: TableLike | None = None,
+    device: str = AUTO,
+    series: str | None = None,
+    *,
+    quantiles: bool = False,
+    as_tensor: bool = False,
+) -> pd.DataFrame | tuple[Tensor, list[str]]:
     """What follows a series, by a run of ``lstm-forecaster``.
 
+    Example:
+        >>> from ganlstm_fast.training import forecast, train
+        >>> from ganlstm_fast.training.configs import ForecasterConfig
+        >>> train(ForecasterConfig(horizon=2, steps=2, metrics="none"), out="runs/days").step
+        2
+        >>> ahead = forecast("runs/days", quantiles=True)
+        >>> list(ahead.columns[:5])
+        ['date', 'step', 'precipitation_q10', 'precipitation_q50', 'precipitation_q90']
+        >>> ahead.date.dt.strftime("%Y-%m-%d").tolist()
+        ['2016-01-01', '2016-01-02']
+
     Args:
-        data: a CSV file with the columns of the run; None is what the run was trained on.
+        data: a table with the columns of the run, as :func:`score` takes it; None is what the run
+            was trained on.
         series: the name of the one to forecast, where there are several.
+        quantiles: all that the run was trained for, and not the median only.
 
     Returns:
-        [horizon, channels] float64 in the units of the data, and the channels' names.
+        A line a row that is forecast: its time, in the column of dates of the data, where the data
+        has one and rows come evenly; its ``step``, from 1; its series where there are several; and
+        the values in the units of the data. Quantiles are columns such as ``temp_max_q10``, the
+        0.1-quantile of ``temp_max``.
+
+        With ``as_tensor`` [horizon, channels (, quantiles)] float64, and the channels' names.
 
     Raises:
-        InputError: as :func:`score`.
+        InputError: as :func:`score`, or ``quantiles`` of a run that was trained for the mean.
     """
     found = load_trained(run, device)
-    return found.able("forecast")(found.model, found.config, found.data, data, series)
+    able = found.able("forecast")
+    made, table = able(found.model, found.config, found.data, data, series, quantiles)
+    return (made, found.data["columns"]) if as_tensor else table
 
 
 def classify(

@@ -127,6 +127,16 @@ class Stretches:
         return True
 
 
+def left_over(known: Stretches, seq_len: int) -> list[str]:
+    """What is said of the stretches that are too short for a window of ``seq_len`` rows."""
+    lengths = known.stops - known.starts
+    short = lengths[lengths < seq_len]
+    if not len(short):
+        return []
+    where = "a stretch" if len(short) == 1 else f"{len(short)} stretches"
+    return [f"{int(short.sum())} rows in {where} of fewer than {seq_len} are in no window"]
+
+
 def stretches_of(rows: int | Stretches) -> Stretches:
     return rows if isinstance(rows, Stretches) else Stretches.whole(rows)
 
@@ -156,7 +166,8 @@ def windows(values: Tensor, seq_len: int, stretches: Stretches | None = None) ->
             raise InputError(
                 f"the longest of the data's {len(known.starts)} stretches without a gap has "
                 f"{known.longest} rows, fewer than one window of {seq_len}; give "
-                f"`seq_len={max(2, known.longest)}` or less, or `gaps=cross`: windows cross gaps"
+                f"`seq_len={max(2, known.longest)}` or less, `gaps=cross`, so that windows cross "
+                "gaps in time, or `fill=interpolate` rather than drop"
             )
         raise InputError(
             f"the data has {known.longest} rows, fewer than one window of {seq_len}; "

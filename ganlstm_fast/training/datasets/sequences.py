@@ -43,6 +43,7 @@ def load_sequences(
     label_column: str | None = "label",
     columns: Sequence[str] | None = None,
     date_column: str | None = None,
+    fill: str | None = None,
 ) -> Sequences:
     """Read a text file whose first line names its columns, or a table, with a row for each step.
 
@@ -54,6 +55,7 @@ def load_sequences(
             that number the rows.
         date_column: by which the rows of a sequence are sorted, as
             :func:`~ganlstm_fast.training.data.load_series` has it.
+        fill: what is done about missing values, as there; ``drop`` makes a sequence shorter.
 
     Raises:
         InputError: as :func:`~ganlstm_fast.training.data.load_series`, a label that is missing, or
@@ -67,7 +69,7 @@ def load_sequences(
         empty = np.flatnonzero(frame[column].isna().to_numpy())
         if len(empty):
             raise InputError(f"{file}: column {column} is empty in {table.at(empty)}")
-    series = series_of(table, columns, date_column, series_column, "cross", beside)
+    series = series_of(table, columns, date_column, series_column, "cross", fill, beside)
     lengths = series.stretches.lengths
     padded = series.values.new_zeros(len(lengths), int(lengths.max()), len(series.columns))
     number = series.stretches.series[series.stretches.of_row]

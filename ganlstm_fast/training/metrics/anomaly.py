@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ganlstm_fast.training.datasets.anomalies import Planted
@@ -34,6 +36,76 @@ def area_under_roc(
     """
     from sklearn.metrics import roc_auc_score
 
+    strange, seq_len = _strange(scores, planted, seq_len)
+
+    def area(anomalous: Tensor) -> float:
+        kept = anomalous | ~strange
+        return float(roc_auc_score(anomalous[kept].numpy(), scores[kept].numpy()))
+
+    kinds = sorted({event.kind for event in planted.events})
+    areas = {kind: area(planted.window_labels(seq_len, kind)) for kind in kinds}
+    missing = {kind: Undefined(reason) for kind, reason in planted.missing.items()}
+    return {"all": area(strange), **missing, **areas}
+
+
+def threshold_of(usual: Tensor, quantile: float) -> float:
+    """The score above which a window is flagged.
+
+    Args:
+        usual: [windows], the scores of usual windows that were not trained on.
+        quantile: of these scores. By construction a share of ``1 - quantile`` of these windows is
+            flagged, and about as many of others like them.
+
+    Raises:
+        UndefinedScore: there are no scores, or some are not finite.
+    """
+    if not len(usual):
+        raise UndefinedScore("a threshold needs the scores of some windows")
+    check_finite("scores", usual)
+    return float(usual.double().quantile(quantile))
+
+
+def scores_at(
+    threshold: float, scores: Tensor, planted: Planted, seq_len: int | None = None
+) -> dict[str, Any]:
+    """What is found by flagging the windows whose score is above ``threshold``.
+
+    Args:
+        scores, seq_len: as for :func:`area_under_roc`.
+
+    Returns:
+        ``anomalies_found``, the share of the anomalies of which a window is flagged; ``recall``,
+        the share of the windows with an anomaly that are flagged; ``precision``, the share of the
+        flagged windows that have one, which depends on how many were planted, and has no value
+        where none is flagged; ``found_of``, by kind, how many of its anomalies are found and how
+        many there are.
+
+    Raises:
+        UndefinedScore, ValueError: as for :func:`area_under_roc`.
+    """
+    from sklearn.metrics import precision_score, recall_score
+
+    strange, seq_len = _strange(scores, planted, seq_len)
+    flagged = scores > threshold
+    first = (planted.stretches or Stretches.whole(len(planted.rows))).first_rows(seq_len)
+    found_of: dict[str, list[int]] = {}
+    for event in planted.events:
+        has_it = (first < event.stop) & (first + seq_len > event.start)
+        count = found_of.setdefault(event.kind, [0, 0])
+        count[0] += bool(flagged[has_it].any())
+        count[1] += 1
+    truth = strange.numpy(), flagged.numpy()
+    none = Undefined("no window is above the threshold")
+    return {
+        "anomalies_found": sum(n for n, _ in found_of.values()) / len(planted.events),
+        "precision": float(precision_score(*truth)) if flagged.any() else none,
+        "recall": float(recall_score(*truth)),
+        "found_of": found_of,
+    }
+
+
+def _strange(scores: Tensor, planted: Planted, seq_len: int | None) -> tuple[Tensor, int]:
+    """[windows] bool, which have an anomaly, and the rows of a window; raises as the measures."""
     known = planted.stretches or Stretches.whole(len(planted.rows))
     if seq_len is None:
         seq_len = len(planted.rows) - len(scores) + 1
@@ -53,12 +125,4 @@ def area_under_roc(
             "planted: expected windows both with and without an anomaly, got all "
             f"{len(strange)} {'with' if strange.all() else 'without'} one"
         )
-
-    def area(anomalous: Tensor) -> float:
-        kept = anomalous | ~strange
-        return float(roc_auc_score(anomalous[kept].numpy(), scores[kept].numpy()))
-
-    kinds = sorted({event.kind for event in planted.events})
-    areas = {kind: area(planted.window_labels(seq_len, kind)) for kind in kinds}
-    missing = {kind: Undefined(reason) for kind, reason in planted.missing.items()}
-    return {"all": area(strange), **missing, **areas}
+    return strange, seq_len

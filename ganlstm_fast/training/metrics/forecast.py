@@ -3,47 +3,34 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ganlstm_fast.training.errors import UndefinedScore
-from ganlstm_fast.training.undefined import Undefined, check_finite, defined
+from ganlstm_fast.training.tables import steps
+from ganlstm_fast.training.undefined import Undefined, check_finite, defined_for
 from ganlstm_fast.training.windows import Stretches
 
 SCORES = ("columns", "skill")
 
 
-def same_as_yesterday(rows: Tensor, starts: Tensor, horizon: int) -> Tensor:
-    """The last row before each forecast, for all of its steps.
-
-    Args:
-        rows: [rows, channels] the series.
-        starts: [n] int64, the first row of each forecast.
-        horizon: steps of each.
-
-    Returns:
-        [n, horizon, channels].
-
-    Raises:
-        UndefinedScore: a start before which there is no row.
-    """
-    return _rows_at(rows, (starts - 1)[:, None].expand(-1, horizon), "yesterday's")
-
-
-def same_day_last_year(
+def period_before(
     rows: Tensor,
     starts: Tensor,
     horizon: int,
-    period: int = 365,
+    period: int = 1,
     stretches: Stretches | None = None,
 ) -> Tensor:
     """The rows ``period`` before those of each forecast (before that, where these are not known).
 
     Args:
-        rows, starts, horizon: as for :func:`same_as_yesterday`.
-        period: rows in a year. Where the horizon is longer, whole periods more are gone back.
+        rows: [rows, channels] the series.
+        starts: [n] int64, the first row of each forecast.
+        horizon: steps of each.
+        period: how many rows to go back; 1 is the last row before, for all steps. Where the horizon
+            is longer, whole periods more are gone back.
         stretches: of the rows; None: all follow each other.
 
     Returns:
@@ -52,20 +39,16 @@ def same_day_last_year(
     Raises:
         UndefinedScore: a start less than a period after the first row of its stretch.
     """
-    ahead = torch.arange(horizon)
-    source = starts[:, None] + ahead % period - period
+    source = starts[:, None] + torch.arange(horizon) % period - period
     if stretches is not None and (source[:, 0] < stretches.starts[stretches.of_row[starts]]).any():
-        raise UndefinedScore(
-            f"before some forecasts the row a period of {period} back is not known"
-        )
-    return _rows_at(rows, source, "last year's", f" with a period of {period}")
+        raise UndefinedScore(f"before some forecasts the row {period} back is not known")
+    which = "the rows before" if period == 1 else f"the rows {period} before"
+    return _rows_at(rows, source, which)
 
 
-def _rows_at(rows: Tensor, source: Tensor, whose: str, how: str = "") -> Tensor:
+def _rows_at(rows: Tensor, source: Tensor, which: str) -> Tensor:
     if source.numel() and not 0 <= source.min() <= source.max() < len(rows):
-        raise UndefinedScore(
-            f"starts: {whose} rows are not among the {len(rows)} of the series{how}"
-        )
+        raise UndefinedScore(f"starts: {which} are not all among the {len(rows)} of the series")
     return rows[source]
 
 
@@ -105,7 +88,7 @@ def forecast_scores(
     columns: Sequence[str],
     *,
     quantiles: Sequence[float] | None = None,
-    period: int = 365,
+    baselines: Mapping[str, int] | None = None,
     stretches: Stretches | None = None,
 ) -> dict[str, object]:
     """Mean absolute and root mean square error of forecasts, and their skill.
@@ -122,7 +105,8 @@ def forecast_scores(
         columns: the channels' names.
         quantiles: that are forecast. Their middle one, which has to be 0.5, is what is judged by
             the absolute and the square error.
-        period: rows in a year.
+        baselines: the simple forecasts by name, as how many rows they go back (see
+            :func:`~ganlstm_fast.training.tables.steps.baselines`); None: the row before.
         stretches: of the rows; None: all follow each other.
 
     Returns:
@@ -139,7 +123,7 @@ def forecast_scores(
         ValueError: shapes that do not fit, or quantiles without 0.5 in the middle.
     """
     horizon = forecast.shape[1]
-    actual = _rows_at(rows, starts[:, None] + torch.arange(horizon), "the forecast")
+    actual = _rows_at(rows, starts[:, None] + torch.arange(horizon), "the rows to forecast")
     expected = actual.shape if quantiles is None else (*actual.shape, len(quantiles))
     if forecast.shape != expected or len(columns) != rows.shape[1]:
         raise ValueError(
@@ -149,12 +133,10 @@ def forecast_scores(
     if quantiles is not None and (len(quantiles) % 2 == 0 or quantiles[len(quantiles) // 2] != 0.5):
         raise ValueError(f"quantiles: expected 0.5 in the middle, got {list(quantiles)}")
     check_finite("forecast", forecast)
-    found = {
-        "same as yesterday": defined(lambda: same_as_yesterday(rows, starts, horizon)),
-        "same day last year": defined(
-            lambda: same_day_last_year(rows, starts, horizon, period, stretches)
-        ),
-    }
+    found = defined_for(
+        steps.baselines(None) if baselines is None else baselines,
+        lambda period: period_before(rows, starts, horizon, period, stretches),
+    )
     simple = {name: made for name, made in found.items() if not isinstance(made, Undefined)}
     middle = forecast if quantiles is None else forecast[..., len(quantiles) // 2]
     points = {"forecast": middle, **simple}

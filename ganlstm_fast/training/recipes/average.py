@@ -12,9 +12,12 @@ from torch import nn
 class WeightAverage(nn.Module):
     """The exponential moving average of a module's weights: the first time their copy.
 
-    The same numbers and the same ``state_dict`` as torch's ``AveragedModel`` with
-    ``get_ema_multi_avg_fn(decay)``, which keeps its count in a tensor: to read it, a GPU has to
-    finish all work first, in every step.
+    In update t the decay is ``min(decay, (1 + t) / (10 + t))``, as in TensorFlow's
+    ``ExponentialMovingAverage`` with ``num_updates``. The average then spans about the last ninth
+    of a short run, where a fixed decay would still hold the first weights, which make nothing.
+
+    The ``state_dict`` is that of torch's ``AveragedModel``, which keeps its count in a tensor: to
+    read it, a GPU has to finish all work first, in every step.
 
     Attributes:
         module: a copy of the module, with the averaged weights. Its buffers are the latest.
@@ -32,7 +35,8 @@ class WeightAverage(nn.Module):
         """Take in the weights that ``module`` now has."""
         averages, weights = list(self.module.parameters()), list(module.parameters())
         if self.count:
-            torch._foreach_lerp_(averages, weights, 1 - self.decay)
+            decay = min(self.decay, (1 + self.count) / (10 + self.count))
+            torch._foreach_lerp_(averages, weights, 1 - decay)
         else:
             torch._foreach_copy_(averages, weights)
         for own, buffer in zip(self.module.buffers(), module.buffers(), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,7 @@ from torch.optim import Optimizer
 from ganlstm_fast.nn import spectral_norm_step
 from ganlstm_fast.nn.spectral_norm import SpectralNorm
 from ganlstm_fast.training.config import Settings
+from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.fabric import OneProcess, scaler_of
 
 if TYPE_CHECKING:
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from ganlstm_fast.training.state import Run, State
+
+
+# Samples of each kind that `--metrics quick` judges where making or judging one takes long.
+QUICK = 150
 
 
 class Recipe(ABC):
@@ -125,6 +131,15 @@ def build(recipe: type[Recipe], config: Settings, data: dict[str, Any]) -> nn.Mo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return recipe.model(config, data)
+
+
+def length_of(config: Any, seq_len: int | None) -> int:
+    """How many steps to generate: ``seq_len``, or for None as many as were trained on."""
+    if seq_len is None:
+        return config.seq_len
+    if not isinstance(seq_len, numbers.Integral) or seq_len < 1:
+        raise InputError(f"`seq_len`: expected a whole number, 1 or more, got {seq_len}")
+    return seq_len
 
 
 def shared_norm(module: nn.Module) -> AbstractContextManager[None]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ganlstm_fast.models import LSTMClassifier
 from ganlstm_fast.nn.masks import zero_padding
 from ganlstm_fast.training.configs import ClassifierConfig
-from ganlstm_fast.training.data import MinMaxScaler
+from ganlstm_fast.training.data import MinMaxScaler, constant_columns
 from ganlstm_fast.training.datasets import (
     Labelled,
     digit_columns,
@@ -26,7 +26,7 @@ from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics.texts import most_frequent
 from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.pictures import plot_confusion
-from ganlstm_fast.training.recipes.series import scaler_of
+from ganlstm_fast.training.recipes.series import learnt_columns, ranges, scaler_of
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.tables.given import TableLike, name_of, shown
@@ -129,7 +129,7 @@ class ClassifierRecipe(LabelledRecipe):
         classes = f"{self.size}, {len(self.data['classes'])} classes"
         if self.config.data is None:
             return f"digits as sequences of {self.config.sequences}: {classes}"
-        columns = ", ".join(self.data["columns"])
+        columns = ", ".join(learnt_columns(self.data))
         return f"{self.name}: sequences of {columns}: {classes}; every fifth is held out"
 
     @staticmethod
@@ -148,7 +148,12 @@ class ClassifierRecipe(LabelledRecipe):
         if config.data is None:
             raise InputError("a run of the digits has no columns to find in a table")
         found = load_sequences(
-            given, config.series_column, None, data["columns"], config.date_column
+            given,
+            config.series_column,
+            None,
+            data["columns"],
+            config.date_column,
+            config.fill,
         )
         scaled = zero_padding(scaler_of(data).scale(found.values), found.lengths)
         table = class_table(chances_of(model, scaled, found.lengths), data["classes"])
@@ -179,18 +184,18 @@ def class_table(chances: Tensor, classes: list[str]) -> pd.DataFrame:
 def _from_table(config: ClassifierConfig) -> tuple[Labelled, Labelled, dict[str, Any]]:
     """To train on, held out, and what a checkpoint tells of the columns and their ranges."""
     columns = config.series_column, config.label_column, config.columns, config.date_column
-    found = load_sequences(config.data, *columns)
+    found = load_sequences(config.data, *columns, config.fill)
     train, test = split_labelled(config.data, found.values, found.labels, found.lengths)
     classes = train.classes
     valid = torch.arange(train.inputs.shape[1]) < train.lengths[:, None]
     scaler = MinMaxScaler.fit(train.inputs[valid])
+    rows = found.values[torch.arange(found.values.shape[1]) < found.lengths[:, None]]
+    notes = [*found.notes, *constant_columns(found.columns, rows, scaler, config.data)]
     parts = (
         Labelled(zero_padding(scaler.scale(p.inputs), p.lengths), p.labels, classes, p.lengths)
         for p in (train, test)
     )
-    ranges = {"minimum": scaler.minimum, "maximum": scaler.maximum}
-    notes = list(found.notes)
-    return *parts, {"columns": list(found.columns), "notes": notes, **ranges}
+    return *parts, {"notes": notes, **ranges(found.columns, scaler)}
 
 
 def split_labelled(

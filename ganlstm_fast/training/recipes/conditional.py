@@ -13,9 +13,11 @@ from ganlstm_fast.training.data import Series
 from ganlstm_fast.training.datasets.series import MONTHS
 from ganlstm_fast.training.errors import InputError, UndefinedScore
 from ganlstm_fast.training.outputs import trained
+from ganlstm_fast.training.recipes.base import length_of
 from ganlstm_fast.training.recipes.series import (
     LSTMGANRecipe,
     latest,
+    learnt_columns,
     rows_before,
     scaler_of,
 )
@@ -29,12 +31,12 @@ from ganlstm_fast.training.windows import windows_at
 class ConditionalRecipe(LSTMGANRecipe):
     """Windows of a table, each with the month of its middle row, the rows before it, or both."""
 
-    given = ("month", "after", "series")
+    given = ("month", "after", "series", "seq_len")
     config: ConditionalConfig
 
     def __init__(self, config: ConditionalConfig) -> None:
         super().__init__(config)
-        before = config.history if config.condition != "month" else 0
+        before = self.reach - config.seq_len
         known = self.series.stretches
         held = last_rows(config.held_out, known, usual=365, share=4)
         sizes = {"seq_len": config.seq_len, **({"history": before} if before else {})}
@@ -53,6 +55,11 @@ class ConditionalRecipe(LSTMGANRecipe):
         if before:
             self.data |= latest(self.series, self.rows, before)
 
+    @property
+    def reach(self) -> int:
+        config = self.config
+        return config.seq_len + (config.history if config.condition != "month" else 0)
+
     def _take(self, first: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The windows that start at the rows ``first``, and what is told of them."""
         before, seq_len = self.before, self.config.seq_len
@@ -66,7 +73,7 @@ class ConditionalRecipe(LSTMGANRecipe):
 
     @staticmethod
     def model(config: ConditionalConfig, data: dict[str, Any]) -> nn.Module:
-        channels = len(data["columns"])
+        channels = len(learnt_columns(data))
         return ConditionalLSTMGAN(
             channels,
             config.noise,
@@ -107,7 +114,7 @@ class ConditionalRecipe(LSTMGANRecipe):
                 generator.sample(len(self.test), self.config.seq_len, random, **given).cpu()
                 for _ in range(8)
             ]
-            mean = scaler_of(self.data).settle(torch.stack(made).mean(0))
+            mean = torch.stack(made).mean(0)
             check_finite("generated", mean)
             if given is other and len(mean) < 2:
                 raise UndefinedScore("a single window is held out: there is no other condition")
@@ -131,14 +138,19 @@ class ConditionalRecipe(LSTMGANRecipe):
         month: int | None = None,
         after: TableLike | None = None,
         series: str | None = None,
+        seq_len: int | None = None,
     ) -> Tensor:
         """Series [count, seq_len, channels] under a condition.
+
+        Where they follow rows whose times are known, ``data`` is given their own as ``following``.
 
         Args:
             month: 1 to 12, of all of them; None: January, February, ... in turn.
             after: a table whose last rows they follow; None: what was trained on.
             series: the name of the one they follow, where there are several.
+            seq_len: None: as long as those trained on.
         """
+        steps = length_of(config, seq_len)
         where = next(model.parameters()).device
         given = {}
         if month is not None and not 1 <= month <= len(MONTHS):
@@ -153,10 +165,11 @@ class ConditionalRecipe(LSTMGANRecipe):
         if series is not None and config.condition == "month":
             raise InputError("`series`: the run was trained with `condition=month`")
         if config.condition != "month":
-            rows = rows_before(config, data, config.history, after, series)
-            given["history"] = rows.to(where).expand(count, -1, -1).contiguous()
+            before = rows_before(config, data, config.history, after, series)
+            data["following"] = before.times(steps)
+            given["history"] = before.rows.to(where).expand(count, -1, -1).contiguous()
         random = torch.Generator(where).manual_seed(seed)
-        made = model.generator.sample(count, config.seq_len, random, **given).cpu()
+        made = model.generator.sample(count, steps, random, **given).cpu()
         return scaler_of(data).unscale(made)
 
 

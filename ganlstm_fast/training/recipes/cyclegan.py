@@ -26,6 +26,7 @@ from ganlstm_fast.training.recipes.classifier import digest
 from ganlstm_fast.training.recipes.gan import Batch, GANRecipe
 from ganlstm_fast.training.recipes.image_pool import ImagePool
 from ganlstm_fast.training.recipes.images import skipped_words
+from ganlstm_fast.training.splits import evenly
 from ganlstm_fast.training.state import Run, State
 from ganlstm_fast.training.undefined import check_finite, defined_for
 
@@ -146,7 +147,7 @@ class CycleGANRecipe(GANRecipe):
         """translations.png: held-out images, their translations, and these translated back."""
         rows = []
         for k, part in enumerate(self.test):
-            some = torch.linspace(0, len(part) - 1, min(SHOWN, len(part))).long()
+            some = evenly(len(part), SHOWN)
             rows.append(there_and_back(generator, part.inputs[some], k))
         plot_translations(folder / "translations.png", rows)
 

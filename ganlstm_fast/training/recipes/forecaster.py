@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from ganlstm_fast.models import LSTMForecaster
 from ganlstm_fast.training.configs import ForecasterConfig
-from ganlstm_fast.training.data import Series
 from ganlstm_fast.training.datasets import Pairs, forecast_pairs
+from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics.forecast import SCORES, forecast_scores
 from ganlstm_fast.training.outputs import trained, write_table
 from ganlstm_fast.training.pictures import plot_forecasts
 from ganlstm_fast.training.recipes.series import (
     latest,
+    learnt_columns,
     read_series,
     rows_before,
     scaled,
@@ -25,8 +27,10 @@ from ganlstm_fast.training.recipes.series import (
 from ganlstm_fast.training.recipes.supervised import SupervisedRecipe
 from ganlstm_fast.training.splits import check_room, held_out_words, last_rows
 from ganlstm_fast.training.state import Run
+from ganlstm_fast.training.tables.given import TableLike
+from ganlstm_fast.training.tables.steps import baselines
 from ganlstm_fast.training.undefined import Undefined, defined_all, shown
-from ganlstm_fast.training.windows import Stretches
+from ganlstm_fast.training.windows import Stretches, left_over
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +49,8 @@ class ForecasterRecipe(SupervisedRecipe):
         lengths = {"history": config.history, "horizon": config.horizon}
         check_room(known, test, partial(_fits, known), **lengths)
         self.rows, self.data = scaled(self.series, known.left(test + test // 2 + config.history))
-        self.name, self.found = self.series.name, list(self.series.notes)
+        self.name, self.found = self.series.name, self.data["notes"]
+        self.found += left_over(known, config.history + config.horizon)
         self.held_out = held_out_words(test)
         self.test = forecast_pairs(self.rows, *sizes, test, known)[1]
         left = known.left(test)
@@ -60,7 +65,7 @@ class ForecasterRecipe(SupervisedRecipe):
     @staticmethod
     def model(config: ForecasterConfig, data: dict[str, Any]) -> nn.Module:
         return LSTMForecaster(
-            len(data["columns"]),
+            len(learnt_columns(data)),
             config.horizon,
             quantiles=config.levels,
             hidden=config.hidden,
@@ -74,7 +79,7 @@ class ForecasterRecipe(SupervisedRecipe):
     def describe(self) -> str:
         c = self.config
         return (
-            f"{self.name}: {self.size} times {c.history} rows of {len(self.data['columns'])} "
+            f"{self.name}: {self.size} times {c.history} rows of {len(learnt_columns(self.data))} "
             f"columns and the {c.horizon} after them; {self.held_out}"
         )
 
@@ -85,47 +90,75 @@ class ForecasterRecipe(SupervisedRecipe):
         """forecasts.csv, forecasts.png, and errors beside those of simple forecasts."""
         config, columns = self.config, self.data["columns"]
         made = predict(trained(run), config, self.data, self.test)
-        middle = made if config.levels is None else made[..., len(config.levels) // 2]
         actual = self.series.values
-        table = _table(self.test, middle, columns, self.series)
-        if self.series.series:
-            of_row = self.series.names_of(self.test.starts)
-            names = [name for name in of_row for _ in range(config.horizon)]
-            table.insert(0, config.series_column, names, allow_duplicates=True)
-        write_table(run.folder / "forecasts.csv", table)
+        write_table(run.folder / "forecasts.csv", self._table(made))
+        # Several series are drawn one after the other, though their times are the same.
+        times = None if self.series.series else self.series.times
+        places = actual, self.test.starts, made
         plot_forecasts(
-            run.folder / "forecasts.png", actual, self.test.starts, made, columns, self.series.units
+            run.folder / "forecasts.png", *places, columns, self.series.units, times=times
         )
         if config.metrics == "none":
             return {}
         options = {
             "quantiles": config.levels,
-            "period": config.period,
+            "baselines": baselines(self.series.step, config.period),
             "stretches": self.series.stretches,
         }
-        judged = actual, self.test.starts, made, columns
+        # A column that never changes says nothing of the forecasts.
+        varies = (actual != actual[0]).any(0)
+        names = [column for column, kept in zip(columns, varies.tolist(), strict=True) if kept]
+        judged = actual[:, varies], self.test.starts, made[:, :, varies], names
         scores = defined_all(SCORES, lambda: forecast_scores(*judged, **options))
         return {"told": _told(scores), **scores}
+
+    def _table(self, made: Tensor) -> pd.DataFrame:
+        """A line a row that is forecast: which row of the file it is, from 1, and the values."""
+        series, horizon = self.series, self.config.horizon
+        rows = (self.test.starts[:, None] + torch.arange(horizon)).flatten()
+        beside: list[tuple[Any, Any]] = []
+        if series.series:
+            beside.append((self.config.series_column, series.names_of(rows)))
+        beside.append(("row", series.file_rows[rows].numpy() + 1))
+        if series.times is not None:
+            beside.append((series.time_column, series.times[rows.numpy()]))
+        beside.append(("ahead", torch.arange(1, horizon + 1).repeat(len(self.test)).numpy()))
+        return _values(made.flatten(0, 1), self.data["columns"], self.config.levels, beside)
 
     @staticmethod
     def forecast(
         model: nn.Module,
         config: ForecasterConfig,
         data: dict[str, Any],
-        file: str | None,
+        given: TableLike | None,
         series: str | None = None,
-    ) -> tuple[Tensor, list[str]]:
-        """What follows a series [horizon, channels], in the data's units; of quantiles, the median.
+        quantiles: bool = False,
+    ) -> tuple[Tensor, pd.DataFrame]:
+        """What follows a series, in the data's units, also as a table.
 
         Args:
-            file: of the series; None: what was trained on.
+            given: the series; None: what was trained on.
             series: the name of the one to forecast, where there are several.
+            quantiles: all that were trained, and not the median only.
+
+        Returns:
+            [horizon, channels (, quantiles)], and a line a row that is forecast: its time if it is
+            known, its step, from 1, its series where there are several, and the values.
         """
-        rows = rows_before(config, data, config.history, file, series)
-        made = predict(model, config, data, Pairs(rows[None], rows[None, :0], torch.zeros(1)))[0]
-        if config.levels is not None:
-            made = made[..., len(config.levels) // 2]
-        return made, data["columns"]
+        if quantiles and config.levels is None:
+            raise InputError(
+                "`quantiles`: the run was trained with `mean=True`, and forecasts none"
+            )
+        before = rows_before(config, data, config.history, given, series)
+        pairs = Pairs(before.rows[None], before.rows[None, :0], torch.zeros(1))
+        made, levels = predict(model, config, data, pairs)[0], config.levels
+        if levels is not None and not quantiles:
+            made, levels = made[..., len(levels) // 2], None
+        steps = torch.arange(1, config.horizon + 1).numpy()
+        beside = [*before.times(config.horizon).items(), ("step", steps)]
+        if before.series is not None:
+            beside.append((config.series_column, [before.series] * config.horizon))
+        return made, _values(made, data["columns"], levels, beside)
 
 
 @torch.no_grad()
@@ -144,7 +177,7 @@ def predict(
 def _constants(data: dict[str, Any], values: Tensor) -> list[str]:
     """What is told of columns that change only after the rows that the scaler was fitted to."""
     scaler = scaler_of(data)
-    later = ~scaler.varies & (values != scaler.minimum).any(0)
+    later = scaler.changed(values).any(0)
     return [
         f"column {data['columns'][c]} is {scaler.minimum[c]:.6g} in all rows trained on and "
         "changes after them: all that is forecast of it is that value"
@@ -160,16 +193,24 @@ def _fits(known: Stretches, held: Tensor | int, history: int, horizon: int) -> b
     return left.has_room(history + horizon, held // 2, history)
 
 
-def _table(pairs: Pairs, made: Tensor, columns: list[str], series: Series) -> pd.DataFrame:
-    """A line a row that is forecast: which row of the file it is, from 1, and the values."""
+def _values(
+    made: Tensor,
+    columns: list[str],
+    levels: Sequence[float] | None,
+    beside: list[tuple[Any, Any]],
+) -> pd.DataFrame:
+    """The columns ``beside``, and those of the forecasts [rows, channels (, quantiles)].
+
+    A quantile's column is called by its percentage: ``temp_max_q10`` is the 0.1-quantile.
+    """
     import pandas as pd
 
-    count, horizon, channels = made.shape
-    table = pd.DataFrame(made.reshape(-1, channels).numpy(), columns=columns)
-    rows = pairs.starts[:, None] + torch.arange(horizon)
-    table.insert(0, "row", series.file_rows[rows.flatten()].numpy() + 1)
-    table.insert(1, "ahead", torch.arange(1, horizon + 1).repeat(count).numpy())
-    return table
+    names = columns
+    if levels is not None:
+        names = [f"{column}_q{100 * level:g}" for column in columns for level in levels]
+    # Not by a dictionary: a file's column may have the name of another.
+    left = [pd.Series(values, name=name) for name, values in beside]
+    return pd.concat((*left, pd.DataFrame(made.flatten(1).numpy(), columns=names)), axis=1)
 
 
 def _told(scores: dict[str, Any]) -> dict[str, str]:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ganlstm_fast.models import LSTMGAN
 from ganlstm_fast.training.configs import SINES, TrainConfig
-from ganlstm_fast.training.data import MinMaxScaler, Series, load_series
+from ganlstm_fast.training.data import MinMaxScaler, Series, constant_columns, load_series
 from ganlstm_fast.training.datasets import sines
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.metrics import PROTOCOLS, evaluate, timegan
 from ganlstm_fast.training.outputs import series_table, trained, write_series
 from ganlstm_fast.training.plots import plot_samples
+from ganlstm_fast.training.recipes.base import length_of
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.tables.given import TableLike, shown
 from ganlstm_fast.training.tables.long import SeveralSeries
+from ganlstm_fast.training.tables.steps import Step
 from ganlstm_fast.training.undefined import defined_all
-from ganlstm_fast.training.windows import Stretches, windows
+from ganlstm_fast.training.windows import Stretches, left_over, windows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,6 +44,7 @@ def read_series(
             date_column=config.date_column,
             series_column=config.series_column,
             gaps=config.gaps,
+            fill=config.fill,
         )
     except SeveralSeries as error:
         if data is None:
@@ -55,58 +60,112 @@ def scaled(series: Series, fitted_to: Tensor | None = None) -> tuple[Tensor, dic
 
     Args:
         fitted_to: [rows] bool, the rows that the scaler is fitted to; None: all.
+
+    Returns:
+        [rows, learnt channels] float32: those that are not constant in these rows; and the data.
+
+    Raises:
+        InputError: all are constant.
     """
     seen = series.values if fitted_to is None else series.values[fitted_to]
     scaler = MinMaxScaler.fit(seen)
+    constant = constant_columns(series.columns, series.values, scaler, series.name)
     data = {
         "name": series.name,
-        "columns": list(series.columns),
         "fingerprint": series.fingerprint,
-        "minimum": scaler.minimum,
-        "maximum": scaler.maximum,
-        "notes": list(series.notes),
+        "notes": [*series.notes, *constant],
+        **ranges(series.columns, scaler),
+        "time_column": series.time_column,
+        "step": None if series.step is None else dataclasses.asdict(series.step),
     }
     return scaler.scale(series.values), data
 
 
+def ranges(columns: Sequence[str], scaler: MinMaxScaler) -> dict[str, Any]:
+    """For a checkpoint: what :func:`scaler_of` needs, with the columns learnt if not all are."""
+    pairs = zip(columns, scaler.learnt.tolist(), strict=True)
+    learnt = [name for name, is_learnt in pairs if is_learnt]
+    data = {"columns": list(columns), "minimum": scaler.minimum, "maximum": scaler.maximum}
+    return data if len(learnt) == len(columns) else {**data, "learnt": learnt}
+
+
+def learnt_columns(data: dict[str, Any]) -> list[str]:
+    """The names of the columns that a run has learnt, one for each channel of its networks."""
+    return data.get("learnt", data["columns"])
+
+
 def scaler_of(data: dict[str, Any]) -> MinMaxScaler:
-    return MinMaxScaler(data["minimum"], data["maximum"])
+    learnt = set(learnt_columns(data))
+    known = torch.tensor([name in learnt for name in data["columns"]])
+    return MinMaxScaler(data["minimum"], data["maximum"], known)
 
 
 def latest(series: Series, rows: Tensor, count: int) -> dict[str, Any]:
     """The last ``count`` of ``rows``, for a checkpoint: what follows them can be made.
 
     Returns:
-        ``last`` [count, channels]; of several series ``last`` [n, count, channels], and
-        ``last_of``, their names. A series is left out if its last rows, after a gap perhaps, are
-        fewer.
+        ``last`` [count, channels], and where times are known ``last_time`` in ns since 1970; of
+        several series ``last`` [n, count, channels], ``last_time`` a list, and ``last_of``, their
+        names. A series is left out if its last rows, after a gap perhaps, are fewer.
     """
     known = series.stretches
     final = torch.ones(len(known.series), dtype=torch.bool)
     final[:-1] = known.series[1:] != known.series[:-1]
     long = (final & (known.stops - known.starts >= count)).nonzero()[:, 0]
-    found = [rows[stop - count : stop] for stop in known.stops[long].tolist()]
-    if not found:
+    ends = known.stops[long].tolist()
+    if not ends:
         return {}
+    found: dict[str, Any] = {"last": torch.stack([rows[stop - count : stop] for stop in ends])}
+    if series.times is not None:
+        found["last_time"] = series.times[np.array(ends) - 1].astype(np.int64).tolist()
     if not series.series:
-        return {"last": found[0].clone()}
-    names = [series.series[k] for k in known.series[long].tolist()]
-    return {"last": torch.stack(found), "last_of": names}
+        return {name: values[0] for name, values in found.items()}
+    return found | {"last_of": [series.series[k] for k in known.series[long].tolist()]}
+
+
+@dataclass(frozen=True)
+class Before:
+    """The last rows of a series, which something is to follow.
+
+    Attributes:
+        rows: [count, channels], scaled as what was trained on.
+        series: the name of the series; None where there is only one.
+        time: of the last row, datetime64[ns], in the column ``time_column``; None: not known.
+        step: from a row to the next; None: not known.
+    """
+
+    rows: Tensor
+    series: str | None = None
+    time: np.datetime64 | None = None
+    time_column: str | None = None
+    step: Step | None = None
+
+    def times(self, count: int) -> dict[str, np.ndarray]:
+        """The times of the ``count`` rows that follow, by the name of their column, if known."""
+        if self.time is None or self.step is None:
+            return {}
+        return {str(self.time_column): self.step.after(self.time, count)}
 
 
 def rows_before(
     config: Any, data: dict[str, Any], count: int, given: TableLike | None, name: str | None
-) -> Tensor:
-    """The last ``count`` rows [count, channels] of a series, scaled as what was trained on.
+) -> Before:
+    """The last ``count`` rows of a series.
 
     Args:
         given: the series; None: what was trained on.
         name: of the series, where there are several.
     """
     found, where = data, "what was trained on"
+    # A checkpoint that an earlier version wrote has no step.
+    step = Step(**data["step"]) if data.get("step") else None
     if given is not None:
         series, where = read_series(config, given, data["columns"]), shown(given)
-        found = latest(series, scaler_of(data).scale(series.values), count)
+        rows = scaler_of(data).scale(series.values)
+        found = latest(series, rows, count) | {"time_column": series.time_column}
+        # A short file may not show which days the run's data leaves out.
+        if series.step is not None and (step is None or not series.step.as_long_as(step)):
+            step = series.step
         if "last" not in found and len(series.stretches.starts) == 1:
             rows = len(series.values)
             raise InputError(f"{where} has {rows} rows; {count} are needed before what follows")
@@ -115,17 +174,20 @@ def rows_before(
             f"the last rows of {where} are fewer than the {count} that are needed without a gap "
             "before what follows; give others"
         )
-    names = found.get("last_of")
+    names, last, time = found.get("last_of"), found["last"], found.get("last_time")
     if names is None:
         if name is not None:
             raise InputError("`series`: the run was trained without `series_column`")
-        return found["last"]
-    if name is None and len(names) == 1:
-        name = names[0]
-    if name not in names:
-        few = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-        raise InputError(f"`series`: expected one of those with {count} last rows: {few}")
-    return found["last"][names.index(name)]
+    else:
+        if name is None and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            few = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            raise InputError(f"`series`: expected one of those with {count} last rows: {few}")
+        place = names.index(name)
+        last, time = last[place], None if time is None else time[place]
+    when = None if time is None else np.datetime64(time, "ns")
+    return Before(last, name, when, found.get("time_column"), step)
 
 
 class LSTMGANRecipe(GANRecipe):
@@ -135,6 +197,7 @@ class LSTMGANRecipe(GANRecipe):
         real_to_score, stretches_to_score: as TimeGAN's scores take real series.
     """
 
+    given = ("seq_len",)
     config: TrainConfig
     real_to_score: Tensor
     stretches_to_score: Stretches | None = None
@@ -154,9 +217,15 @@ class LSTMGANRecipe(GANRecipe):
         self.series = read_series(config)
         self.rows, self.data = scaled(self.series)
         self.name, self.units = self.series.name, self.series.units
-        self.found = list(self.series.notes)
+        self.found = self.data["notes"]
+        self.found += left_over(self.series.stretches, self.reach)
         self.samples = windows(self.rows, config.seq_len, self.series.stretches)
         self.real_to_score, self.stretches_to_score = self.rows, self.series.stretches
+
+    @property
+    def reach(self) -> int:
+        """The rows that a sample is of, with those before it that it is given."""
+        return self.config.seq_len
 
     def _make_sines(self) -> None:
         random = torch.Generator().manual_seed(0)
@@ -174,7 +243,7 @@ class LSTMGANRecipe(GANRecipe):
     @staticmethod
     def model(config: TrainConfig, data: dict[str, Any]) -> nn.Module:
         return LSTMGAN(
-            len(data["columns"]),
+            len(learnt_columns(data)),
             config.noise,
             config.hidden,
             config.layers,
@@ -184,7 +253,7 @@ class LSTMGANRecipe(GANRecipe):
         )
 
     def describe(self) -> str:
-        columns = self.data["columns"]
+        columns = learnt_columns(self.data)
         if self.config.of_sines:
             return f"{SINES}: {self.size} series of {len(columns)} columns"
         return (
@@ -201,18 +270,18 @@ class LSTMGANRecipe(GANRecipe):
         generator = torch.Generator(state.device).manual_seed(config.seed)
         real, scaler = self.samples.cpu(), scaler_of(self.data)
         sizes = len(real), config.seq_len, generator
-        # Scored is what a user is given, in which a constant column is that constant.
-        generated = scaler.settle(trained(run).sample(*sizes, **self.inputs).cpu())
-        in_units, columns = scaler.unscale(generated), self.data["columns"]
-        write_series(run.folder / "samples.csv", in_units, columns)
-        in_place = run.folder / "samples.png"
-        plot_samples(in_place, scaler.unscale(real), in_units, columns, self.units)
+        generated = trained(run).sample(*sizes, **self.inputs).cpu()
+        in_units = scaler.unscale(generated)
+        write_series(run.folder / "samples.csv", in_units, self.data["columns"])
+        drawn = (scaler.unscale(part)[..., scaler.learnt] for part in (real, generated))
+        columns = learnt_columns(self.data)
+        plot_samples(run.folder / "samples.png", *drawn, columns, self.units)
         if config.metrics == "none":
             return {}
         protocol = dataclasses.replace(PROTOCOLS[config.metrics], seeds=config.score_seeds)
         untrained = self.untrained().to(state.device).generator
         with progress(total=protocol.iterations, unit="it", desc="metrics") as bar:
-            kinds = generated, scaler.settle(untrained.sample(*sizes, **self.inputs).cpu())
+            kinds = generated, untrained.sample(*sizes, **self.inputs).cpu()
             options = {"protocol": protocol, "seed": config.seed, "tick": bar.update}
             options["stretches"] = self.stretches_to_score
             scores = defined_all(
@@ -225,21 +294,27 @@ class LSTMGANRecipe(GANRecipe):
 
     @staticmethod
     def generate(
-        model: nn.Module, config: TrainConfig, data: dict[str, Any], count: int, seed: int
+        model: nn.Module,
+        config: TrainConfig,
+        data: dict[str, Any],
+        count: int,
+        seed: int,
+        seq_len: int | None = None,
     ) -> Tensor:
         """Series [count, seq_len, channels] in the data's units."""
+        steps = length_of(config, seq_len)
         random = torch.Generator(next(model.parameters()).device).manual_seed(seed)
-        made = model.generator.sample(count, config.seq_len, random).cpu()
+        made = model.generator.sample(count, steps, random).cpu()
         return scaler_of(data).unscale(made)
 
     @staticmethod
     def as_result(made: Tensor, data: dict[str, Any]) -> pd.DataFrame:
         """A row a step of each series [n, steps, channels]."""
-        return series_table(made, data["columns"])
+        return series_table(made, data["columns"], data.get("following"))
 
     @staticmethod
     def write(path: Path | TextIO, made: Tensor, data: dict[str, Any]) -> str:
         """Write ``made`` as CSV; returns what it is, in words."""
-        write_series(path, made, data["columns"])
+        write_series(path, made, data["columns"], data.get("following"))
         count, steps, channels = made.shape
         return f"{count} series of {steps} steps and {channels} columns"

@@ -14,11 +14,13 @@ from ganlstm_fast.training.datasets import load_sound_folder, plucked_strings
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.notes import Notes, pitch_of, place_of
 from ganlstm_fast.training.outputs import trained
+from ganlstm_fast.training.recipes.base import QUICK
 from ganlstm_fast.training.recipes.classifier import digest
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.recipes.images import HELD_OUT, skipped_words
 from ganlstm_fast.training.sounds import plot_sounds, write_sounds, write_wav
 from ganlstm_fast.training.spectrograms import Spectrogram
+from ganlstm_fast.training.splits import evenly
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import check_finite, defined_all
 
@@ -112,10 +114,12 @@ class SoundGANRecipe(GANRecipe):
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
         """samples.wav, samples.png, and scores of pitch, length and spectrum."""
         config = self.config
-        count = max(SHOWN, min(MADE, len(self.test)) if config.metrics != "none" else 0)
+        most = {"full": MADE, "quick": QUICK, "none": 0}[config.metrics]
+        test = self.test[evenly(len(self.test), most)]
+        count = max(SHOWN, len(test))
         made, labels = self._sounds(trained(run), count)
         samples = self.samples.cpu()
-        apart = torch.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).long()
+        apart = evenly(len(samples), SHOWN)
         write_wav(run.folder / "samples.wav", made[:SHOWN], config.rate)
         kinds = {"Real": samples[apart], "Generated": made[:SHOWN]}
         shown = {title: self.real(waves) for title, waves in kinds.items()}
@@ -127,7 +131,7 @@ class SoundGANRecipe(GANRecipe):
         def scores() -> dict[str, Any]:
             check_finite("generated", made)
             untrained = self._sounds(self.untrained().to(run.state.device).generator, count)[0]
-            kinds = {"generated": made, "untrained": untrained, "real": self.test}
+            kinds = {"generated": made, "untrained": untrained, "real": test}
             return evaluate_sounds(samples, kinds, config.rate, self.scale, labels, config.seed)
 
         return defined_all(SCORES, scores)

@@ -19,7 +19,7 @@ from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.fabric import OneProcess
 from ganlstm_fast.training.outputs import trained
 from ganlstm_fast.training.recipes.adam import adam
-from ganlstm_fast.training.recipes.base import update
+from ganlstm_fast.training.recipes.base import length_of, update
 from ganlstm_fast.training.recipes.gan import Batch, GANRecipe
 from ganlstm_fast.training.state import Run, State
 
@@ -56,6 +56,7 @@ def cross_entropy(logits: Tensor, one_hot: Tensor) -> Tensor:
 class TextGANRecipe(GANRecipe):
     """Stretches of a text."""
 
+    given = ("seq_len",)
     config: TextGANConfig
     draws = True
 
@@ -181,11 +182,17 @@ class TextGANRecipe(GANRecipe):
 
     @staticmethod
     def generate(
-        model: nn.Module, config: TextGANConfig, data: dict[str, Any], count: int, seed: int
+        model: nn.Module,
+        config: TextGANConfig,
+        data: dict[str, Any],
+        count: int,
+        seed: int,
+        seq_len: int | None = None,
     ) -> Tensor:
         """Numbers of symbols [count, seq_len]."""
+        steps = length_of(config, seq_len)
         random = torch.Generator(next(model.parameters()).device).manual_seed(seed)
-        return model.generator.sample(count, config.seq_len, random).argmax(2).cpu()
+        return model.generator.sample(count, steps, random).argmax(2).cpu()
 
     @staticmethod
     def as_result(made: Tensor, data: dict[str, Any]) -> list[str]:

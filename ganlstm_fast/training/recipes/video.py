@@ -14,9 +14,11 @@ from ganlstm_fast.training.configs import VideoGANConfig
 from ganlstm_fast.training.datasets import load_video_folder, moving_digits
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.outputs import trained
+from ganlstm_fast.training.recipes.base import QUICK
 from ganlstm_fast.training.recipes.classifier import digest
 from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.recipes.images import HELD_OUT, skipped_words
+from ganlstm_fast.training.splits import evenly
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import check_finite, defined_all
 
@@ -79,11 +81,10 @@ class VideoGANRecipe(GANRecipe):
         """samples.gif, samples.png, and scores of the motion and by a network of its own."""
         config = self.config
         random = torch.Generator(run.state.device).manual_seed(config.seed)
-        count = MADE if config.metrics != "none" else SHOWN
+        count = {"full": MADE, "quick": QUICK, "none": SHOWN}[config.metrics]
         made = trained(run).sample(count, config.frames, random).cpu()
         samples = self.samples.cpu()
-        apart = torch.linspace(0, len(samples) - 1, min(SHOWN, len(samples))).long()
-        real = self.real(samples[apart])
+        real = self.real(samples[evenly(len(samples), SHOWN)])
         plot_videos(run.folder / "samples.png", real, made)
         write_animation(run.folder / "samples.gif", [real, made[: len(real)]])
         if config.metrics == "none":
@@ -96,10 +97,12 @@ class VideoGANRecipe(GANRecipe):
             check_finite("generated", made)
             # Scored is what a user is given, and what real videos are: bytes.
             generated = (127.5 * (made + 1)).round().byte()
-            judged = samples, self.test, generated
+            test = self.test[evenly(len(self.test), count)]
+            judged = samples, test, generated
             return evaluate_videos(*judged, iterations, config.seed, tick=bar.update)
 
-        with progress(total=4 * iterations, unit="it", desc="metrics") as bar:
+        hidden = {} if iterations else {"disable": True}
+        with progress(total=4 * iterations, unit="it", desc="metrics", **hidden) as bar:
             return defined_all(SCORES, scores)
 
     @staticmethod

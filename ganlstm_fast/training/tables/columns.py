@@ -150,9 +150,10 @@ def _step(values: np.ndarray, order: np.ndarray, series: np.ndarray) -> float | 
     """The step by which a column goes up or down in every row, in the file or in the order."""
     in_file = np.zeros(len(series), dtype=np.int64)
     for found in (_steps(values, in_file), _steps(values[order], series)):
+        found = found[~np.isnan(found)]  # Beside a missing value.
         if len(found) < 4 or not np.isfinite(found).all() or found[0] == 0:
             continue
-        largest = np.abs(values).max()
+        largest = np.nanmax(np.abs(values))
         if np.allclose(found, found[0], rtol=1e-6, atol=1e-12 * largest):
             return float(np.median(found))
     return None
@@ -167,15 +168,21 @@ def _grows(column: pd.Series, order: np.ndarray, series: np.ndarray) -> bool:
     return len(steps) > 2 and bool((steps > 0).all())
 
 
-def finite_values(table: Table, chosen: list[str]) -> np.ndarray:
-    """[rows, channels] float64; raises InputError, with the lines, where one is not finite."""
-    values = table.frame[chosen].to_numpy(dtype=np.float64)
-    finite = np.isfinite(values)
-    bad_rows = np.flatnonzero(~finite.all(axis=1))
-    if len(bad_rows):
-        bad_columns = [c for c, ok in zip(chosen, finite.all(axis=0), strict=True) if not ok]
+def numbers_of(table: Table, chosen: list[str], *, missing: bool) -> np.ndarray:
+    """[rows, channels] float64 of the columns ``chosen``, NaN where a value is missing.
+
+    Raises:
+        InputError: an infinite value, or, unless ``missing`` is allowed, a missing one; the message
+            names the lines.
+    """
+    values = table.frame[chosen].to_numpy(dtype=np.float64, copy=True)
+    bad = np.isinf(values) if missing else ~np.isfinite(values)
+    if bad.any():
+        kind = "infinite values" if missing else "missing or infinite values"
+        advice = "cut them" if missing else "give `fill` (interpolate, previous or drop)"
+        where = [c for c, wrong in zip(chosen, bad.any(axis=0), strict=True) if wrong]
         raise InputError(
-            f"{table.file}: missing or infinite values in {names(bad_columns)}, "
-            f"{table.at(bad_rows)}; fill or cut them, or choose other `columns`"
+            f"{table.file}: {kind} in {names(where)}, {table.at(bad.any(axis=1))}; {advice}, "
+            "or choose other columns with `columns`"
         )
-    return values.copy()
+    return values

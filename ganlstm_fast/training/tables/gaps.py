@@ -6,6 +6,10 @@ import numpy as np
 
 DAY = 86_400 * 10**9
 HOUR = 3_600 * 10**9
+# A Monday: 1 January 1970 was a Thursday.
+MONDAY = -3 * DAY
+# Places of a week are not counted in finer steps: there would be too many.
+LEAST_STEP = 10**9
 # Data without weekends has holidays. The longest that stock exchanges take (Golden Week, the lunar
 # New Year, with the weekends around) leave this many days between two rows.
 HOLIDAYS = 12 * DAY
@@ -38,13 +42,11 @@ def find_gaps(times: np.ndarray) -> tuple[np.ndarray, str]:
     t = times.astype("datetime64[ns]").astype(np.int64)
     if len(t) < 3:
         return np.zeros(0, dtype=np.int64), ""
-    steps = np.diff(t)
-    steps = np.where(steps <= 0, steps + HOUR, steps)  # The hour that comes twice in autumn.
+    steps = steps_between(t)
     usual = int(np.median(steps))
-    if usual >= 27 * DAY:
+    if in_months(steps):
         return _of_months(times)
-    regular = np.abs(steps - usual) <= usual / 2
-    if regular.mean() < REGULAR:
+    if not is_regular(steps, usual):
         wide = steps > 10 * np.quantile(steps, 0.9)
         return np.flatnonzero(wide) + 1, "uneven steps"
     spring = _spring(t[:-1], steps - usual)
@@ -59,9 +61,33 @@ def find_gaps(times: np.ndarray) -> tuple[np.ndarray, str]:
     return np.flatnonzero(wide) + 1, words
 
 
-def _of_months(times: np.ndarray) -> tuple[np.ndarray, str]:
+def steps_between(t: np.ndarray) -> np.ndarray:
+    """From each of the times int64 ns to the next, [rows - 1] int64 ns."""
+    steps = np.diff(t)
+    return np.where(steps <= 0, steps + HOUR, steps)  # The hour that comes twice in autumn.
+
+
+def in_months(steps: np.ndarray) -> bool:
+    """Whether ``steps`` int64 ns are months and not, say, four weeks each."""
+    usual = np.median(steps)
+    # Of months and quarters three in four at most are as long as each other.
+    equal = usual < 365 * DAY and len(steps) >= 3 and (steps == usual).mean() > 0.8
+    return bool(usual >= 27 * DAY) and not equal
+
+
+def is_regular(steps: np.ndarray, usual: int) -> bool:
+    """Whether most ``steps`` int64 are about as long as the ``usual`` one."""
+    return bool((np.abs(steps - usual) <= usual / 2).mean() >= REGULAR)
+
+
+def months_between(times: np.ndarray) -> tuple[np.ndarray, int]:
+    """How many months there are from each of ``times`` to the next, and the usual number."""
     months = np.diff(times.astype("datetime64[M]").astype(np.int64))
-    usual = max(1, int(np.median(months)))
+    return months, max(1, int(np.median(months)))
+
+
+def _of_months(times: np.ndarray) -> tuple[np.ndarray, str]:
+    months, usual = months_between(times)
     words = in_words(usual // 12 * 365 * DAY) if usual % 12 == 0 else f"{usual} months"
     return np.flatnonzero(months > usual) + 1, f"every {'month' if usual == 1 else words}"
 
@@ -83,14 +109,11 @@ def clocks_may_change(t: np.ndarray) -> np.ndarray:
 
 def _missing(t: np.ndarray, step: int, rows: np.ndarray) -> np.ndarray:
     """Whether rows that are usual in the week are missing after each of ``rows``."""
-    # Places of a week from a Monday, 00:00, in steps.
-    monday = -3 * DAY
-    offset = int(np.median((t - monday) % step))
-    place = np.round((t - monday - offset) / step).astype(np.int64)
-    a_day, a_week = DAY // step, 7 * DAY // step
-    if a_week > 7 * 86_400 or (np.diff(place) < 1).any():
+    place, a_day = places_of_weeks(t, step, phase_of(t, step)), DAY // step
+    if step < LEAST_STEP or (np.diff(place) < 1).any():
         return np.ones(len(rows), dtype=bool)
-    usual = _usual_places(place, a_day, a_week)
+    usual = usual_places(place, a_day)
+    a_week = len(usual)
     before = np.append(0, usual.cumsum())
 
     def until(k: np.ndarray) -> np.ndarray:
@@ -107,12 +130,23 @@ def _missing(t: np.ndarray, step: int, rows: np.ndarray) -> np.ndarray:
     return (missing > 0) & ~holiday
 
 
-def _usual_places(place: np.ndarray, a_day: int, a_week: int) -> np.ndarray:
-    """[a_week] bool: the places of a week at which the data has rows.
+def phase_of(t: np.ndarray, step: int) -> int:
+    """The usual rest of the times int64 ns, in whole steps from a Monday, 00:00."""
+    return int(np.median((t - MONDAY) % step))
+
+
+def places_of_weeks(t: np.ndarray, step: int, phase: int) -> np.ndarray:
+    """The place of each of the times int64 ns, in steps from a Monday, 00:00."""
+    return np.round((t - MONDAY - phase) / step).astype(np.int64)
+
+
+def usual_places(place: np.ndarray, a_day: int) -> np.ndarray:
+    """[7 * a_day] bool: the places of a week at which the data has rows.
 
     A place without rows is unusual if it had two chances at least; one of a day, three; and a
     Saturday or Sunday at once, where no row at all is of either.
     """
+    a_week = 7 * a_day
     had = np.bincount(place % a_week, minlength=a_week)
     weeks = (place[-1] - place[0] + 1) / a_week
     of_day = had.reshape(7, a_day).sum(0)

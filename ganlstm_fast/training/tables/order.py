@@ -178,3 +178,9 @@ def runs(series: np.ndarray, breaks: np.ndarray) -> Iterator[tuple[int, int]]:
     edges = np.union1d(np.flatnonzero(np.diff(series)) + 1, breaks)
     edges = np.concatenate(([0], edges, [len(series)])).astype(np.int64)
     yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+
+
+def by_series(series: np.ndarray, times: np.ndarray) -> list[np.ndarray]:
+    """The times of each series, of rows by series."""
+    whole = np.zeros(0, dtype=np.int64)
+    return [times[start:stop] for start, stop in runs(series, whole)]
