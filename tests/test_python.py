@@ -236,7 +236,7 @@ def test_models_that_read_no_table_say_what_they_take(name):
 
 
 def test_examples_run():
-    names = ["train", "generate", "score", "classify"]
+    names = ["train", "generate", "forecast", "score", "classify"]
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
     for part in (training, *(getattr(training, name) for name in names)):
         (example,) = finder.find(part, globs={})

@@ -11,6 +11,7 @@ import functools
 import math
 import numbers
 import os
+import reprlib
 import textwrap
 import typing
 from collections.abc import Callable
@@ -120,7 +121,7 @@ def settings(cls: type[T]) -> type[T]:
 
     A setting that it does not have is a TypeError that names the one that is like it.
     """
-    # Else each class would have a repr of its own, with all settings, in the place of Settings'.
+    # A repr that dataclass makes shows all settings; that of Settings only those that differ.
     made = dataclass(frozen=True, kw_only=True, repr=False)(cls)
     names, init = [field.name for field in dataclasses.fields(made)], made.__init__
 
@@ -220,7 +221,7 @@ class Settings:
                     words = (
                         WORDS if field.metadata["table"] else f"a path ({field.metadata['help']})"
                     )
-                got = shown(value) if is_table(value) else repr(value)
+                got = shown(value) if is_table(value) else reprlib.repr(value)
                 raise InputError(f"`{field.name}`: expected {words}, got {got}")
             object.__setattr__(self, field.name, _plain(value))
             if rule is not None:

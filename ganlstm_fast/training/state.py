@@ -181,7 +181,7 @@ def _launch(fabric: Fabric | OneProcess, recipe: Recipe) -> None:
     """Start the other processes of the run, each of which has read the data for itself.
 
     Raises:
-        InputError: they have not the same, as of a script that draws its table at random.
+        InputError: the data of one differs, as where a script draws its table at random.
     """
     fabric.launch()
     if fabric.world_size > 1:
@@ -189,7 +189,7 @@ def _launch(fabric: Fabric | OneProcess, recipe: Recipe) -> None:
         mine = torch.tensor(int.from_bytes(digest, "big"), device=fabric.device)
         highest = fabric.all_reduce(mine.clone(), reduce_op="max")
         lowest = -fabric.all_reduce(-mine, reduce_op="max")
-        # Known to all processes, which raise together: none is left waiting for another.
+        # All processes know both numbers and raise together, so that none waits for another.
         if highest != lowest:
             raise InputError("`data`: the processes of the run have different data")
 

@@ -137,9 +137,8 @@ def generate(
     Returns:
         Of series a DataFrame in the units of the run's data, a row a step: ``sample`` and ``step``,
         both from 1, the time where the samples follow rows whose times are known, and the channels.
-        Of texts a list of str. Of others float32: images
-        [count, channels, height, width], videos [count, frames, channels, height, width] and sounds
-        [count, samples].
+        Of texts a list of str. Of others a tensor of float32: images [count, channels, height,
+        width], videos [count, frames, channels, height, width], sounds [count, samples].
 
         With ``as_tensor``: of series [count, steps, channels] float64 and the channels' names; of
         texts the numbers of symbols [count, symbols] int64, of others the same as without, and no

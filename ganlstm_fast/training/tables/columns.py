@@ -183,6 +183,6 @@ def numbers_of(table: Table, chosen: list[str], *, missing: bool) -> np.ndarray:
         where = [c for c, wrong in zip(chosen, bad.any(axis=0), strict=True) if wrong]
         raise InputError(
             f"{table.file}: {kind} in {names(where)}, {table.at(bad.any(axis=1))}; {advice}, "
-            "or choose other columns with `columns`"
+            "or choose other `columns`"
         )
     return values

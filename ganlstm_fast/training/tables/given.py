@@ -1,6 +1,7 @@
 """Data that is given as a table in memory, in the place of a path to a file.
 
-Settings are checked before anything heavy is loaded: a table is told by the modules that are.
+The command line checks settings without loading pandas, NumPy or torch. So :func:`is_table` looks
+only at those of them that are loaded: without its module there is no table.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 
     TableLike: TypeAlias = str | os.PathLike[str] | pd.DataFrame | np.ndarray | torch.Tensor
 else:
-    # The command line makes an option of text of a setting of this type.
+    # Settings.types() reads annotations at run time: on the command line such a setting is text.
     TableLike = str
 
 _TYPES = {"pandas": ("DataFrame", "Series"), "numpy": ("ndarray",), "torch": ("Tensor",)}
 # The value of a setting that names a column: there is none.
 NONE = "none"
 WORDS = "a path, a pandas DataFrame, a NumPy array or a torch Tensor"
-# What the number of the series is called in an array of several, unless a setting names it.
+# The column that numbers the series of an array of several, unless a setting names it.
 SERIES = "series"
 
 
@@ -67,8 +68,8 @@ def frame_of(
     """A table in memory with names and rows as those of a file, cells as they are.
 
     Args:
-        data: a DataFrame, of whose index the levels with a name, and those of dates, become
-            columns; or an array or tensor [rows], [rows, channels] or [series, steps, channels].
+        data: a DataFrame; the levels of its index that have a name or are dates become columns.
+            Or an array or tensor [rows], [rows, channels] or [series, steps, channels].
         columns: name an array's channels, unless they choose some of ``x1``, ``x2``, ....
         series_column: names the column with the number of the series, from 1, of an array of
             several; None: ``series``; ``none``: they are one series, one after the other.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def read_table(
     if is_table(data):
         return _in_memory(data, frame_of(data, columns, series_column), as_text)
     if not isinstance(data, str | os.PathLike):
-        raise InputError(f"`data`: expected {WORDS}, got {data!r}")
+        raise InputError(f"`data`: expected {WORDS}, got {reprlib.repr(data)}")
     if stands_in(data):
         raise InputError(
             f"the run was trained on {data}, which its checkpoint does not hold; give the same "
