@@ -44,6 +44,12 @@ def test_arguments_are_torchs_and_ours_by_keyword(cls: type[nn.Module]) -> None:
     assert len(ours) > len(torchs)
 
 
+@pytest.mark.parametrize("cls", [*TORCHS, gf.FastLSTM, gf.SNLSTM], ids=lambda c: c.__name__)
+def test_a_call_is_torchs(cls: type[nn.Module]) -> None:
+    """Type checkers see a method of each class, which would cost a Python frame at each call."""
+    assert cls.__call__ is nn.Module.__call__
+
+
 @pytest.mark.parametrize("cls", [gf.FastLSTM, gf.SNLSTM], ids=lambda c: c.__name__)
 def test_arguments_of_an_lstm(cls: type[nn.LSTM]) -> None:
     """torch's takes ``*args``; the positions are those of its base class."""
