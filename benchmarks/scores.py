@@ -143,7 +143,7 @@ KNOWN = {
     "cyclegan": Known("cyclegan", 6.5),
     "dates": Known("sequence-to-sequence", 6.5, seeds=2, jobs=2),
     "forecaster": Known("lstm-forecaster", 0.3, seeds=5),
-    "sines": Known("lstm-gan --data sines", 2.5, seeds=5, jobs=2),
+    "sines": Known("lstm-gan --data sines", 2.5, seeds=2, jobs=2),
     "sound": Known("sound-gan", 20),
     "text-gan": Known("text-gan", 15),
     "text-to-image": Known("text-to-image --device cpu", 20.5, seeds=2, jobs=2),

@@ -74,7 +74,7 @@ def outside_of_graphs(reason: str) -> Callable[[Function], Function]:
             run = torch.compiler.disable(function, reason=reason)
 
         _when_dynamo_is_imported(disable)
-        return run_outside
+        return run_outside  # type: ignore[return-value]
 
     return decorate
 

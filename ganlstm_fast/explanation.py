@@ -9,6 +9,7 @@ import torch
 from ganlstm_fast import backends
 from ganlstm_fast.lstm import fit
 from ganlstm_fast.lstm.measured import FASTEST, SOURCES
+from ganlstm_fast.lstm.projections import tf32_is_allowed
 
 
 def explain(
@@ -85,7 +86,7 @@ def _most_units(
 def _by_size(device: torch.device, dtype: torch.dtype, most: dict[str, int | None]) -> list[str]:
     """Of the LSTM on a GPU that our kernels run on."""
     capability = torch.cuda.get_device_capability(device)
-    numbers = fit.numbers(dtype, fit.tf32_is_allowed(device, dtype))
+    numbers = fit.numbers(dtype, tf32_is_allowed(device, dtype))
     table = {work: FASTEST.get(capability, {}).get((numbers, work)) for work in fit.WORKS}
     second = ", else ".join(k if h is None else f"{k} up to H {h}" for k, h in most.items())
     if not any(table.values()):

@@ -274,6 +274,17 @@ def test_wheel_is_for_every_python(wheel):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"ganlstm_fast"}
 
 
+def test_an_editable_install_is_a_path(checkout, tmp_path):
+    """Type checkers and editors read that; setuptools' import hook they do not run."""
+    build = "import sys, setup; setup.build_editable(sys.argv[1])"
+    run(sys.executable, "-c", build, tmp_path, cwd=checkout, GANLSTM_FAST_BUILD="python")
+    (path,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (name for name in archive.namelist() if ".dist-info/" not in name)
+        assert name.endswith(".pth")
+        assert archive.read(name).decode().split() == [str(checkout)]
+
+
 def needed(path):
     if shutil.which("readelf") is None:
         pytest.skip("readelf was not found")

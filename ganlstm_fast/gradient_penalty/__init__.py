@@ -329,7 +329,7 @@ def _cut(name: str, value: object, batch: int, kept: int) -> object:
 
 def _scores(output: object, batch: int) -> list[Tensor]:
     """The tensors in what the critic returned, each with one or more scores a sample."""
-    tensors = list(output) if isinstance(output, (tuple, list)) else [output]
+    tensors: list[Any] = list(output) if isinstance(output, (tuple, list)) else [output]
     if not tensors:
         raise TypeError(f"critic: expected scores, got an empty {type(output).__name__}")
     for index, scores in enumerate(tensors):
@@ -455,7 +455,8 @@ def gradient_penalty(
                 label = "its input" if len(grads) == 1 else f"input {index}"
                 raise RuntimeError(f"critic: the score does not depend on {label}")
         if scale is not None:
-            grads = [grad.to(torch.promote_types(grad.dtype, _WIDE)) / scale for grad in grads]
+            wide = (grad.to(torch.promote_types(grad.dtype, _WIDE)) for grad in grads)
+            grads = tuple(grad / scale for grad in wide)
     with torch.set_grad_enabled(differentiable):
         value = _penalty_of(grads, this.center, this.one_sided, impl)
     return this.factor * lambda_ * value

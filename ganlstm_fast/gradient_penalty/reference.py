@@ -28,7 +28,7 @@ def squared_norms(grads: Sequence[Tensor]) -> Tensor:
         wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
         square = wide.unsqueeze(-1).flatten(1).square().sum(1)
         total = square if total is None else total + square
-    return total
+    return total  # type: ignore[return-value]
 
 
 def penalty(grads: Sequence[Tensor], center: float, one_sided: bool) -> Tensor:

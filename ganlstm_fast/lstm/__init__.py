@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ganlstm_fast import backends
+from ganlstm_fast.functions import records
 from ganlstm_fast.lstm import autograd, fit, reference, torch_impl
 from ganlstm_fast.validation import check_lengths, check_tensor, describe
 
@@ -95,7 +96,7 @@ def lstm_cell(
     check_tensor("c", c, state, like=x)
     name = backends.resolve("lstm", impl, x.device, x.dtype)
     is_auto = backends.is_auto("lstm", impl, x.device)
-    if name == "torch" or (is_auto and autograd.records(x, h, c, *flat)):
+    if name == "torch" or (is_auto and records(x, h, c, *flat)):
         return torch.lstm_cell(x, (h, c), *flat)
     _, h_next, c_next = _run(
         step, [weights], flat, h.unsqueeze(0), c.unsqueeze(0), None, False, name
@@ -113,7 +114,7 @@ def _run(
     recompute: bool,
     impl: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    recorded = autograd.records(x, h0, c0, *flat)
+    recorded = records(x, h0, c0, *flat)
     name = fit.choose(impl, x, h0.size(2), work_of(recorded, recompute, lengths))
     is_torch = name in ("reference", "torch")
     if recompute and is_torch and recorded:

@@ -8,12 +8,16 @@ through ``F.scaled_dot_product_attention``, whose fused kernels have no second d
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ganlstm_fast.nn.masks import Lengths, step_mask
 from ganlstm_fast.validation import check_counts, check_tensor, describe
+
+if TYPE_CHECKING:
+    from ganlstm_fast.nn.drop_in import called_as
 
 __all__ = ["AdditiveAttention", "DotProductAttention", "masked_softmax"]
 
@@ -93,6 +97,11 @@ class _Attention(nn.Module):
         pooled, weights = self._pool(values, None if query is None else query.unsqueeze(1), mask)
         return pooled.squeeze(1), weights.squeeze(1)
 
+    if TYPE_CHECKING:
+
+        @called_as(forward)
+        def __call__(self) -> Any: ...
+
     def _pool(
         self, values: Tensor, query: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -127,7 +136,7 @@ class AdditiveAttention(_Attention):
         hidden = features if hidden is None else hidden
         check_counts(hidden=hidden)
         self.key = nn.Linear(features, hidden)
-        self.query = None
+        self.query: nn.Linear | None = None
         if query_features is not None:
             self.query = nn.Linear(query_features, hidden, bias=False)
         self.score = nn.Linear(hidden, 1, bias=False)
@@ -136,7 +145,7 @@ class AdditiveAttention(_Attention):
         self, values: Tensor, query: Tensor | None, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         keys = self.key(values).unsqueeze(1)
-        if query is not None:
+        if self.query is not None:
             keys = keys + self.query(query).unsqueeze(2)
         weights = masked_softmax(self.score(keys.tanh()).squeeze(3), mask)
         return torch.matmul(weights, values), weights
@@ -166,6 +175,7 @@ class DotProductAttention(_Attention):
         self.heads = heads
         self.key = nn.Linear(features, features, bias=False)
         self.value = nn.Linear(features, features, bias=False)
+        self.query: nn.Parameter | nn.Linear
         if query_features is None:
             self.query = nn.Parameter(torch.randn(features))
         else:

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 from torch.nn.utils.parametrize import type_before_parametrizations
 
-__all__ = ["NotQuantized", "with_arguments_of"]
+__all__ = ["NotQuantized"]
 
 
-def with_arguments_of(torchs: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Decorate an ``__init__(self, *args, ..., **kwargs)`` to show the arguments of ``torchs``.
+if TYPE_CHECKING:
+    Forward = TypeVar("Forward", bound=Callable[..., Any])
 
-    Its own come after them, by keyword. ``torch.nn.utils.skip_init`` looks for ``device`` there,
-    and ``help`` prints it.
-    """
+    def called_as(forward: Forward) -> Callable[[Callable[..., Any]], Forward]:
+        """Decorate ``__call__`` in the body of a layer, to be called as its ``forward`` is.
 
-    def decorate(init: Any) -> Any:
-        own, theirs = (inspect.signature(f).parameters.values() for f in (init, torchs))
-        before = [p for p in theirs if p.kind is not p.KEYWORD_ONLY and p.name != "self"]
-        keywords = [p for p in (*theirs, *own) if p.kind is p.KEYWORD_ONLY]
-        init.__signature__ = inspect.Signature([next(iter(own)), *before, *keywords])
-        return init
-
-    return decorate
+        Torch declares ``nn.Module.__call__`` as a callable that takes and returns anything. Only
+        type checkers and editors read this: at run time the method is torch's, unchanged.
+        """
 
 
 class NotQuantized:

@@ -6,19 +6,24 @@ import functools
 import operator
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.types import Device
 
 from ganlstm_fast.dynamo import let_dynamo_trace, outside_of_graphs
 from ganlstm_fast.functions import is_autocast, records
 from ganlstm_fast.lstm import fit, lstm, lstm_cell, torch_impl, work_of
-from ganlstm_fast.nn.drop_in import NotQuantized, with_arguments_of
+from ganlstm_fast.nn.drop_in import NotQuantized
+from ganlstm_fast.nn.masks import Lengths
 from ganlstm_fast.validation import check_lengths
+
+if TYPE_CHECKING:
+    from ganlstm_fast.nn.drop_in import called_as
 
 State = tuple[Tensor, Tensor]
 Outputs = tuple[Tensor, Tensor, Tensor]
@@ -79,7 +84,7 @@ class FastLSTM(nn.LSTM):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
-        device: Any = None,
+        device: Device = None,
         dtype: torch.dtype | None = None,
         *,
         recompute: bool = False,
@@ -139,12 +144,22 @@ class FastLSTM(nn.LSTM):
         if not parametrize.is_parametrized(self):
             super().flatten_parameters()
 
-    def forward(  # type: ignore[override]
+    @overload
+    def forward(
+        self, input: Tensor, hx: State | None = None, *, lengths: Lengths | None = None
+    ) -> tuple[Tensor, State]: ...
+
+    @overload
+    def forward(
+        self, input: PackedSequence, hx: State | None = None, *, lengths: None = None
+    ) -> tuple[PackedSequence, State]: ...
+
+    def forward(
         self,
         input: Tensor | PackedSequence,
         hx: State | None = None,
         *,
-        lengths: Tensor | Sequence[int] | None = None,
+        lengths: Lengths | None = None,
     ) -> tuple[Tensor | PackedSequence, State]:
         """Run the sequence.
 
@@ -188,6 +203,11 @@ class FastLSTM(nn.LSTM):
         if not batched:
             return y.squeeze(batch_dim), (h.squeeze(1), c.squeeze(1))
         return y, (h, c)
+
+    if TYPE_CHECKING:
+
+        @called_as(forward)
+        def __call__(self) -> Any: ...
 
     def _forward_packed(
         self, input: PackedSequence, hx: State | None
@@ -249,7 +269,7 @@ class FastLSTM(nn.LSTM):
         impl: str | None,
     ) -> Outputs:
         """One after the other, time-major. ``weights_of(k)``: of layer and direction ``k``."""
-        options = {"recompute": recompute, "impl": impl}
+        options: dict[str, Any] = {"recompute": recompute, "impl": impl}
         if batch_sizes is not None:
             x, lengths = pad_packed_sequence(PackedSequence(x, batch_sizes))
             options["dropout"] = dropout
@@ -340,7 +360,7 @@ class FastLSTM(nn.LSTM):
         not come to one call.
         """
         impl = fit.second_order(x, self.hidden_size) or "reference"
-        options = {"dropout": 0.0, "recompute": False, "impl": impl}
+        options: dict[str, Any] = {"dropout": 0.0, "recompute": False, "impl": impl}
         if batch_first:
             x = x.transpose(0, 1)
         y, h, c = self._layers(x, h0, c0, lengths, batch_sizes, self._grouped(flat), **options)
@@ -354,7 +374,7 @@ class FastLSTM(nn.LSTM):
     def _flat(self) -> list[Tensor]:
         # By name at each call, so that parametrizations, weight drop and tying work: what is no
         # parameter is an attribute, and slower to read.
-        stored = self._parameters
+        stored: dict[str, Any] = self._parameters
         return [
             stored[name] if name in stored else getattr(self, name)
             for name in self._flat_weights_names
@@ -381,9 +401,17 @@ class FastLSTMCell(nn.LSTMCell):
 
     qconfig = NotQuantized("nn.LSTMCell")
 
-    @with_arguments_of(nn.LSTMCell.__init__)
-    def __init__(self, *args: Any, impl: str | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
+        impl: str | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, device, dtype)
         self.impl = impl
 
     def forward(self, input: Tensor, hx: State | None = None) -> State:
@@ -416,6 +444,11 @@ class FastLSTMCell(nn.LSTMCell):
                 )
         h, c = _in_dtype_of(c, lstm_cell(x, weights, h, c0, impl=self.impl))
         return (h, c) if batched else (h.squeeze(0), c.squeeze(0))
+
+    if TYPE_CHECKING:
+
+        @called_as(forward)
+        def __call__(self) -> Any: ...
 
     def _check_state(self, hx: State) -> None:
         if isinstance(hx, Tensor):

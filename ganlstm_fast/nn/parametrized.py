@@ -54,7 +54,7 @@ def set_class(module: nn.Module, base: type, *, ours: tuple[str, ...] = ()) -> N
 
 def _new_class(base: type, body: Any, ours: tuple[str, ...]) -> type:
     """A class as parametrize makes it, with what this module adds for the weights ``ours``."""
-    left_out = ("__dict__", "__weakref__", "__doc__")
+    left_out = ("__dict__", "__weakref__", "__doc__", "__parameters__")  # Python's own of a class
     cls: Any = type(
         f"Parametrized{base.__name__}",
         (base,),
@@ -79,7 +79,7 @@ def _is_ours(body: Any, name: str) -> bool:
 
 def _property(name: str, torchs: property) -> _ComputedWeightProperty:
     def chain_of(module: nn.Module) -> Any:
-        return module._modules["parametrizations"]._modules[name]  # type: ignore[union-attr]
+        return module._modules["parametrizations"]._modules[name]
 
     def get(module: nn.Module) -> Tensor:
         return computed_from(chain_of(module), torchs.fget(module))  # type: ignore[misc]
@@ -95,7 +95,8 @@ def _property(name: str, torchs: property) -> _ComputedWeightProperty:
 
 
 def _reset_parameters(self: Any) -> None:
-    parametrize.type_before_parametrizations(self).reset_parameters(self)
+    base: Any = parametrize.type_before_parametrizations(self)
+    base.reset_parameters(self)
     # That may go by self.parameters(), past the weights that can be written to.
     for chain in self.parametrizations.values():
         for item in chain:

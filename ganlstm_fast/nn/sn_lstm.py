@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
+import torch
 from torch import nn
+from torch.types import Device
 
-from ganlstm_fast.nn.drop_in import with_arguments_of
 from ganlstm_fast.nn.lstm import FastLSTM
 from ganlstm_fast.nn.spectral_norm import spectral_norm
 
@@ -46,9 +47,36 @@ class SNLSTM(FastLSTM):
         TypeError, ValueError: a wrong ``n_power_iterations`` or ``eps``, or as ``FastLSTM`` does.
     """
 
-    @with_arguments_of(FastLSTM.__init__)
     def __init__(
-        self, *args: Any, n_power_iterations: int = 1, eps: float = 1e-12, **kwargs: Any
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
+        recompute: bool = False,
+        impl: str | None = None,
+        n_power_iterations: int = 1,
+        eps: float = 1e-12,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device,
+            dtype,
+            recompute=recompute,
+            impl=impl,
+        )
         spectral_norm_lstm(self, n_power_iterations, eps)

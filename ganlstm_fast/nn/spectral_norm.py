@@ -7,22 +7,25 @@ same numbers from the same ``u`` and ``v``.
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.common_types import _size_1_t, _size_2_t, _size_3_t
 from torch.nn.utils import parametrize
+from torch.types import Device
 
 from ganlstm_fast.nn.computed_weight import usable
 from ganlstm_fast.nn.conv_norm import OperatorSpectralNorm
-from ganlstm_fast.nn.drop_in import NotQuantized, with_arguments_of
+from ganlstm_fast.nn.drop_in import NotQuantized
 from ganlstm_fast.nn.parametrized import complete
 from ganlstm_fast.spectral_norm import check_options, normalize_and_update, reference
 from ganlstm_fast.validation import describe
 
 if TYPE_CHECKING:
+    from ganlstm_fast.nn.drop_in import called_as
     from ganlstm_fast.nn.spectral_norm_step import SharedWeights
 
 __all__ = [
@@ -43,6 +46,7 @@ _INITIAL_ITERATIONS = 15
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class SpectralNorm(nn.Module):
@@ -97,8 +101,9 @@ class SpectralNorm(nn.Module):
 
     def _normalize(self, weight: Tensor, n_power_iterations: int, training: bool) -> Tensor:
         vectors = (self._u,), (self._v,)
-        options = (n_power_iterations, self.eps, training)
-        (normalized,) = normalize_and_update((weight,), *vectors, (self.dim,), *options)
+        (normalized,) = normalize_and_update(
+            (weight,), *vectors, (self.dim,), n_power_iterations, self.eps, training
+        )
         return normalized
 
     def __getstate__(self) -> dict[str, Any]:
@@ -218,7 +223,7 @@ def spectral_norm(
         RuntimeError: the parameter has a spectral norm already.
     """
     weight = getattr(module, name, None)
-    if isinstance(weight, nn.parameter.UninitializedTensorMixin):
+    if isinstance(weight, nn.parameter.UninitializedTensorMixin):  # type: ignore[attr-defined]
         raise ValueError(
             f"name: expected an initialised parameter, got {name!r} of a lazy "
             f"{type(module).__name__}; run one forward first"
@@ -284,71 +289,171 @@ def remove_spectral_norm(module: ModuleT, name: str = "weight") -> ModuleT:
     return module
 
 
-class _SpectralNormLayer:
-    """Mixed in before a layer of torch: its constructor, then :func:`spectral_norm`.
+# Of NotQuantized: torch quantizes no parametrized layer.
+_FIRST = "ganlstm_fast.remove_spectral_norm(layer), then "
 
-    Takes the arguments of torch's layer, and ``n_power_iterations``, ``eps`` and, for convolutions,
-    ``norm`` and ``input_size`` by keyword.
+# An integer, or a tuple of one for each spatial dimension.
+Size = TypeVar("Size")
+
+
+class _SNConv(nn.modules.conv._ConvNd, Generic[Size]):
+    """The constructor of the convolutions, before a class of torch in their bases.
+
+    Args:
+        n_power_iterations, eps, norm, input_size: as for :func:`spectral_norm`.
+        others: as for torch's layer.
     """
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if _SpectralNormLayer not in cls.__bases__:
-            return  # a user's own layer
-        torchs, init = cls.__bases__[1], cls.__init__
-
-        @with_arguments_of(torchs.__init__)
-        @wraps(init)
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-            init(self, *args, **kwargs)
-
-        cls.__init__ = __init__
-        # torch quantizes no parametrized layer.
-        first = "ganlstm_fast.remove_spectral_norm(layer), then "
-        cls.qconfig = NotQuantized(f"nn.{torchs.__name__}", first)
 
     def __init__(
         self,
-        *args: Any,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size | int = 1,
+        padding: str | Size | int = 0,
+        dilation: Size | int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "zeros",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
         n_power_iterations: int = 1,
         eps: float = 1e-12,
         norm: str = "matrix",
         input_size: int | Sequence[int] | None = None,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        # Type checkers would look at _ConvNd's constructor; the one that runs is torch's layer's.
+        torchs: Any = super()
+        torchs.__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
         spectral_norm(self, "weight", n_power_iterations, eps, norm=norm, input_size=input_size)
 
+    if TYPE_CHECKING:
 
-class SNConv1d(_SpectralNormLayer, nn.Conv1d):
+        def __call__(self, input: Tensor) -> Tensor: ...
+
+
+class _SNConvTranspose(nn.modules.conv._ConvNd, Generic[Size]):
+    """As ``_SNConv``, for transposed convolutions."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size | int = 1,
+        padding: Size | int = 0,
+        output_padding: Size | int = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size | int = 1,
+        padding_mode: PaddingMode = "zeros",
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
+        n_power_iterations: int = 1,
+        eps: float = 1e-12,
+        norm: str = "matrix",
+        input_size: int | Sequence[int] | None = None,
+    ) -> None:
+        torchs: Any = super()
+        torchs.__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            output_padding,
+            groups,
+            bias,
+            dilation,
+            padding_mode,
+            device,
+            dtype,
+        )
+        spectral_norm(self, "weight", n_power_iterations, eps, norm=norm, input_size=input_size)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, input: Tensor, output_size: list[int] | None = None) -> Tensor: ...
+
+
+class SNConv1d(_SNConv[_size_1_t], nn.Conv1d):
     """``torch.nn.Conv1d`` with :func:`spectral_norm`."""
 
+    qconfig = NotQuantized("nn.Conv1d", _FIRST)
 
-class SNConv2d(_SpectralNormLayer, nn.Conv2d):
+
+class SNConv2d(_SNConv[_size_2_t], nn.Conv2d):
     """``torch.nn.Conv2d`` with :func:`spectral_norm`."""
 
+    qconfig = NotQuantized("nn.Conv2d", _FIRST)
 
-class SNConv3d(_SpectralNormLayer, nn.Conv3d):
+
+class SNConv3d(_SNConv[_size_3_t], nn.Conv3d):
     """``torch.nn.Conv3d`` with :func:`spectral_norm`."""
 
+    qconfig = NotQuantized("nn.Conv3d", _FIRST)
 
-class SNConvTranspose1d(_SpectralNormLayer, nn.ConvTranspose1d):
+
+class SNConvTranspose1d(_SNConvTranspose[_size_1_t], nn.ConvTranspose1d):
     """``torch.nn.ConvTranspose1d`` with :func:`spectral_norm` over dimension 1, the outputs."""
 
+    qconfig = NotQuantized("nn.ConvTranspose1d", _FIRST)
 
-class SNConvTranspose2d(_SpectralNormLayer, nn.ConvTranspose2d):
+
+class SNConvTranspose2d(_SNConvTranspose[_size_2_t], nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d`` with :func:`spectral_norm` over dimension 1, the outputs."""
 
+    qconfig = NotQuantized("nn.ConvTranspose2d", _FIRST)
 
-class SNConvTranspose3d(_SpectralNormLayer, nn.ConvTranspose3d):
+
+class SNConvTranspose3d(_SNConvTranspose[_size_3_t], nn.ConvTranspose3d):
     """``torch.nn.ConvTranspose3d`` with :func:`spectral_norm` over dimension 1, the outputs."""
 
+    qconfig = NotQuantized("nn.ConvTranspose3d", _FIRST)
 
-class SNLinear(_SpectralNormLayer, nn.Linear):
+
+class SNLinear(nn.Linear):
     """``torch.nn.Linear`` with :func:`spectral_norm`."""
 
+    qconfig = NotQuantized("nn.Linear", _FIRST)
 
-class SNEmbedding(_SpectralNormLayer, nn.Embedding):
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
+        n_power_iterations: int = 1,
+        eps: float = 1e-12,
+        norm: str = "matrix",
+        input_size: int | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
+        spectral_norm(self, "weight", n_power_iterations, eps, norm=norm, input_size=input_size)
+
+    if TYPE_CHECKING:
+
+        @called_as(nn.Linear.forward)
+        def __call__(self) -> Any: ...
+
+
+class SNEmbedding(nn.Embedding):
     """``torch.nn.Embedding`` with :func:`spectral_norm`.
 
     Raises:
@@ -356,11 +461,45 @@ class SNEmbedding(_SpectralNormLayer, nn.Embedding):
             since the gradient of a normalised weight is dense.
     """
 
+    qconfig = NotQuantized("nn.Embedding", _FIRST)
+
     def __init__(
-        self, *args: Any, n_power_iterations: int = 1, eps: float = 1e-12, **kwargs: Any
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+        *,
+        n_power_iterations: int = 1,
+        eps: float = 1e-12,
     ) -> None:
-        super().__init__(*args, n_power_iterations=n_power_iterations, eps=eps, **kwargs)
-        if self.max_norm is not None:
-            raise ValueError(f"max_norm: expected None under spectral norm, got {self.max_norm}")
-        if self.sparse:
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx,
+            max_norm,
+            norm_type,
+            scale_grad_by_freq,
+            sparse,
+            _weight,
+            _freeze,
+            device,
+            dtype,
+        )
+        spectral_norm(self, "weight", n_power_iterations, eps)
+        if max_norm is not None:
+            raise ValueError(f"max_norm: expected None under spectral norm, got {max_norm}")
+        if sparse:
             raise ValueError("sparse: expected False under spectral norm, got True")
+
+    if TYPE_CHECKING:
+
+        @called_as(nn.Embedding.forward)
+        def __call__(self) -> Any: ...

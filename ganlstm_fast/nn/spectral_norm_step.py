@@ -16,6 +16,9 @@ from ganlstm_fast.spectral_norm import normalize_and_update
 
 __all__ = ["spectral_norm_step"]
 
+# What the weights of one call have in common.
+Options = tuple[torch.device, torch.dtype, int, float, bool]
+
 
 @contextlib.contextmanager
 def spectral_norm_step(model: nn.Module) -> Iterator[None]:
@@ -112,15 +115,17 @@ class SharedWeights:
         return normalized if _needs_a_graph(weight) else Tensor.detach(normalized)
 
     def _normalize(self, weights: Iterable[tuple[SpectralNorm, Tensor]], iterate: bool) -> None:
-        groups: dict[tuple[object, ...], list[tuple[SpectralNorm, Tensor]]] = {}
+        groups: dict[Options, list[tuple[SpectralNorm, Tensor]]] = {}
         for layer, weight in weights:
             options = (layer.n_power_iterations, layer.eps, layer.training and iterate)
             groups.setdefault((weight.device, weight.dtype, *options), []).append((layer, weight))
-        for (_, _, *options), members in groups.items():
+        for (_, _, iterations, eps, training), members in groups.items():
             layers, originals = zip(*members, strict=True)
             vectors = [layer._u for layer in layers], [layer._v for layer in layers]
             dims = [layer.dim for layer in layers]
-            normalized = normalize_and_update(originals, *vectors, dims, *options, keep=True)
+            normalized = normalize_and_update(
+                originals, *vectors, dims, iterations, eps, training, keep=True
+            )
             for layer, weight, result in zip(layers, originals, normalized, strict=True):
                 state = (weight._version, weight.data_ptr())
                 before = self._entries.get(layer)
