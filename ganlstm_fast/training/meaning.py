@@ -42,7 +42,7 @@ _MEANINGS = {
     r"condition_error": "how far the months or histories asked for are missed: lower is better",
     r"area_under_roc": "chance that a planted anomaly scores above a usual window: 1 is best, 0.5 "
     "is none",
-    r"threshold": "score above which a window is flagged: unless threshold_quantile says otherwise, "
+    r"threshold": "score above which a window is flagged, unless threshold_quantile says other: "
     "1 in 100 of the held-out windows without planted anomalies",
     r"anomalies_found": "share of the planted anomalies of which a window is flagged: 1 is best",
     r"precision": "share of the flagged windows that have a planted anomaly: 1 is best",
