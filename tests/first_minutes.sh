@@ -22,8 +22,8 @@ stage() {
   shift 2
   { time env -i "${keep[@]}" "$@" >"$work/output" 2>&1 || code=$?; } 2>"$work/times"
   read -r user system clock <"$work/times"
-  awk -v name="$name" -v cpu="$user" -v system="$system" -v clock="$clock" \
-    'BEGIN { printf "%-46s %8.1f %8.1f\n", name, cpu + system, clock }'
+  awk -v name="$name" -v cpu="$user" -v kernel="$system" -v clock="$clock" \
+    'BEGIN { printf "%-46s %8.1f %8.1f\n", name, cpu + kernel, clock }'
   if [[ $code != "$expected" ]]; then
     echo "$name: expected exit code $expected, got $code" >&2
     cat "$work/output" >&2
