@@ -93,7 +93,7 @@ clean:
 $(VENV)/.torch: requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "ganlstm_fast needs Python 3.10 or newer; name one with PYTHON=..." >&2; exit 1; }
-	@echo "== an environment with torch in $(VENV): half a minute, and the download"
+	@echo "== an environment with torch in $(VENV): usually half a minute, and the download"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) "$$(grep '^torch==' $<)"
 	@touch $@
@@ -109,7 +109,7 @@ $(VENV)/.lowest: requirements-lowest.txt $(VENV)/.tools
 	@touch $@
 
 $(VENV)/.train: $(VENV)/.torch $(BUILD_FILES)
-	@echo "== compiling the kernels, and what training needs: usually 2 minutes$(if $(DEVICES), and 3 for the GPU's)"
+	@echo "== compiling the kernels, and what training needs: usually 1 to 2 minutes$(if $(DEVICES), and 3 for the GPU's)"
 	$(if $(DEVICES),,GANLSTM_FAST_BUILD=$${GANLSTM_FAST_BUILD:-cpu}) $(PIP) -e '.[train]'
 	@touch $@
 

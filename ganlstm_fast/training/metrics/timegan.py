@@ -69,8 +69,8 @@ class Protocol:
 
 
 # Larger steps let the quick judge see within seconds what the protocol's sees: series of the
-# weather shifted by 0.03 have 0.20 (in full 0.25), those of a trained generator 0.01 in both.
-PROTOCOLS = {"full": Protocol(), "quick": Protocol(300, 400, learning_rate=3e-3)}
+# weather shifted by 0.03 score 0.29 (in full 0.25), those of a trained generator 0.02 (0.01).
+PROTOCOLS = {"full": Protocol(), "quick": Protocol(200, 300, learning_rate=1e-2)}
 
 
 class ParallelGRU(nn.Module):
