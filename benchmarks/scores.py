@@ -139,7 +139,7 @@ class Known:
 SINES = "lstm-gan --data sines --lr-g 4e-4 --lr-d 2e-4 --steps 12000"
 # What `make figures` trains: a line for each file in FOLDER.
 KNOWN = {
-    "anomaly": Known("anomaly", 3),
+    "anomaly": Known("anomaly", 4.5),
     "classifier": Known("lstm-classifier", 0.3, seeds=5),
     "cyclegan": Known("cyclegan", 6.5),
     "dates": Known("sequence-to-sequence", 6.5, seeds=2, jobs=2),
@@ -150,8 +150,8 @@ KNOWN = {
     "text-to-image": Known("text-to-image --device cpu", 20.5, seeds=2, jobs=2),
     "texts": Known("text-classifier", 3.6, seeds=2, jobs=2),
     "video": Known("video-gan", 10.5),
-    "weather": Known("lstm-gan", 2.5, seeds=5, jobs=2),
-    "weather-torch": Known("lstm-gan", 8, impl="lstm=torch,gradient_penalty=reference"),
+    "weather": Known("lstm-gan", 3.5, seeds=5, jobs=2),
+    "weather-torch": Known("lstm-gan", 13.5, impl="lstm=torch,gradient_penalty=reference"),
 }
 
 
