@@ -5,9 +5,13 @@ import sys
 __version__ = "0.1.0"
 
 # The command shows its help and answers a typo without torch, whose import takes a second or two.
-# It loads the modules that it needs by itself. Python sets argv[0] to "-m" while it looks for the
-# module to run, and then imports this package only for `python -m ganlstm_fast`.
-_IS_COMMAND = sys.argv[:1] == ["-m"] or "".join(sys.argv[:1]).endswith("/ganlstm-fast")
+# It loads the modules that it needs by itself. Python sets argv[0] to "-m" while it imports the
+# package of the module to run, which may be another one that imports this package.
+_IS_COMMAND = "".join(sys.argv[:1]).endswith("/ganlstm-fast") or (
+    sys.argv[:1] == ["-m"]
+    and "-m" in sys.orig_argv
+    and sys.orig_argv[sys.orig_argv.index("-m") + 1] == "ganlstm_fast"
+)
 
 if not _IS_COMMAND:
     from ganlstm_fast import without_gradient  # noqa: F401  (registers operators)

@@ -1,5 +1,6 @@
 """What is loaded when: a command that trains nothing loads no torch, and a step no picture."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ganlstm_fast
 from ganlstm_fast.losses import LOSSES
 from ganlstm_fast.training import TrainConfig, train
 from ganlstm_fast.training.config import LABELLED_LOSSES, LOSS_NAMES
@@ -99,6 +101,18 @@ def test_generating_loads_no_more_than_it_uses(tmp_path):
     found = loads(MODULE, "generate", str(tmp_path / "run"), "-n", "2", "--device=cpu")
     assert {"torch", "pandas"} <= found
     assert not found & set(HEAVY) - {"pandas"}
+
+
+def test_a_package_that_is_run_as_a_module_has_the_names(tmp_path):
+    package = tmp_path / "trainer"
+    package.mkdir()
+    (package / "__init__.py").write_text("from ganlstm_fast import FastLSTM\n")
+    (package / "__main__.py").write_text("print(__package__)\n")
+    command = [sys.executable, "-m", "trainer"]
+    paths = os.pathsep.join((str(tmp_path), str(Path(ganlstm_fast.__file__).parents[1])))
+    settings = os.environ | {"PYTHONPATH": paths}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)
+    assert done.stdout == "trainer\n", done.stderr
 
 
 def test_the_package_has_its_names_but_in_the_command(tmp_path):

@@ -44,7 +44,7 @@ _MEANINGS = {
     "is none",
     r"threshold": "score above which a window is flagged, unless threshold_quantile says other: "
     "1 in 100 of the held-out windows without planted anomalies",
-    r"anomalies_found": "share of the planted anomalies of which a window is flagged: 1 is best",
+    r"anomalies_found": "share of the planted anomalies with a flagged window: 1 is best",
     r"precision": "share of the flagged windows that have a planted anomaly: 1 is best",
     r"recall": "share of the windows with a planted anomaly that are flagged: 1 is best",
     r"accuracy": "share of held-out samples that are named rightly: higher is better",

@@ -178,7 +178,7 @@ def start_run(
 
 
 def _launch(fabric: Fabric | OneProcess, recipe: Recipe) -> None:
-    """Start the other processes of the run, each of which has read the data for itself.
+    """Start the other processes of the run. Each process reads the data itself.
 
     Raises:
         InputError: the data of one differs, as where a script draws its table at random.

@@ -74,7 +74,7 @@ def scores_at(
         scores, seq_len: as for :func:`area_under_roc`.
 
     Returns:
-        ``anomalies_found``, the share of the anomalies of which a window is flagged; ``recall``,
+        ``anomalies_found``, the share of the anomalies with a flagged window; ``recall``,
         the share of the windows with an anomaly that are flagged; ``precision``, the share of the
         flagged windows that have one, which depends on how many were planted, and has no value
         where none is flagged; ``found_of``, by kind, how many of its anomalies are found and how

@@ -39,7 +39,7 @@ GROUND = 0.15
 STRAIGHT = 30.0
 # Iterations of the network that tells videos apart, for each pair of kinds. After 100 of them it
 # does not yet see that the frames of moving digits are shuffled, after 400 it does in 98 of 100.
-# Fewer say nothing, so that there is no such score in what takes seconds only.
+# With fewer it says nothing, so the quick metrics leave this score out.
 ITERATIONS = {"full": 400, "quick": 0}
 BATCH = 32
 LEARNING_RATE = 1e-3

@@ -46,7 +46,7 @@ def without_missing(
 
     Raises:
         InputError: an infinite value; a missing one without ``fill``; a series in which a column
-            has no value, or of which ``drop`` leaves no row.
+            has no value, or a series that ``drop`` would leave without rows.
     """
     import pandas as pd
 
