@@ -22,9 +22,10 @@ from lstm_work import onednn
 from torch import Tensor, nn
 
 import ganlstm_fast
-from ganlstm_fast import FastLSTM, backends
-from ganlstm_fast.backends import use_impl
-from ganlstm_fast.gradient_penalty.philox import uniform
+from ganlstm_fast import FastLSTM
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.backends import use_impl
+from ganlstm_fast.ops.gradient_penalty.philox import uniform
 
 Shape = tuple[int, ...]
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 import ganlstm_fast
-from ganlstm_fast import backends, spectral_norm_step, use_impl
+from ganlstm_fast import spectral_norm_step, use_impl
+from ganlstm_fast.ops import backends
 
 Shapes = Sequence[tuple[int, ...]]
 Norm = Callable[[nn.Module], nn.Module]

@@ -22,8 +22,6 @@ from lstm_work import onednn
 from torch import Tensor, nn
 
 from ganlstm_fast import gradient_penalty, to_torch
-from ganlstm_fast.backends import use_impl
-from ganlstm_fast.gradient_penalty.philox import uniform
 from ganlstm_fast.losses import gan_loss
 from ganlstm_fast.models import (
     DCGAN,
@@ -38,6 +36,8 @@ from ganlstm_fast.models import (
     TextToImageGAN,
     VideoGAN,
 )
+from ganlstm_fast.ops.backends import use_impl
+from ganlstm_fast.ops.gradient_penalty.philox import uniform
 
 
 def _adam(model: nn.Module, lr: float) -> torch.optim.Optimizer:

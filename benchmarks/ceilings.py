@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from environment import precision
 
-from ganlstm_fast import backends
+from ganlstm_fast.ops import backends
 
 SOURCE = Path(__file__).with_name("ceilings.cpp")
 WINDOWS, SECONDS = 6, 0.05

@@ -1,4 +1,4 @@
-"""What ``auto`` takes on a GPU, as it follows from the results: ganlstm_fast/lstm/measured.py.
+"""What ``auto`` takes on a GPU, as it follows from the results: ganlstm_fast/ops/lstm/measured.py.
 
     python benchmarks/choices.py            write that file
     python benchmarks/choices.py --check    say whether it is what the results give
@@ -24,9 +24,9 @@ from rows import Row, Run, cases_of, collect, write_whole
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-RESULTS, TABLE = HERE / "results", ROOT / "ganlstm_fast" / "lstm" / "measured.py"
+RESULTS, TABLE = HERE / "results", ROOT / "ganlstm_fast/ops/lstm/measured.py"
 
-# A row's group, and the work that ganlstm_fast.lstm.fit chooses for.
+# A row's group, and the work that ganlstm_fast.ops.lstm.fit chooses for.
 WORKS = {
     "LSTM forward": "forward",
     "LSTM forward+backward": "forward+backward",
@@ -183,7 +183,7 @@ def table(runs: Sequence[Run]) -> list[list[str]]:
     The times are of ``impl=`` by that name. "-": not measured.
     """
     sys.path.insert(0, str(ROOT))
-    from ganlstm_fast.lstm import fit
+    from ganlstm_fast.ops.lstm import fit
 
     lines = [["numbers", "work", "case", "auto takes", "a call", "nn.LSTM", "ratio", "from"]]
     for (sm, numbers, work), cases in timed_cases(runs).items():

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 import ganlstm_fast
-from ganlstm_fast import backends
+from ganlstm_fast.ops import backends
 
 ALLOCATOR_VARIABLES = ("MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX")
 # They hold ours, oneDNN, ATen's own code and MKL to an instruction set.

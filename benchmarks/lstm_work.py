@@ -23,7 +23,7 @@ from harness import Answer, Call, Contender, Unsupported, Work
 from torch import Tensor, nn
 
 import ganlstm_fast
-from ganlstm_fast.backends import resolve
+from ganlstm_fast.ops.backends import resolve
 
 Step = Callable[[nn.Module, Tensor, Tensor], Answer]
 Layer = Callable[..., nn.Module]

@@ -13,7 +13,7 @@ import torch
 from devices import HARDWARE, Device, devices
 from rows import Run
 
-from ganlstm_fast import backends
+from ganlstm_fast.ops import backends
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "tests"))  # for harness.py

@@ -53,8 +53,8 @@ def of_device(device: Device, folder: Path) -> str:
     if len(taken) > 1:
         parts.append(
             "What `auto` takes there, by H (these results make "
-            "[measured.py](ganlstm_fast/lstm/measured.py)), and how many times faster than nn.LSTM "
-            "it was, named by `impl=`. Second order is a WGAN-GP critic step; in "
+            "[measured.py](ganlstm_fast/ops/lstm/measured.py)), and how many times faster than "
+            "nn.LSTM it was, named by `impl=`. Second order is a WGAN-GP critic step; in "
             "`gradient_penalty`, `auto` takes that choice from the forward on. With `torch`, "
             "FastLSTM's own Python comes in the place of nn.LSTM's: the rows `FastLSTM, torch` "
             "below. Rows of `FastLSTM, auto` are of the choice before these results were in."

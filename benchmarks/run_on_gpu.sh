@@ -176,7 +176,7 @@ keep() {
     [[ -z ${OUT:-} ]] || { mkdir -p "$OUT/${folder##*/}" && cp "$file" "$OUT/${folder##*/}/"; }
   done < <(find benchmarks/results -name '*.json' -newer "$logs/began")
   [[ -z ${OUT:-} ]] || cp "$logs/all" "$OUT/run_on_gpu.log"
-  [[ -z ${OUT:-} ]] || cp ganlstm_fast/lstm/measured.py "$OUT/"
+  [[ -z ${OUT:-} ]] || cp ganlstm_fast/ops/lstm/measured.py "$OUT/"
 }
 
 touch "$logs/began"

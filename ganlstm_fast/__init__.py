@@ -14,12 +14,8 @@ _IS_COMMAND = "".join(sys.argv[:1]).endswith("/ganlstm-fast") or (
 )
 
 if not _IS_COMMAND:
-    from ganlstm_fast import without_gradient  # noqa: F401  (registers operators)
-    from ganlstm_fast.backends import empty_cache, use_impl
     from ganlstm_fast.convert import accelerate, to_torch
-    from ganlstm_fast.explanation import explain
-    from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate, penalty
-    from ganlstm_fast.lstm import lstm, lstm_cell
+    from ganlstm_fast.losses import gradient_penalty
     from ganlstm_fast.nn import (
         SNLSTM,
         FastLSTM,
@@ -36,6 +32,11 @@ if not _IS_COMMAND:
         spectral_norm,
         spectral_norm_step,
     )
+    from ganlstm_fast.ops import without_gradient  # noqa: F401  (registers operators)
+    from ganlstm_fast.ops.backends import empty_cache, use_impl
+    from ganlstm_fast.ops.explanation import explain
+    from ganlstm_fast.ops.gradient_penalty.function import interpolate, penalty
+    from ganlstm_fast.ops.lstm.function import lstm, lstm_cell
 
 __all__ = [
     "SNLSTM",

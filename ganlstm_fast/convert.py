@@ -33,8 +33,8 @@ from ganlstm_fast import nn as layers
 from ganlstm_fast.nn.conv_norm import OperatorSpectralNorm
 from ganlstm_fast.nn.parametrized import complete, set_class
 from ganlstm_fast.nn.spectral_norm import SpectralNorm, _translate_state
-from ganlstm_fast.spectral_norm import check_options
-from ganlstm_fast.validation import describe
+from ganlstm_fast.ops.spectral_norm.function import check_options
+from ganlstm_fast.ops.validation import describe
 
 __all__ = ["Change", "Report", "accelerate", "to_torch"]
 

@@ -17,7 +17,7 @@ os.environ["GANLSTM_FAST_POISON"] = "1"
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from ganlstm_fast import backends
+from ganlstm_fast.ops import backends
 
 # A benchmark that a test starts is no worker of this run.
 for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from ganlstm_fast import backends
-from ganlstm_fast.lstm import fit
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.lstm import fit
 
 MOST_ON_CHIP = {2: 1184, 4: 592}  # units, by bytes of a number, on an H100
 RUNS = (13000, 13000, "")  # the driver's CUDA, the kernels', no error

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganlstm_fast import backends, lstm
-from ganlstm_fast.lstm import autograd, gpu
+from ganlstm_fast import lstm
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.lstm import autograd, gpu
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 # The dtype of PyTorch's own answer for each: see numerics.py for float64.

@@ -13,8 +13,8 @@ import torch
 from numerics import assert_close_to_reference
 from torch import Tensor
 
-from ganlstm_fast.gradient_penalty import reference
-from ganlstm_fast.gradient_penalty.philox import uniform
+from ganlstm_fast.ops.gradient_penalty import reference
+from ganlstm_fast.ops.gradient_penalty.philox import uniform
 
 # (center, one_sided): of two sides, of one, and without a center.
 CURVES = [(1.0, False), (1.0, True), (0.0, False)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrizations
 
-from ganlstm_fast.spectral_norm import spectral_normalize_group
+from ganlstm_fast.ops.spectral_norm.function import spectral_normalize_group
 
 
 def inputs(shape, dim, dtype=torch.float32) -> tuple[Tensor, Tensor, Tensor]:

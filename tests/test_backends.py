@@ -13,9 +13,10 @@ import torch
 from conftest import needs_cpu_kernels
 
 import ganlstm_fast
-from ganlstm_fast import backends, explain, use_impl
-from ganlstm_fast.backends import resolve
+from ganlstm_fast import explain, use_impl
 from ganlstm_fast.models import DCGAN
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.backends import resolve
 
 
 @needs_cpu_kernels
@@ -142,7 +143,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 )
 def test_environment_variable(value: str, expected: str) -> None:
     code = (
-        "from ganlstm_fast import backends as b;"
+        "from ganlstm_fast.ops import backends as b;"
         "print(b._choice['lstm'], b._choice['spectral_norm'])"
     )
     done = run_python(code, GANLSTM_FAST_IMPL=value)
@@ -166,7 +167,7 @@ def test_environment_variable_with_a_wrong_value(name: str, message: str) -> Non
 def test_a_second_import_says_what_to_do() -> None:
     code = (
         "import sys, importlib, ganlstm_fast as first;"
-        "importlib.reload(first); importlib.reload(first.backends);"
+        "importlib.reload(first); importlib.reload(first.ops.backends);"
         "[sys.modules.pop(m) for m in list(sys.modules) if m.startswith('ganlstm_fast')];"
         "import ganlstm_fast"
     )
@@ -178,7 +179,10 @@ def test_a_second_import_says_what_to_do() -> None:
 
 @needs_cpu_kernels
 def test_instruction_set() -> None:
-    code = "from ganlstm_fast import backends, explain; print(backends.cpu_isa(), explain())"
+    code = (
+        "from ganlstm_fast import explain; from ganlstm_fast.ops import backends;"
+        "print(backends.cpu_isa(), explain())"
+    )
     done = run_python(code, GANLSTM_FAST_CPU_ISA="baseline")
     assert done.stdout.startswith("baseline lstm: cpu, compiled CPU kernels for baseline")
     assert backends.cpu_isa() in backends.CPU_ISAS

@@ -11,10 +11,11 @@ import pytest
 import torch
 from fake_gpu import RUNS, OnGPU, pretend
 
-from ganlstm_fast import backends, explain, gradient_penalty, use_impl
-from ganlstm_fast.lstm import fit
-from ganlstm_fast.lstm.fit import FORWARD, SECOND_ORDER, TRAINING
-from ganlstm_fast.lstm.measured import FASTEST, SOURCES
+from ganlstm_fast import explain, gradient_penalty, use_impl
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.lstm import fit
+from ganlstm_fast.ops.lstm.fit import FORWARD, SECOND_ORDER, TRAINING
+from ganlstm_fast.ops.lstm.measured import FASTEST, SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"

@@ -23,7 +23,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 import ganlstm_fast
 from ganlstm_fast import FastLSTM, FastLSTMCell, use_impl
-from ganlstm_fast.dynamo import let_dynamo_trace
+from ganlstm_fast.ops.dynamo import let_dynamo_trace
 
 AOT = "aot_eager"
 

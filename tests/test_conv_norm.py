@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import ganlstm_fast as gf
-from ganlstm_fast.spectral_norm import conv as conv_ops
+from ganlstm_fast.ops.spectral_norm import conv as conv_ops
 
 # Layer and its torch counterpart; in_channels, out_channels, kernel_size; options; input size.
 C1, C2, C3 = (gf.SNConv1d, nn.Conv1d), (gf.SNConv2d, nn.Conv2d), (gf.SNConv3d, nn.Conv3d)

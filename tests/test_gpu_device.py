@@ -38,8 +38,9 @@ from lstm_cases import CASES, Case
 from numerics import relative_error
 from torch import nn
 
-from ganlstm_fast import FastLSTM, backends, explain
-from ganlstm_fast.lstm import fit
+from ganlstm_fast import FastLSTM, explain
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.lstm import fit
 
 pytestmark = [*GPU, pytest.mark.usefixtures("tf32_off")]
 

@@ -10,8 +10,9 @@ from numerics import assert_close_to_reference
 from torch import nn
 
 import ganlstm_fast as gf
-from ganlstm_fast.gradient_penalty import KINDS, interpolate, penalty
-from ganlstm_fast.gradient_penalty.philox import uniform
+from ganlstm_fast.losses.penalty import KINDS
+from ganlstm_fast.ops.gradient_penalty.function import interpolate, penalty
+from ganlstm_fast.ops.gradient_penalty.philox import uniform
 
 F64 = torch.float64
 

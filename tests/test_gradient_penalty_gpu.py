@@ -11,7 +11,7 @@ import torch
 from penalty_cases import CASES, CURVES, Samples
 from torch import Tensor
 
-from ganlstm_fast.gradient_penalty.philox import uniform
+from ganlstm_fast.ops.gradient_penalty.philox import uniform
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 # Elements from an aligned place: of both lists alike, and differently.

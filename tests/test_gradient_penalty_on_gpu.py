@@ -13,7 +13,7 @@ from penalty_cases import CASES, CURVES
 from torch import Tensor, nn
 
 import ganlstm_fast as gf
-from ganlstm_fast.gradient_penalty import KINDS
+from ganlstm_fast.losses.penalty import KINDS
 
 pytestmark = [
     pytest.mark.gpu,

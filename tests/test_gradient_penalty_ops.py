@@ -12,9 +12,9 @@ from numerics import assert_close_to_reference
 from torch import Tensor
 
 import ganlstm_fast as gf
-from ganlstm_fast.backends import use_impl
-from ganlstm_fast.gradient_penalty import autograd, reference
-from ganlstm_fast.gradient_penalty.philox import uniform
+from ganlstm_fast.ops.backends import use_impl
+from ganlstm_fast.ops.gradient_penalty import autograd, reference
+from ganlstm_fast.ops.gradient_penalty.philox import uniform
 
 F64 = torch.float64
 DTYPES = [torch.float32, F64, torch.bfloat16]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import ganlstm_fast as gf
-from ganlstm_fast.gradient_penalty import KINDS
+from ganlstm_fast.losses.penalty import KINDS
 
 F64 = torch.float64
 

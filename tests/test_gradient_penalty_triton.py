@@ -15,8 +15,8 @@ from penalty_cases import CASES, CURVES, Samples
 from torch import Tensor
 from triton_tools import TRITONS, compile_with
 
-from ganlstm_fast.gradient_penalty import autograd, triton_kernels, triton_ops
-from ganlstm_fast.gradient_penalty.philox import uniform
+from ganlstm_fast.ops.gradient_penalty import autograd, triton_kernels, triton_ops
+from ganlstm_fast.ops.gradient_penalty.philox import uniform
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -179,7 +179,7 @@ COMPILE = """
 import sys
 import torch
 from triton_tools import compile_only, resources
-from ganlstm_fast.gradient_penalty.triton_kernels import *
+from ganlstm_fast.ops.gradient_penalty.triton_kernels import *
 
 CURVES = [(1.0, False), (1.0, True), (0.0, False)]
 

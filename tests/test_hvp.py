@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.autograd.functional import hvp, vhp
 
 import ganlstm_fast as gf
-from ganlstm_fast.gradient_penalty import autograd as penalties
-from ganlstm_fast.spectral_norm import spectral_normalize
+from ganlstm_fast.ops.gradient_penalty import autograd as penalties
+from ganlstm_fast.ops.spectral_norm.function import spectral_normalize
 from tests.numerics import assert_close_to_reference
 
 F64 = torch.float64

@@ -18,8 +18,9 @@ from numerics import assert_close_to_reference, relative_error
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from ganlstm_fast import backends, lstm, lstm_cell, use_impl
-from ganlstm_fast.lstm import autograd, reference
+from ganlstm_fast import lstm, lstm_cell, use_impl
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.lstm import autograd, reference
 
 IMPLS = [pytest.param("cpu", marks=needs_cpu_kernels), "torch"]
 ISAS = ["baseline", "avx2", "avx512", "avx512bf16"]
@@ -103,7 +104,7 @@ def test_every_instruction_set(isa: str, answers: Path) -> None:
     code = (
         "from lstm_cases import CASES, LONG_SUMS\n"
         "import sys, torch\n"
-        "from ganlstm_fast.backends import cpu_isa\n"
+        "from ganlstm_fast.ops.backends import cpu_isa\n"
         "from numerics import assert_close_to_reference as close\n"
         f"assert cpu_isa() == {isa!r}\n"
         "answers = torch.load(sys.argv[1])\n"

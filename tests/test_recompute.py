@@ -17,8 +17,9 @@ from lstm_cases import Case
 from numerics import assert_close_to_reference, relative_error
 from torch import Tensor
 
-from ganlstm_fast import FastLSTM, backends, gradient_penalty, lstm, use_impl
-from ganlstm_fast.lstm import autograd
+from ganlstm_fast import FastLSTM, gradient_penalty, lstm, use_impl
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.lstm import autograd
 
 pytestmark = needs_cpu_kernels
 

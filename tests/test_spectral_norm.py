@@ -13,7 +13,8 @@ from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import spectral_norm as old_spectral_norm
 
 import ganlstm_fast as gf
-from ganlstm_fast.spectral_norm import reference, spectral_normalize
+from ganlstm_fast.ops.spectral_norm import reference
+from ganlstm_fast.ops.spectral_norm.function import spectral_normalize
 
 # Layer, its torch counterpart, constructor arguments, shape of an input.
 LAYERS = [

@@ -14,8 +14,9 @@ from numerics import assert_close_to_reference
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ganlstm_fast.spectral_norm import reference, spectral_normalize_group, triton_ops
-from ganlstm_fast.triton_ops import PREFIX
+from ganlstm_fast.ops.spectral_norm import reference, triton_ops
+from ganlstm_fast.ops.spectral_norm.function import spectral_normalize_group
+from ganlstm_fast.ops.triton_ops import PREFIX
 
 # Shapes and the dimension of the outputs: of many parts, of one, transposed, and a matrix of one
 # row or column.

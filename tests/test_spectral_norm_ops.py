@@ -11,7 +11,7 @@ from numerics import assert_close_to_reference, relative_error, tolerance
 from spectral_norm_cases import inputs, three_orders, torchs
 
 from ganlstm_fast import use_impl
-from ganlstm_fast.spectral_norm import (
+from ganlstm_fast.ops.spectral_norm.function import (
     normalize_and_update,
     reference,
     spectral_normalize,

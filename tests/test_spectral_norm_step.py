@@ -18,6 +18,7 @@ from torch.nn.utils import parametrizations, parametrize
 
 import ganlstm_fast as gf
 from ganlstm_fast import spectral_norm_step, use_impl
+from ganlstm_fast.ops import backends
 
 
 def discriminator(norm=gf.spectral_norm, dtype=torch.float64) -> nn.Sequential:
@@ -46,7 +47,7 @@ def samples(*shape: int) -> Tensor:
 
 @pytest.fixture(params=["cpu", "reference"])
 def impl(request):
-    if request.param == "cpu" and not gf.backends.is_loaded("cpu"):
+    if request.param == "cpu" and not backends.is_loaded("cpu"):
         pytest.skip("built without the CPU kernels")
     with use_impl("auto" if request.param == "cpu" else "reference", "spectral_norm"):
         yield request.param

@@ -18,14 +18,14 @@ from triton_tools import TRITONS, compile_with, on_cpu_tensors
 
 import ganlstm_fast as gf
 from ganlstm_fast import spectral_norm_step, use_impl
-from ganlstm_fast.spectral_norm import (
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.spectral_norm import triton_common, triton_ops
+from ganlstm_fast.ops.spectral_norm.function import (
     normalize_and_update,
     spectral_normalize,
     spectral_normalize_group,
-    triton_common,
-    triton_ops,
 )
-from ganlstm_fast.triton_ops import PREFIX
+from ganlstm_fast.ops.triton_ops import PREFIX
 
 # Shapes and the dimension of the outputs: of several parts in one phase or the other, of one block,
 # transposed, and a matrix of one row or column.
@@ -468,9 +468,9 @@ COMPILE = """
 import sys
 import torch
 from triton_tools import compile_only, resources
-from ganlstm_fast.spectral_norm.triton_backward import spectral_norm_backward
-from ganlstm_fast.spectral_norm.triton_double_backward import spectral_norm_double_backward
-from ganlstm_fast.spectral_norm.triton_forward import spectral_norm_forward, spectral_norm_forward_
+from ganlstm_fast.ops.spectral_norm.triton_backward import spectral_norm_backward
+from ganlstm_fast.ops.spectral_norm.triton_double_backward import spectral_norm_double_backward
+from ganlstm_fast.ops.spectral_norm.triton_forward import *
 
 
 def all_passes(dtype, *shapes):
@@ -522,4 +522,4 @@ def test_says_what_it_does_not_take(monkeypatch: pytest.MonkeyPatch, device: str
         spectral_normalize(*arguments, impl="triton")
     with pytest.raises(RuntimeError, match=r"expected fewer than 2\*\*31 rows and columns"):
         triton_common._plan((torch.Size((2**31, 1)),), (0,), (True,), "weights")
-    assert gf.backends.resolve("spectral_norm", None, device, torch.float32) != "triton"
+    assert backends.resolve("spectral_norm", None, device, torch.float32) != "triton"

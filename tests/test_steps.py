@@ -14,7 +14,7 @@ from numerics import assert_close_to_reference, relative_error
 from torch import Tensor
 
 from ganlstm_fast import lstm
-from ganlstm_fast.lstm import autograd, fit, gpu
+from ganlstm_fast.ops.lstm import autograd, fit, gpu
 
 EMULATED = [
     *("one of everything", "one step", "one row", "odd sizes", "no bias"),

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 from ganlstm_fast import FastLSTM
-from ganlstm_fast.lstm import autograd, fit
+from ganlstm_fast.ops.lstm import autograd, fit
 
 ENDS = [7, 1, 3, 6, 2, 5]
 

@@ -16,8 +16,8 @@ from numerics import assert_close_to_reference
 from triton_tools import TRITONS, compile_with
 
 from ganlstm_fast import FastLSTM
-from ganlstm_fast.lstm import fit
-from ganlstm_fast.lstm.triton_common import check_size
+from ganlstm_fast.ops.lstm import fit
+from ganlstm_fast.ops.lstm.triton_common import check_size
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 NAMES = [
@@ -76,8 +76,8 @@ def test_equals_reference_to_second_order(
 COMPILE = """
 import sys
 from triton_tools import compiled, resources
-from ganlstm_fast.lstm import triton_backward, triton_double_backward, triton_forward
-from ganlstm_fast.lstm.triton_common import OPTIONS, tile
+from ganlstm_fast.ops.lstm import triton_backward, triton_double_backward, triton_forward
+from ganlstm_fast.ops.lstm.triton_common import OPTIONS, tile
 
 ELEMENT = {"weight_hh_ptr", "h_ptr", "y_ptr", "grad_y_ptr", "dz_ptr", "h__ptr", "h_out_ptr"}
 # What may be None in each kernel, and is in each setting.

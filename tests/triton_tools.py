@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from ganlstm_fast import backends
+from ganlstm_fast.ops import backends
 
 TRITONS = ("installed", "lowest")
 LOWEST = Path(sys.prefix, "triton-lowest")

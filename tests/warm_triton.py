@@ -23,10 +23,10 @@ from gpu_cases import FLOAT32, GPU_CASES, Numbers
 from lstm_cases import Case
 from penalty_cases import CASES, Samples
 
-from ganlstm_fast.gradient_penalty import triton_kernels
-from ganlstm_fast.lstm import autograd, gpu
-from ganlstm_fast.lstm.triton_common import MOST_HIDDEN
-from ganlstm_fast.spectral_norm import triton_ops
+from ganlstm_fast.ops.gradient_penalty import triton_kernels
+from ganlstm_fast.ops.lstm import autograd, gpu
+from ganlstm_fast.ops.lstm.triton_common import MOST_HIDDEN
+from ganlstm_fast.ops.spectral_norm import triton_ops
 
 # Of tests that have cases of their own.
 OTHER_CASES = [

@@ -1,5 +1,5 @@
 // The recurrent part of the LSTM's passes on a GPU: what is left of them once every product that is
-// parallel in time has been taken out as one large product (ganlstm_fast/lstm/gpu.py).
+// parallel in time has been taken out as one large product (ganlstm_fast/ops/lstm/gpu.py).
 //
 // A call walks `steps` consecutive steps of a sequence of `total`, in one or two directions at
 // once. Step k of the walk is, along time, step first + k of the direction's own order, and the

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ganlstm_fast.models.base import eval_mode
 from ganlstm_fast.models.inversion import invert
 from ganlstm_fast.nn.masks import Lengths
-from ganlstm_fast.validation import check_counts, check_lengths, check_tensor
+from ganlstm_fast.ops.validation import check_counts, check_lengths, check_tensor
 
 
 class AnomalyScores(NamedTuple):

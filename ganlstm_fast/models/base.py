@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ganlstm_fast.nn import spectral_norm
 from ganlstm_fast.nn.sn_lstm import spectral_norm_lstm
-from ganlstm_fast.validation import check_counts
+from ganlstm_fast.ops.validation import check_counts
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ganlstm_fast.validation import check_counts
+from ganlstm_fast.ops.validation import check_counts
 
 State = tuple[Tensor, ...]
 

@@ -9,7 +9,7 @@ from ganlstm_fast.models.base import eval_mode
 from ganlstm_fast.models.sequence import LSTMClass, SequenceEncoder, check_symbols
 from ganlstm_fast.nn import FastLSTM
 from ganlstm_fast.nn.masks import Lengths
-from ganlstm_fast.validation import check_counts
+from ganlstm_fast.ops.validation import check_counts
 
 
 class LSTMClassifier(nn.Module):

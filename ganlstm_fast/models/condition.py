@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ganlstm_fast.models.sequence import LSTMClass, SequenceEncoder, ValuesAndChanges
 from ganlstm_fast.nn import FastLSTM
 from ganlstm_fast.nn.masks import Lengths
-from ganlstm_fast.validation import check_counts, check_tensor, describe
+from ganlstm_fast.ops.validation import check_counts, check_tensor, describe
 
 
 def check_labels(labels: object, classes: int) -> None:

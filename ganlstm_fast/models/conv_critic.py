@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ganlstm_fast.models.base import normalized
 from ganlstm_fast.models.sequence import ValuesAndChanges, join
 from ganlstm_fast.nn.masks import Lengths, masked_mean, zero_padding
-from ganlstm_fast.validation import check_counts, check_lengths
+from ganlstm_fast.ops.validation import check_counts, check_lengths
 
 
 class ConvCritic(nn.Module):

@@ -24,7 +24,7 @@ from ganlstm_fast.models.sequence import (
 )
 from ganlstm_fast.nn import FastLSTM
 from ganlstm_fast.nn.masks import Lengths, masked_mean, zero_padding
-from ganlstm_fast.validation import check_choice, check_counts
+from ganlstm_fast.ops.validation import check_choice, check_counts
 
 
 class LSTMCritic(nn.Module):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ganlstm_fast.models.base import sample_in_batches
 from ganlstm_fast.models.dcgan import initialise
 from ganlstm_fast.nn import SNConv2d
-from ganlstm_fast.validation import check_choice, check_counts, check_tensor
+from ganlstm_fast.ops.validation import check_choice, check_counts, check_tensor
 
 
 class ResidualBlock(nn.Module):

@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ganlstm_fast.models.base import VectorGenerator, normalized
-from ganlstm_fast.validation import check_choice, check_counts, check_tensor
+from ganlstm_fast.ops.validation import check_choice, check_counts, check_tensor
 
 # Pixels of an image -> those of the smallest feature map, and how often they are doubled.
 SIZES = {16: (4, 2), 28: (7, 2), 32: (4, 3), 64: (4, 4), 128: (4, 5)}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ganlstm_fast.models.sequence import LSTMClass, SequenceEncoder
 from ganlstm_fast.nn import FastLSTM
 from ganlstm_fast.nn.masks import Lengths
-from ganlstm_fast.validation import check_counts, check_tensor
+from ganlstm_fast.ops.validation import check_counts, check_tensor
 
 
 def quantile_loss(prediction: Tensor, target: Tensor, quantiles: Sequence[float]) -> Tensor:

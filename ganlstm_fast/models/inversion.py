@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ganlstm_fast.models.base import eval_mode
 from ganlstm_fast.nn.masks import zero_padding
-from ganlstm_fast.validation import check_counts
+from ganlstm_fast.ops.validation import check_counts
 
 
 class Inversion(NamedTuple):

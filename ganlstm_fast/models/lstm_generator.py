@@ -9,7 +9,7 @@ from ganlstm_fast.models.base import sample_in_batches
 from ganlstm_fast.models.sequence import LSTMClass, join, run_lstm
 from ganlstm_fast.nn import FastLSTM
 from ganlstm_fast.nn.masks import Lengths, zero_padding
-from ganlstm_fast.validation import check_counts
+from ganlstm_fast.ops.validation import check_counts
 
 
 class LSTMGenerator(nn.Module):

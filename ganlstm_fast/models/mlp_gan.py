@@ -9,7 +9,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ganlstm_fast.models.base import VectorGenerator, normalized
-from ganlstm_fast.validation import check_counts, check_tensor, describe
+from ganlstm_fast.ops.validation import check_counts, check_tensor, describe
 
 
 def _check_sizes(name: str, sizes: Sequence[int]) -> None:

@@ -15,7 +15,7 @@ from ganlstm_fast.models.beam_search import State, Written, beam_search
 from ganlstm_fast.models.sequence import LSTMClass, check_symbols, make_attention, run_lstm
 from ganlstm_fast.nn import FastLSTM
 from ganlstm_fast.nn.masks import Lengths
-from ganlstm_fast.validation import check_counts
+from ganlstm_fast.ops.validation import check_counts
 
 EDGE = 0
 

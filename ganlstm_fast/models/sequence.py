@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ganlstm_fast.nn import AdditiveAttention, DotProductAttention, FastLSTM
 from ganlstm_fast.nn.masks import Lengths
-from ganlstm_fast.validation import check_choice, check_counts, check_lengths, describe
+from ganlstm_fast.ops.validation import check_choice, check_counts, check_lengths, describe
 
 LSTMClass = Callable[..., nn.LSTM]
 

@@ -19,7 +19,7 @@ from ganlstm_fast.models.lstm_generator import LSTMGenerator
 from ganlstm_fast.models.sequence import LSTMClass
 from ganlstm_fast.nn import FastLSTM
 from ganlstm_fast.nn.masks import Lengths, zero_padding
-from ganlstm_fast.validation import check_counts
+from ganlstm_fast.ops.validation import check_counts
 
 
 class SymbolEmbedding(nn.Module):

@@ -16,7 +16,7 @@ from ganlstm_fast.models.dcgan import DCCritic, DCGenerator
 from ganlstm_fast.models.sequence import LSTMClass, SequenceEncoder
 from ganlstm_fast.nn import FastLSTM
 from ganlstm_fast.nn.masks import Lengths
-from ganlstm_fast.validation import check_counts, describe
+from ganlstm_fast.ops.validation import check_counts, describe
 
 
 class TextEncoder(nn.Module):

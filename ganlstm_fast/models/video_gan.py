@@ -15,7 +15,7 @@ from ganlstm_fast.models.dcgan import DCCritic, DCGenerator
 from ganlstm_fast.models.lstm_generator import LSTMGenerator
 from ganlstm_fast.models.sequence import LSTMClass, run_lstm
 from ganlstm_fast.nn import FastLSTM
-from ganlstm_fast.validation import check_counts, check_tensor
+from ganlstm_fast.ops.validation import check_counts, check_tensor
 
 
 class VideoGenerator(nn.Module):

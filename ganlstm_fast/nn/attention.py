@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ganlstm_fast.nn.masks import Lengths, step_mask
-from ganlstm_fast.validation import check_counts, check_tensor, describe
+from ganlstm_fast.ops.validation import check_counts, check_tensor, describe
 
 if TYPE_CHECKING:
     from ganlstm_fast.nn.drop_in import called_as

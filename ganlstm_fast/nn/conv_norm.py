@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganlstm_fast.functions import without_autocast
 from ganlstm_fast.nn.computed_weight import usable
-from ganlstm_fast.spectral_norm import check_options
-from ganlstm_fast.spectral_norm import conv as conv_ops
+from ganlstm_fast.ops.functions import without_autocast
+from ganlstm_fast.ops.spectral_norm import conv as conv_ops
+from ganlstm_fast.ops.spectral_norm.function import check_options
 
 __all__ = ["OperatorSpectralNorm"]
 

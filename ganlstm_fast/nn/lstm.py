@@ -15,12 +15,13 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.types import Device
 
-from ganlstm_fast.dynamo import let_dynamo_trace, outside_of_graphs
-from ganlstm_fast.functions import is_autocast, records
-from ganlstm_fast.lstm import fit, lstm, lstm_cell, torch_impl, work_of
 from ganlstm_fast.nn.drop_in import NotQuantized
 from ganlstm_fast.nn.masks import Lengths
-from ganlstm_fast.validation import check_lengths
+from ganlstm_fast.ops.dynamo import let_dynamo_trace, outside_of_graphs
+from ganlstm_fast.ops.functions import is_autocast, records
+from ganlstm_fast.ops.lstm import fit, torch_impl
+from ganlstm_fast.ops.lstm.function import lstm, lstm_cell, work_of
+from ganlstm_fast.ops.validation import check_lengths
 
 if TYPE_CHECKING:
     from ganlstm_fast.nn.drop_in import called_as
@@ -68,7 +69,7 @@ class FastLSTM(nn.LSTM):
 
     Args:
         recompute: save memory for the time of one more forward, see :func:`ganlstm_fast.lstm`.
-        impl: the implementation, see :mod:`ganlstm_fast.backends`; None is the default in force.
+        impl: see :mod:`ganlstm_fast.ops.backends`; None is the default in force.
         others: as for ``torch.nn.LSTM``.
     """
 
@@ -395,7 +396,7 @@ class FastLSTMCell(nn.LSTMCell):
     several times faster than a loop over either.
 
     Args:
-        impl: the implementation, see :mod:`ganlstm_fast.backends`; None is the default in force.
+        impl: see :mod:`ganlstm_fast.ops.backends`; None is the default in force.
         others: as for ``torch.nn.LSTMCell``.
     """
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ganlstm_fast.validation import check_lengths
+from ganlstm_fast.ops.validation import check_lengths
 
 __all__ = ["Lengths", "masked_mean", "step_mask", "zero_padding"]
 

@@ -21,8 +21,9 @@ from ganlstm_fast.nn.computed_weight import usable
 from ganlstm_fast.nn.conv_norm import OperatorSpectralNorm
 from ganlstm_fast.nn.drop_in import NotQuantized
 from ganlstm_fast.nn.parametrized import complete
-from ganlstm_fast.spectral_norm import check_options, normalize_and_update, reference
-from ganlstm_fast.validation import describe
+from ganlstm_fast.ops.spectral_norm import reference
+from ganlstm_fast.ops.spectral_norm.function import check_options, normalize_and_update
+from ganlstm_fast.ops.validation import describe
 
 if TYPE_CHECKING:
     from ganlstm_fast.nn.drop_in import called_as

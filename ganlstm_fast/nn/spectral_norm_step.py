@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ganlstm_fast.dynamo import outside_of_graphs
 from ganlstm_fast.nn.spectral_norm import SpectralNorm
-from ganlstm_fast.spectral_norm import normalize_and_update
+from ganlstm_fast.ops.dynamo import outside_of_graphs
+from ganlstm_fast.ops.spectral_norm.function import normalize_and_update
 
 __all__ = ["spectral_norm_step"]
 

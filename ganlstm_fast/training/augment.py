@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ganlstm_fast.ops.validation import check_lengths, check_tensor
 from ganlstm_fast.training.errors import InputError
-from ganlstm_fast.validation import check_lengths, check_tensor
 
 # What is drawn for one batch, by the transform's name. Of a shift, the steps along each dimension.
 Parameters = dict[str, Tensor]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from ganlstm_fast.backends import cpu_isa
-from ganlstm_fast.explanation import explain
+from ganlstm_fast.ops.backends import cpu_isa
+from ganlstm_fast.ops.explanation import explain
 from ganlstm_fast.training.errors import InputError, Line
 
 AUTO = "auto"

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ganlstm_fast.gradient_penalty import gradient_penalty, interpolate
-from ganlstm_fast.losses import gan_loss
+from ganlstm_fast.losses import gan_loss, gradient_penalty
 from ganlstm_fast.models.base import eval_mode
 from ganlstm_fast.nn import spectral_norm_step
 from ganlstm_fast.nn.spectral_norm import SpectralNorm
+from ganlstm_fast.ops.gradient_penalty.function import interpolate
 from ganlstm_fast.training.augment import Augment
 from ganlstm_fast.training.config import GANSettings
 from ganlstm_fast.training.fabric import OneProcess, scaler_of, synchronised

@@ -1,0 +1,1 @@
+"""The LSTM: one layer over a sequence, in one or two directions."""

@@ -1,0 +1,1 @@
+"""Spectral normalisation of weights. The layers are in ``ganlstm_fast.nn``."""
