@@ -10,20 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
-from torch.nn.utils import spectral_norm as old_spectral_norm
 
 import ganlstm_fast as gf
+from tests.nn.weights import largest_singular_value, original
 
 F64 = torch.float64
-
-
-def _original(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original
-
-
-def _largest_singular_value(layer: nn.Module) -> float:
-    dim = 1 if isinstance(layer, nn.ConvTranspose2d) else 0
-    return float(torch.linalg.matrix_norm(layer.weight.detach().movedim(dim, 0).flatten(1), 2))
 
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
@@ -48,13 +39,13 @@ def test_reset_parameters_draws_what_torchs_layer_draws(name: str) -> None:
     for module in (layer, torchs):
         torch.manual_seed(5)
         module.reset_parameters()
-    assert torch.equal(_original(layer), torchs.weight)
+    assert torch.equal(original(layer), torchs.weight)
     if getattr(torchs, "bias", None) is not None:
         assert torch.equal(layer.bias, torchs.bias)
     if name == "embedding":
-        assert not _original(layer)[2].any()
+        assert not original(layer)[2].any()
     # sigma belongs to the new weight at once, as after construction.
-    assert 0.9 < _largest_singular_value(layer.eval()) < 1.1
+    assert 0.9 < largest_singular_value(layer.eval()) < 1.1
 
 
 OVERWRITES: dict[str, Callable[[Tensor], object]] = {
@@ -108,14 +99,14 @@ def test_parts_that_are_initialised_one_after_the_other(block: int) -> None:
 @pytest.mark.parametrize("write", OVERWRITES)
 def test_what_overwrites_the_weight_is_the_new_parameter(write: str) -> None:
     layer = gf.SNLinear(6, 5, dtype=F64)
-    plain = nn.Parameter(_original(layer).detach().clone())
+    plain = nn.Parameter(original(layer).detach().clone())
     for weight in (plain, layer.weight):
         torch.manual_seed(2)
         with torch.no_grad():
             OVERWRITES[write](weight)
-    assert torch.equal(_original(layer), plain)
-    assert _original(layer).requires_grad
-    assert 0.8 < _largest_singular_value(layer.eval()) < 1.2
+    assert torch.equal(original(layer), plain)
+    assert original(layer).requires_grad
+    assert 0.8 < largest_singular_value(layer.eval()) < 1.2
 
 
 def _rows(w: Tensor) -> None:
@@ -168,12 +159,12 @@ CHANGES: dict[str, Callable[[Tensor], object]] = {
 @pytest.mark.parametrize("write", CHANGES)
 def test_another_write_changes_what_is_seen_and_keeps_the_size(write: str) -> None:
     layer = gf.SNLinear(6, 5, dtype=F64)
-    plain = nn.Parameter(_original(layer).detach().clone())
+    plain = nn.Parameter(original(layer).detach().clone())
     with torch.no_grad():
         for weight in (plain, layer.weight):
             CHANGES[write](weight)
-    torch.testing.assert_close(_original(layer), plain)
-    assert 0.8 < _largest_singular_value(layer.eval()) < 1.2
+    torch.testing.assert_close(original(layer), plain)
+    assert 0.8 < largest_singular_value(layer.eval()) < 1.2
 
 
 @pytest.mark.parametrize(
@@ -205,15 +196,15 @@ def test_a_held_weight_shows_what_was_written() -> None:
     view = held.data[1:]
     with torch.no_grad():
         nn.init.normal_(held, std=3.0)
-    assert torch.equal(held, _original(layer))
-    assert torch.equal(view, _original(layer)[1:])
+    assert torch.equal(held, original(layer))
+    assert torch.equal(view, original(layer)[1:])
     assert not torch.equal(layer.weight, held)
 
 
 def test_reading_is_of_the_normalised_weight() -> None:
     layer = gf.SNLinear(6, 5, dtype=F64).eval()
     with torch.no_grad():
-        _original(layer).mul_(100.0)
+        original(layer).mul_(100.0)
     for read in (layer.weight, layer.weight.data, layer.weight.detach().clone(), layer.weight * 1):
         assert float(torch.linalg.matrix_norm(read.detach(), 2)) == pytest.approx(1.0, abs=0.1)
         assert type(read + 0) is Tensor
@@ -222,7 +213,7 @@ def test_reading_is_of_the_normalised_weight() -> None:
 
 def test_a_parameter_made_of_a_weight_is_one_of_its_own() -> None:
     layer, other = gf.SNLinear(6, 5, dtype=F64), nn.Linear(6, 5, dtype=F64)
-    before = _original(layer).detach().clone()
+    before = original(layer).detach().clone()
     for value in (layer.weight, layer.weight.data, layer.weight.detach()):
         other.weight = nn.Parameter(value)
         assert type(other.weight) is nn.Parameter
@@ -232,7 +223,7 @@ def test_a_parameter_made_of_a_weight_is_one_of_its_own() -> None:
         optimizer.step()
         with torch.no_grad():
             other.weight.add_(1.0)
-    assert torch.equal(_original(layer), before)
+    assert torch.equal(original(layer), before)
 
 
 def test_data_of_another_kind_is_refused() -> None:
@@ -266,56 +257,10 @@ def test_copies_and_files_of_a_weight_hold_plain_tensors() -> None:
 )
 def test_a_write_with_a_graph_raises_as_for_a_parameter(write: Callable[[Tensor], object]) -> None:
     layer = gf.SNLinear(6, 5)
-    before = _original(layer).detach().clone()
+    before = original(layer).detach().clone()
     with pytest.raises(RuntimeError, match=r"write under torch.no_grad\(\)"):
         write(layer.weight)
-    assert torch.equal(_original(layer), before)
-
-
-class ScaledInForward(nn.Linear):
-    """Works in place on what is a temporary tensor under torch's spectral norm."""
-
-    def forward(this, x: Tensor) -> Tensor:
-        weight = this.weight
-        weight.mul_(2.0)
-        weight[0].neg_()
-        return nn.functional.linear(x, weight.t().contiguous().t(), this.bias)
-
-
-def test_a_forward_that_works_in_place() -> None:
-    """It never changes the parameter; where it cannot be what it is under torch's, it raises."""
-    ours = gf.spectral_norm(ScaledInForward(4, 4, dtype=F64)).eval()
-    torchs = copy.deepcopy(ours)
-    gf.to_torch(torchs)
-    x, before = torch.randn(3, 4, dtype=F64), _original(ours).detach().clone()
-    y = ours(x)
-    torch.testing.assert_close(y, torchs(x))
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.sum().backward()
-    with torch.no_grad(), pytest.raises(RuntimeError, match=r"write to layer.weight.clone\(\)"):
-        ours(x)
-    assert torch.equal(_original(ours), before)
-
-
-class MaskedConv(nn.Conv2d):
-    """As of PixelCNN: each forward masks the parameter."""
-
-    def __init__(self) -> None:
-        super().__init__(2, 3, 3, dtype=F64)
-        self.register_buffer("mask", torch.ones_like(self.weight.data))
-        self.mask[:, :, 1:, 1:] = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.weight.data *= self.mask
-        return super().forward(x)
-
-
-def test_a_forward_that_masks_the_parameter() -> None:
-    layer = gf.spectral_norm(MaskedConv())
-    masked = _original(layer).detach() * layer.mask
-    for _ in range(3):
-        layer(torch.randn(1, 2, 5, 5, dtype=F64))
-    torch.testing.assert_close(_original(layer).detach(), masked)
+    assert torch.equal(original(layer), before)
 
 
 class Halved(nn.Module):
@@ -333,13 +278,13 @@ def test_with_another_parametrization_a_write_raises() -> None:
     """Which parameter gives a value is not known; what the other one does is left to it."""
     layer = gf.spectral_norm(nn.Linear(4, 3))
     parametrize.register_parametrization(layer, "weight", Halved())
-    before = _original(layer).detach().clone()
+    before = original(layer).detach().clone()
     with torch.no_grad():
         assert not layer.weight[0].any()
     for write in (layer.reset_parameters, lambda: nn.init.normal_(layer.weight.data)):
         with pytest.raises(RuntimeError, match=r"write to layer.parametrizations.<name>.original"):
             write()
-    assert torch.equal(_original(layer), before)
+    assert torch.equal(original(layer), before)
 
 
 def test_a_write_between_forward_and_backward_is_told_or_harmless() -> None:
@@ -362,146 +307,16 @@ def test_a_write_between_forward_and_backward_is_told_or_harmless() -> None:
         loss.backward()
 
 
-@pytest.mark.parametrize("block", ["spectral_norm_step", "cached"])
-def test_within_a_block_that_shares_weights(block: str) -> None:
-    layer = gf.SNLinear(6, 5, dtype=F64)
-    x = torch.randn(3, 6, dtype=F64)
-    with gf.spectral_norm_step(layer) if block == "spectral_norm_step" else parametrize.cached():
-        layer(x)
-        with torch.no_grad():
-            layer.weight.copy_(torch.eye(5, 6, dtype=F64) * 4)
-        torch.testing.assert_close(layer(x), x[:, :5] + layer.bias)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: gf.SNLSTM(3, 8, dtype=F64),
-        lambda: gf.spectral_norm(nn.LSTMCell(3, 8, dtype=F64), "weight_hh"),
-        lambda: gf.spectral_norm(nn.GRU(3, 8, dtype=F64), "weight_hh_l0"),
-    ],
-    ids=["SNLSTM", "cell", "GRU"],
-)
-def test_reset_parameters_of_a_recurrent_layer(make: Callable[[], nn.Module]) -> None:
-    """It goes by parameters(), past the weights; u and v are those of the new ones all the same."""
-    layer = make()
-    for chain in layer.parametrizations.values():
-        nn.init.dirac_(chain.original.data.view(*chain.original.shape, 1))
-    layer.reset_parameters()
-    for name in layer.parametrizations:
-        weight = getattr(layer.eval(), name).detach()
-        assert 0.9 < float(torch.linalg.matrix_norm(weight, 2)) < 1.1
-
-
-def test_norm_of_the_operator() -> None:
-    """Its module's name is not taken for a convolution's either (DCGAN's weights_init)."""
-    layer = gf.SNConv2d(2, 4, 3, padding=1, norm="conv", input_size=(6, 6), dtype=F64)
-    layer.apply(_weights_init)
-    assert _original(layer).std() < 0.05
-    x = torch.randn(1, 2, 6, 6, dtype=F64)
-    matrix = torch.func.jacrev(layer.eval())(x).reshape(4 * 36, 2 * 36)
-    assert 0.7 < float(torch.linalg.matrix_norm(matrix.detach(), 2)) < 1.3
-
-
-def _weights_init(module: nn.Module) -> None:
-    """As in PyTorch's DCGAN example."""
-    name = type(module).__name__
-    if name.find("Conv") != -1:
-        nn.init.normal_(module.weight.data, 0.0, 0.02)
-    elif name.find("BatchNorm") != -1:
-        nn.init.normal_(module.weight.data, 1.0, 0.02)
-        nn.init.constant_(module.bias.data, 0)
-
-
-@pytest.mark.parametrize("norm", ["layer", "older, converted", "newer, converted"])
-def test_weights_init_of_dcgan(norm: str) -> None:
-    """The parameters become those of the same model without a spectral norm."""
-
-    def conv(*args: int) -> nn.Module:
-        if norm == "layer":
-            return gf.SNConv2d(*args)
-        if norm.startswith("older"):
-            return old_spectral_norm(nn.Conv2d(*args))
-        return parametrizations.spectral_norm(nn.Conv2d(*args))
-
-    critic = nn.Sequential(conv(3, 4, 3), nn.BatchNorm2d(4), conv(4, 5, 3))
-    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 3))
-    gf.accelerate(critic)
-    for model in (critic, plain):
-        torch.manual_seed(0)
-        model.apply(_weights_init)
-    for index in (0, 2):
-        assert torch.equal(_original(critic[index]), plain[index].weight)
-
-
-class MimicrysBlock(nn.Module):
-    """Initialises through .data in its constructor, as torch_mimicry's networks do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.l1 = gf.SNLinear(6, 5)
-        nn.init.xavier_uniform_(self.l1.weight.data, 4.0)
-
-
-def test_initialisation_in_a_constructor() -> None:
-    assert _original(MimicrysBlock().l1).abs().max() > 1.0
-
-
-@pytest.mark.parametrize("cls", [gf.SNLinear, gf.SNConv1d], ids=lambda c: c.__name__)
-def test_skip_init_then_initialisation(cls: type[nn.Module]) -> None:
-    arguments = (3, 4) if cls is gf.SNLinear else (3, 4, 2)
-    layer = nn.utils.skip_init(cls, *arguments, dtype=F64)
-    for name, buffer in layer.named_buffers():
-        # Whatever was in that memory.
-        buffer.fill_(float("nan") if name.endswith("_u") else 0.0)
-    layer.reset_parameters()
-    assert 0.9 < _largest_singular_value(layer.eval()) < 1.1
-
-
-def test_a_compiled_model_reads_plain_tensors() -> None:
-    layer = gf.SNLinear(6, 5).eval()
-    x = torch.randn(2, 6)
-    expected = layer(x)
-    compiled = torch.compile(layer, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), expected)
-    with torch.no_grad():
-        layer.weight.mul_(-1.0)
-    torch.testing.assert_close(compiled(x), layer(x))
-
-
-@pytest.mark.parametrize("grad", [True, False], ids=["graph", "no_grad"])
-def test_views_in_a_forward_are_temporary(grad: bool) -> None:
-    """As under torch's parametrization; only ``.data`` means the parameter there."""
-
-    class Standardised(nn.Linear):
-        def forward(self, x: Tensor) -> Tensor:
-            weight = self.weight.view(5, 6)
-            weight = weight - 0.0 if grad else weight
-            weight -= weight.mean(1, keepdim=True)
-            self.weight.detach().view(-1).clamp_(-0.1, 0.1)
-            return nn.functional.linear(x, weight, self.bias)
-
-    torchs = parametrizations.spectral_norm(Standardised(6, 5, dtype=F64)).eval()
-    ours = copy.deepcopy(torchs)
-    gf.accelerate(ours)
-    before = _original(ours).detach().clone()
-    x = torch.randn(2, 6, dtype=F64)
-    with torch.set_grad_enabled(grad):
-        for _ in range(2):
-            torch.testing.assert_close(ours(x), torchs(x))
-    assert torch.equal(_original(ours), before)
-
-
 def test_a_weight_that_is_older_than_its_parameter_is_not_written_to() -> None:
     """Else a mask that is applied after each step to a weight that is held would undo the steps."""
     layer = gf.SNLinear(6, 5, dtype=F64)
     held = layer.weight
     with torch.no_grad():
-        _original(layer).add_(1.0)
-    after = _original(layer).detach().clone()
+        original(layer).add_(1.0)
+    after = original(layer).detach().clone()
     with pytest.raises(RuntimeError, match=r"read layer\.weight again"):
         held.data.mul_(1.0)
-    assert torch.equal(_original(layer), after)
+    assert torch.equal(original(layer), after)
     other, third = layer.weight, layer.weight
     with torch.no_grad():
         other[0] = 1.0
@@ -509,17 +324,6 @@ def test_a_weight_that_is_older_than_its_parameter_is_not_written_to() -> None:
         with pytest.raises(RuntimeError, match=r"read layer\.weight again"):
             third[2] = 3.0
         layer.weight.data.mul_(2.0)
-
-
-def test_in_inference_mode() -> None:
-    layer = gf.SNLinear(6, 5, dtype=F64)
-    with torch.inference_mode():
-        assert layer.weight.data.norm() > 0
-        assert layer.weight.view(-1).sum().isfinite()
-        layer(torch.ones(1, 6, dtype=F64))
-    attention = gf.spectral_norm(nn.MultiheadAttention(4, 2), "in_proj_weight")
-    with torch.inference_mode():
-        attention(*[torch.ones(3, 1, 4)] * 3)
 
 
 def test_numbers_are_formatted() -> None:
@@ -532,10 +336,10 @@ def test_numbers_are_formatted() -> None:
 def test_of_large_weights_in_half_precision(dtype: torch.dtype) -> None:
     layer = gf.SNLinear(300, 300, dtype=dtype)
     with torch.no_grad():
-        _original(layer).fill_(300.0)
+        original(layer).fill_(300.0)
         layer.weight[0] = 1.0
     torch.testing.assert_close(
-        _original(layer)[1:].float(), torch.full((299, 300), 300.0), rtol=0.02, atol=0
+        original(layer)[1:].float(), torch.full((299, 300), 300.0), rtol=0.02, atol=0
     )
 
 

@@ -391,21 +391,6 @@ def test_kernels_of_one_instruction_set_export_no_weak_symbol(wheel, checkout):
             assert not weak, f"{source.name} for {isa}: {weak}"
 
 
-def test_csrc_includes_stable_torch_headers_only():
-    stable = ("torch/csrc/stable/", "torch/headeronly/", "torch/csrc/inductor/aoti_torch/c/shim.h")
-    for path in (ROOT / "csrc").rglob("*"):
-        if path.is_file():
-            included = re.findall(r"#\s*include\s*[<\"]([^>\"]+)", path.read_text())
-            torch = [name for name in included if re.match("torch/|ATen|c10|Python|pybind", name)]
-            assert not [name for name in torch if not name.startswith(stable)], path
-
-
-def test_plain_sources_include_no_torch_header():
-    for path in (ROOT / "csrc").glob("*/*"):
-        if path.suffix in (".cpp", ".cu") and not path.name.startswith("binding"):
-            assert "torch/" not in path.read_text(), path
-
-
 def test_python_only_install(checkout, tmp_path):
     options = ("--no-deps", "--no-build-isolation", "-w", tmp_path)
     pip = (sys.executable, "-m", "pip", "wheel", ".", *options)
