@@ -1,6 +1,7 @@
 // Every op's schema; those in Triton of the spectral norm and the gradient penalty have the same
-// under names of their own (ganlstm_fast/ops/triton_ops.py). Implementations: <family>/binding_cpu.cpp
-// and <family>/binding_cuda.cpp; autograd and fake tensors: ganlstm_fast/<family>/autograd.py.
+// under names of their own (ganlstm_fast/ops/triton_ops.py). Implementations:
+// <family>/binding_cpu.cpp and <family>/binding_cuda.cpp; autograd and fake tensors:
+// ganlstm_fast/<family>/autograd.py.
 //
 // A result that is not wanted comes back as a tensor of shape (0,).
 #include <torch/csrc/stable/library.h>

@@ -1,6 +1,6 @@
 // The GPU's recurrent steps on CPU tensors, for tests: the code for an element in a plain loop and
-// products by PyTorch, or the kernels of one launch, emulated. tests/ops/lstm/test_steps.py compiles and
-// loads it.
+// products by PyTorch, or the kernels of one launch, emulated. tests/ops/lstm/test_steps.py
+// compiles and loads it.
 //
 // GANLSTM_TEST_PLAN: "grid blocks columns multiprocessors", in place of what the plan has.
 #include <array>
@@ -10,7 +10,7 @@
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../rnn/gpu/binding.h"
+#include "../rnn/gpu/lstm_binding.h"
 #include "../rnn/gpu/persistent_steps.h"
 
 namespace ganlstm::cuda {
@@ -127,7 +127,7 @@ struct PlainSteps {
 }  // namespace ganlstm::cuda
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
-  GANLSTM_REGISTER_STEPS(m, ganlstm::cuda::PlainSteps);
+  GANLSTM_REGISTER_LSTM_STEPS(m, ganlstm::cuda::PlainSteps);
 }
 
 // Under a name of its own: beside a GPU that one has its own answer.

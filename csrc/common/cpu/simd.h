@@ -1,9 +1,9 @@
 // Vectors in the compilers' vector extensions, as wide as the instruction set that this file is
 // compiled for. One source thus serves AVX-512, AVX2, SSE2 and NEON.
 //
-// A source that includes this is compiled once for each instruction set, with GANLSTM_ISA naming
-// the namespace of the result. Everything here has internal linkage: a weak symbol would let the
-// linker put one set's code into the path of another.
+// Only sources that are compiled once for each instruction set (isa.h) include this. Everything
+// here has internal linkage: a weak symbol would let the linker put one set's code into the path of
+// another.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +16,29 @@
 
 #include "../activations.h"
 #include "../bfloat16.h"
+#include "isa.h"
 
 #ifndef GANLSTM_ISA
 #define GANLSTM_ISA baseline
 #endif
 
+// The types for which a set has its kernels: define(T) for each of them. Kernels that multiply
+// bfloat16s have that type in the set with such products alone, the others in all sets but that
+// one.
+#if defined(GANLSTM_BFLOAT16)
+#define GANLSTM_FOR_TYPES(define)
+#define GANLSTM_FOR_PRODUCT_TYPES(define) define(BFloat16)
+#else
+#define GANLSTM_FOR_TYPES(define) define(float) define(double) define(BFloat16)
+#define GANLSTM_FOR_PRODUCT_TYPES(define) define(float) define(double)
+#endif
+
 #define GANLSTM_INLINE static inline __attribute__((always_inline))
 
 namespace ganlstm {
+
+// The set that is being compiled.
+constexpr Isa kIsa = Isa::GANLSTM_ISA;
 
 #if defined(__AVX512F__)
 #define GANLSTM_VECTOR_BYTES 64

@@ -14,4 +14,8 @@ struct Probe {
 
 Probe probe();
 
+// The compute capability, 90 for 9.0, of which the code is that this library runs on the current
+// GPU: a GPU without code of its own runs that of an older one.
+cudaError_t compiled_capability(int* value);
+
 }  // namespace ganlstm::cuda

@@ -3,7 +3,7 @@
 
 #include "../../common/cpu/scratch.h"
 #include "../../common/cpu/simd.h"
-#include "../lstm.h"
+#include "../layer.h"
 #include "slices.h"
 
 namespace ganlstm {
@@ -14,7 +14,7 @@ namespace {
 template <typename T>
 class InputGradient {
  public:
-  InputGradient(const LstmShape& shape, T* grad_x)
+  InputGradient(const LayerShape& shape, T* grad_x)
       : size_(shape.steps * shape.batch * shape.input),
         first_(grad_x),
         second_(grad_x != nullptr && shape.directions == 2 ? size_ : 0) {}
@@ -26,7 +26,7 @@ class InputGradient {
   T* zeroed(const Slice& s) const {
     T* array = of(s.direction);
     Slice undirected = s;
-    LstmShape one = *s.shape;
+    LayerShape one = *s.shape;
     one.directions = 1;
     undirected.shape = &one;
     undirected.direction = 0;

@@ -4,7 +4,7 @@
 
 #include "../../common/cpu/scratch.h"
 #include "../../common/cpu/simd.h"
-#include "../lstm.h"
+#include "../layer.h"
 #include "slices.h"
 
 namespace ganlstm {
@@ -162,7 +162,7 @@ struct GatePack {
   static constexpr int64_t width = kColumns * kLanes<T>;
   int64_t blocks, depth, recurrent;
 
-  explicit GatePack(const LstmShape& s)
+  explicit GatePack(const LayerShape& s)
       : blocks(divide_up(s.hidden, kLanes<T>)),
         depth(padded_depth<T>(s.hidden) + padded_depth<T>(s.input)),
         recurrent(padded_depth<T>(s.hidden)) {}
@@ -172,7 +172,7 @@ struct GatePack {
   int64_t hh(int64_t block) const { return block * depth * width; }
   int64_t ih(int64_t block) const { return hh(block) + recurrent * width; }
 
-  void pack(const LstmShape& s, const LstmWeights<T>& w, int64_t block, T* weights,
+  void pack(const LayerShape& s, const LayerWeights<T>& w, int64_t block, T* weights,
             Compute<T>* bias) const {
     pack_matrix(s.hidden, w.hh, s.hidden, block, weights + hh(block));
     pack_matrix(s.hidden, w.ih, s.input, block, weights + ih(block));
@@ -206,6 +206,44 @@ struct GatePack {
   }
 };
 
+// The weights of all directions, packed for the loop; nothing unless `used`.
+template <typename T>
+class ForwardWeights {
+ public:
+  ForwardWeights(const LayerShape& shape, const LayerWeights<T>* weights, bool used,
+                 const Parallel& parallel)
+      : pack_(shape),
+        weights_(used ? shape.directions * pack_.weight_size() : 0),
+        bias_(used ? shape.directions * pack_.bias_size() : 0) {
+    if (!used) return;
+    auto task = [&](int64_t index) {
+      const int64_t direction = index / pack_.blocks;
+      pack_.pack(shape, weights[direction], index % pack_.blocks,
+                 weights_.get() + direction * pack_.weight_size(),
+                 bias_.get() + direction * pack_.bias_size());
+    };
+    for_each_pack(parallel, shape.directions * pack_.weight_size(), shape.directions * pack_.blocks,
+                  task);
+  }
+
+  int64_t blocks() const { return pack_.blocks; }
+  int64_t padded() const { return pack_.blocks * kLanes<T>; }  // H in whole vectors
+  const T* hh(int64_t direction, int64_t block) const {
+    return weights_.get() + direction * pack_.weight_size() + pack_.hh(block);
+  }
+  const T* ih(int64_t direction, int64_t block) const {
+    return weights_.get() + direction * pack_.weight_size() + pack_.ih(block);
+  }
+  const Compute<T>* bias(int64_t direction, int64_t block) const {
+    return bias_.get() + direction * pack_.bias_size() + block * pack_.width;
+  }
+
+ private:
+  GatePack<T> pack_;
+  Scratch<T> weights_;
+  Scratch<Compute<T>> bias_;
+};
+
 // Backward products: dz R and dz W side by side, or some columns of each. The columns come in
 // vectors, first those of R (the last vector filled up with zeros), then those of W; a block holds
 // kColumns vectors, the last one fewer, as [4H][vector][lane], each kDepth<T> of the 4H side by
@@ -215,7 +253,7 @@ struct ColumnPack {
   Range units, inputs;  // columns of R and of W
   int64_t depth, hidden, input, hidden_vectors, vectors;
 
-  ColumnPack(const LstmShape& s, Range units, Range inputs)
+  ColumnPack(const LayerShape& s, Range units, Range inputs)
       : units(units),
         inputs(inputs),
         depth(4 * s.hidden),
@@ -224,14 +262,14 @@ struct ColumnPack {
         hidden_vectors(divide_up(units.end - units.begin, kLanes<T>)),
         vectors(hidden_vectors + divide_up(inputs.end - inputs.begin, kLanes<T>)) {}
 
-  ColumnPack(const LstmShape& s, bool with_input)
+  ColumnPack(const LayerShape& s, bool with_input)
       : ColumnPack(s, {0, s.hidden}, {0, with_input ? s.input : 0}) {}
 
   int64_t blocks() const { return divide_up(vectors, kColumns); }
   int64_t size() const { return vectors * depth * kLanes<T>; }
   int64_t offset(int64_t block) const { return block * kColumns * depth * kLanes<T>; }
 
-  void pack(const LstmWeights<T>& w, int64_t block, T* out) const {
+  void pack(const LayerWeights<T>& w, int64_t block, T* out) const {
     const int64_t first = block * kColumns, count = smaller(kColumns, vectors - first);
     out += offset(block);
     for (int64_t n = 0; n < count; ++n) {
@@ -260,7 +298,7 @@ struct ColumnPack {
 template <typename T>
 class ColumnWeights {
  public:
-  ColumnWeights(const LstmShape& shape, const LstmWeights<T>* weights, const ColumnPack<T>& pack,
+  ColumnWeights(const LayerShape& shape, const LayerWeights<T>* weights, const ColumnPack<T>& pack,
                 bool used, const Parallel& parallel)
       : size_(pack.size()), memory_(used ? shape.directions * size_ : 0) {
     if (!used) return;

@@ -5,7 +5,7 @@
 
 #include "../../common/cpu/scratch.h"
 #include "../../common/cpu/simd.h"
-#include "../lstm.h"
+#include "../layer.h"
 
 namespace ganlstm {
 namespace {
@@ -17,7 +17,7 @@ constexpr int64_t kSerialWork = 200000;
 // for each other. With lengths, rows are dealt by falling length, so that slices have equal work
 // and the rows that are alive at a step are always the first ones.
 struct Slice {
-  const LstmShape* shape;
+  const LayerShape* shape;
   int64_t direction, first, stride, count;
 
   int64_t row(int64_t j) const {
@@ -78,7 +78,7 @@ struct StepRows {
 struct Windows {
   int64_t steps, size;
 
-  Windows(const LstmShape& s, int64_t window)
+  Windows(const LayerShape& s, int64_t window)
       : steps(s.steps), size(window == 0 ? s.steps : smaller(window, s.steps)) {}
   int64_t count() const { return divide_up(steps, size); }
   // The window of a step, which is counted in the order of the direction.
@@ -91,11 +91,11 @@ struct Windows {
 };
 
 struct Slicing {
-  const LstmShape& shape;
+  const LayerShape& shape;
   int64_t per_direction;
   bool serial;  // too little work for a second thread
 
-  Slicing(const LstmShape& s, const Parallel& parallel) : shape(s), per_direction(1) {
+  Slicing(const LayerShape& s, const Parallel& parallel) : shape(s), per_direction(1) {
     const int64_t work = s.steps * s.batch * s.hidden * 4 * (s.hidden + s.input) * s.directions;
     serial = work < kSerialWork || parallel.threads == 1;
     const int64_t threads = serial ? 1 : parallel.threads;
@@ -180,7 +180,7 @@ void store_last(const Slice& s, const From* array, To* to) {
 template <typename T>
 class ComputeState {
  public:
-  ComputeState(const LstmShape& s, const T* state)
+  ComputeState(const LayerShape& s, const T* state)
       : state_(state), copy_(is_same && state != nullptr ? 0 : size(s)) {
     if (state == nullptr)
       memset(copy_.get(), 0, size_t(size(s)) * sizeof(Compute<T>));
@@ -196,7 +196,7 @@ class ComputeState {
 
  private:
   static constexpr bool is_same = std::is_same_v<T, Compute<T>>;
-  static int64_t size(const LstmShape& s) { return s.directions * s.batch * s.hidden; }
+  static int64_t size(const LayerShape& s) { return s.directions * s.batch * s.hidden; }
 
   const T* state_;
   Scratch<Compute<T>> copy_;

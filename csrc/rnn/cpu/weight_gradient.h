@@ -4,7 +4,7 @@
 
 #include "../../common/cpu/scratch.h"
 #include "../../common/cpu/simd.h"
-#include "../lstm.h"
+#include "../layer.h"
 #include "products.h"
 #include "slices.h"
 
@@ -79,7 +79,7 @@ struct GradientSteps {
       : slice(slice), source(source), zeros(zeros), n(source.range.begin) {}
 
   bool next() {
-    const LstmShape& shape = *slice.shape;
+    const LayerShape& shape = *slice.shape;
     for (count = 0; slice.count > 0 && n < source.range.end && count < kStepBlock<T>;) {
       const int64_t t = slice.direction == 0 ? shape.steps - 1 - n : n, b = slice.row(j);
       if (t < slice.length(b)) {
@@ -125,7 +125,7 @@ constexpr int64_t kOwnPartBytes = 512 << 10, kSharedPartBytes = 4 << 20;
 template <typename T>
 class WeightGradient {
  public:
-  WeightGradient(const LstmShape& shape, const LstmWeightGrads<T>* out, const Slicing& slices,
+  WeightGradient(const LayerShape& shape, const LayerWeightGrads<T>* out, const Slicing& slices,
                  const Parallel& parallel)
       : shape_(shape),
         slices_(slices),
@@ -201,7 +201,7 @@ class WeightGradient {
         for (int64_t i = 0; i < columns_ * width; i += kLanes<T>)
           store(to + i, load(to + i) + load(from + i));
       }
-      const LstmWeightGrads<T>& out = out_[direction];
+      const LayerWeightGrads<T>& out = out_[direction];
       for (int64_t gate = 0; gate < valid; ++gate)
         for (int64_t column = 0; column < columns_; ++column)
           write(out, slab * kWidth + gate, column, narrow<T>(to[column * width + gate]));
@@ -254,7 +254,7 @@ class WeightGradient {
     return source.x == nullptr ? x_begin_ : with_bias ? columns_ : x_end_;
   }
 
-  void write(const LstmWeightGrads<T>& out, int64_t row, int64_t column, T sum) const {
+  void write(const LayerWeightGrads<T>& out, int64_t row, int64_t column, T sum) const {
     if (column < x_begin_) {
       out.hh[row * shape_.hidden + column] = sum;
     } else if (column < x_end_) {
@@ -314,9 +314,9 @@ class WeightGradient {
     if (first < last) copy_rows(to + first * kDepth<T>, from, first - low, last - first);
   }
 
-  const LstmShape& shape_;
+  const LayerShape& shape_;
   const Slicing& slices_;
-  const LstmWeightGrads<T>* out_;
+  const LayerWeightGrads<T>* out_;
   int64_t x_begin_, x_end_, columns_, slabs_;  // columns of h, then those of x, then that of 1
   int64_t copies_;                             // arrays of sums of a direction
   bool own_;

@@ -4,12 +4,12 @@
 // A block has the weights of its own hidden units in shared memory for the whole walk. Each step it
 // multiplies them with what all blocks exchanged after the step before (h along time, dz against
 // it), works on its units, and sends their new values to every block of the team. Both products
-// are, for gates q, units u and rows b,
+// are, for slots q, units u and rows b,
 //
 //   sums[q][u][b] = sum over k < H of weight[q][u][k] exchanged[q or 0][b][k]
 //
 // with weight[q][u][k] = R[qH + u][k] along time and R[qH + k][u] against it, where the four sums
-// of a unit are then added. Tensor cores make it: a warp takes 16 units of one gate by 8 rows.
+// of a unit are then added. Tensor cores make it: a warp takes 16 units of one slot by 8 rows.
 //
 // The exchanged arrays and the weights lie in groups of 64 bytes along k. The fragments of mma want
 // a thread to hold certain k of a group; since any order of k will do, as long as both factors have
@@ -18,7 +18,7 @@
 
 #include "../../common/gpu/device.h"
 #include "persistent_plan.h"
-#include "step_elements.h"
+#include "steps.h"
 
 namespace ganlstm::cuda::persistent {
 
@@ -130,12 +130,12 @@ struct Block {
     const T* from = weight_hh + int64_t(direction) * 4 * hidden * hidden;
     const int warps = device::threads() / 32, lane = device::thread() % 32;
     // Rows and columns as they lie in memory.
-    const int per_gate = P::kAlongTime ? plan.units : depth;
+    const int per_slot = P::kAlongTime ? plan.units : depth;
     const int columns = P::kAlongTime ? depth : plan.units;
-    for (int row = device::thread() / 32; row < 4 * per_gate; row += warps) {
-      const int q = row / per_gate, in_gate = row % per_gate;
+    for (int row = device::thread() / 32; row < 4 * per_slot; row += warps) {
+      const int q = row / per_slot, in_slot = row % per_slot;
       for (int column = lane; column < columns; column += 32) {
-        const int u = P::kAlongTime ? in_gate : column, k = P::kAlongTime ? column : in_gate;
+        const int u = P::kAlongTime ? in_slot : column, k = P::kAlongTime ? column : in_slot;
         const int unit = rank * plan.units + u;
         T value{};
         if (unit < hidden && k < hidden)
@@ -201,10 +201,10 @@ struct Block {
     }
   }
 
-  GANLSTM_DEVICE Gates<V> sums_of(int u, int row) const {
+  GANLSTM_DEVICE typename P::Slots sums_of(int u, int row) const {
     const float* at = sums + u * kSums + row;
-    const int gate = plan.units * kSums;
-    return {at[0], at[gate], at[2 * gate], at[3 * gate]};
+    const int slot = plan.units * kSums;
+    return {at[0], at[slot], at[2 * slot], at[3 * slot]};
   }
 
   // body(offset) for each 16 bytes of this block's units in a buffer.
@@ -344,7 +344,7 @@ struct Block {
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) {
         if (!exists(n)) continue;
-        const Gates<V> product = sums_of(u, row + 8 * n);
+        const typename P::Slots product = sums_of(u, row + 8 * n);
         if constexpr (!P::kAlongTime)
           if (walked > 0 && at[n].is_alive(time(n, walked - 1))) P::take(product, carried[n]);
         V values[P::kExchanged];

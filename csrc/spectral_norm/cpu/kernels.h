@@ -7,7 +7,7 @@
 
 #include <utility>
 
-#include "../../common/cpu/kernel_table.h"
+#include "../../common/cpu/isa.h"
 #include "../spectral_norm.h"
 
 namespace ganlstm {
@@ -44,6 +44,14 @@ struct SpectralNormKernels {
                     const C* v, C x, C y, C z, T* to);
 };
 
-GANLSTM_DECLARE_TABLES(SpectralNormKernels, spectral_norm_kernels)
+template <Isa isa, typename T>
+const SpectralNormKernels<T>& spectral_norm_kernels_on();
+
+template <typename T>
+const SpectralNormKernels<T>& spectral_norm_kernels() {
+  return on_chosen_isa([](auto isa) -> const SpectralNormKernels<T>& {
+    return spectral_norm_kernels_on<decltype(isa)::value, T>();
+  });
+}
 
 }  // namespace ganlstm

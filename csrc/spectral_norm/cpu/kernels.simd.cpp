@@ -2,8 +2,6 @@
 // once, and what they write is never read again.
 #include "kernels.h"
 
-// Nothing here is a product of bfloat16s: that set has nothing over AVX-512.
-#if !defined(GANLSTM_BFLOAT16)
 #include "../../common/cpu/sums.h"
 
 namespace ganlstm {
@@ -124,10 +122,16 @@ void add_outer(const SpectralNormShape& s, const T* a, int64_t begin, int64_t en
   }
 }
 
+template <typename T>
+constexpr SpectralNormKernels<T> kKernels = {products<T>, dot_outer<T>, add_outer<T>};
+
 }  // namespace
 
-GANLSTM_DEFINE_TABLES(SpectralNormKernels, spectral_norm_kernels,
-                      {products<T>, dot_outer<T>, add_outer<T>})
+#define GANLSTM_DEFINE(T)                                             \
+  template <>                                                         \
+  const SpectralNormKernels<T>& spectral_norm_kernels_on<kIsa, T>() { \
+    return kKernels<T>;                                               \
+  }
+GANLSTM_FOR_TYPES(GANLSTM_DEFINE)
 
 }  // namespace ganlstm
-#endif

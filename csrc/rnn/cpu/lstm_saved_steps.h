@@ -2,7 +2,7 @@
 // with a window, computed again just before it reads them.
 #pragma once
 
-#include "forward_steps.h"
+#include "lstm_forward_steps.h"
 
 namespace ganlstm {
 namespace {

@@ -1,5 +1,5 @@
 // The LSTM's recurrent steps on a GPU as ops.
-#include "binding.h"
+#include "lstm_binding.h"
 
 #include <array>
 #include <string>
@@ -79,5 +79,5 @@ STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CUDA, m) {
-  GANLSTM_REGISTER_STEPS(m, ganlstm::cuda::GpuSteps);
+  GANLSTM_REGISTER_LSTM_STEPS(m, ganlstm::cuda::GpuSteps);
 }

@@ -48,7 +48,7 @@ class Layer {
     if (lengths.has_value()) set_lengths(*lengths);
   }
 
-  const LstmShape& shape() const { return shape_; }
+  const LayerShape& shape() const { return shape_; }
   int64_t per_direction() const { return per_direction_; }
   ScalarType dtype() const { return x_.scalar_type(); }
   // Of the gates and states that one pass saves for the next.
@@ -172,12 +172,12 @@ class Layer {
   const Tensor& x_;
   OptionalTensor lengths_;
   std::vector<int64_t> order_;
-  LstmShape shape_;
+  LayerShape shape_;
   int64_t per_direction_;
 };
 
 template <typename T, typename Tensors>
-void set_weights(LstmWeights<T> (&to)[2], const Tensors& from, int64_t per_direction) {
+void set_weights(LayerWeights<T> (&to)[2], const Tensors& from, int64_t per_direction) {
   for (size_t first = 0, d = 0; first < from.size(); first += size_t(per_direction), ++d)
     to[d] = {in<T>(from[first]), in<T>(from[first + 1]),
              per_direction == 4 ? in<T>(from[first + 2]) : nullptr,
@@ -185,7 +185,7 @@ void set_weights(LstmWeights<T> (&to)[2], const Tensors& from, int64_t per_direc
 }
 
 template <typename T>
-void set_weight_grads(LstmWeightGrads<T> (&to)[2], const std::vector<Tensor>& from,
+void set_weight_grads(LayerWeightGrads<T> (&to)[2], const std::vector<Tensor>& from,
                       int64_t per_direction, bool ih, bool hh, bool bias) {
   bias = bias && per_direction == 4;
   for (size_t first = 0, d = 0; first < from.size(); first += size_t(per_direction), ++d)

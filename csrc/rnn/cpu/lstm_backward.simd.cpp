@@ -2,8 +2,8 @@
 // then one product for the weights' gradients.
 #include "hidden_split.h"
 #include "input_gradient.h"
-#include "instruction_sets.h"
-#include "saved_steps.h"
+#include "lstm_on_isa.h"
+#include "lstm_saved_steps.h"
 #include "weight_gradient.h"
 
 namespace ganlstm {
@@ -22,6 +22,7 @@ GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const SavedSteps<T>& 
   Compute<T>* d_out = a.d == nullptr ? nullptr : a.d + s.at(t, b, hidden);
   for (int64_t unit = units.begin; unit < units.end; unit += kLanes<T>) {
     const int64_t valid = hidden - unit;
+    // Not by load_slots and store_slots, with which GCC makes a longer loop of this for SSE2.
     const Gates<Vec<T>> g{load_n(gates + unit, valid), load_n(gates + hidden + unit, valid),
                           load_n(gates + 2 * hidden + unit, valid),
                           load_n(gates + 3 * hidden + unit, valid)};
@@ -65,7 +66,7 @@ template <typename T, typename F>
 void backward_steps(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T>& pack,
                     const T* weights, const SavedSteps<T>& saved, const StepRows<T>& dz,
                     Range range, const BackwardState<T>& state, T* grad_x, F made) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   Scratch<const T*> dz_rows(s.count);
   Scratch<T*> x_rows(s.count);
   for (Range part, left = range; left.begin < left.end; left.begin = part.end) {
@@ -93,7 +94,7 @@ template <typename T>
 void backward_split(const LstmBackward<T>& a, const SavedSteps<T>& saved, const StepRows<T>& dz,
                     Range range, const BackwardState<T>& states, const InputGradient<T>& grad_x,
                     int64_t members, const Parallel& parallel) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   const int64_t size = shape.batch * states.padded;
   const auto slice = [&](int64_t d) { return Slice{&shape, d, 0, 1, shape.batch}; };
   const auto state = [&](int64_t d) {
@@ -117,7 +118,7 @@ void backward_split(const LstmBackward<T>& a, const SavedSteps<T>& saved, const 
 
 template <typename T>
 void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   const Slicing slices(shape, parallel);
   const WeightGradient<T> gradient(shape, a.grad_weights, slices, parallel);
   if (shape.batch > 0) {
@@ -164,5 +165,11 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
 
 }  // namespace
 
-GANLSTM_DEFINE(lstm_backward, LstmBackward, run_backward)
+#define GANLSTM_DEFINE(T)                                                              \
+  template <>                                                                          \
+  void lstm_backward_on<kIsa>(const LstmBackward<T>& args, const Parallel& parallel) { \
+    run_backward(args, parallel);                                                      \
+  }
+GANLSTM_FOR_PRODUCT_TYPES(GANLSTM_DEFINE)
+
 }  // namespace ganlstm

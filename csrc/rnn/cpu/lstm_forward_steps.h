@@ -8,51 +8,14 @@
 #include "../lstm_cell.h"
 #include "products.h"
 #include "slices.h"
+#include "slots.h"
 
 namespace ganlstm {
 namespace {
 
-// The weights of all directions, packed for the loop; nothing unless `used`.
-template <typename T>
-class ForwardWeights {
- public:
-  ForwardWeights(const LstmShape& shape, const LstmWeights<T>* weights, bool used,
-                 const Parallel& parallel)
-      : pack_(shape),
-        weights_(used ? shape.directions * pack_.weight_size() : 0),
-        bias_(used ? shape.directions * pack_.bias_size() : 0) {
-    if (!used) return;
-    auto task = [&](int64_t index) {
-      const int64_t direction = index / pack_.blocks;
-      pack_.pack(shape, weights[direction], index % pack_.blocks,
-                 weights_.get() + direction * pack_.weight_size(),
-                 bias_.get() + direction * pack_.bias_size());
-    };
-    for_each_pack(parallel, shape.directions * pack_.weight_size(), shape.directions * pack_.blocks,
-                  task);
-  }
-
-  int64_t blocks() const { return pack_.blocks; }
-  int64_t padded() const { return pack_.blocks * kLanes<T>; }  // H in whole vectors
-  const T* hh(int64_t direction, int64_t block) const {
-    return weights_.get() + direction * pack_.weight_size() + pack_.hh(block);
-  }
-  const T* ih(int64_t direction, int64_t block) const {
-    return weights_.get() + direction * pack_.weight_size() + pack_.ih(block);
-  }
-  const Compute<T>* bias(int64_t direction, int64_t block) const {
-    return bias_.get() + direction * pack_.bias_size() + block * pack_.width;
-  }
-
- private:
-  GatePack<T> pack_;
-  Scratch<T> weights_;
-  Scratch<Compute<T>> bias_;
-};
-
 template <typename T>
 struct ForwardLoop {
-  const LstmShape& shape;
+  const LayerShape& shape;
   const ForwardWeights<T>* weights;  // null where they are not packed
   const T* x;                        // [T,B,I]
   const T* h0;                       // [D,B,H]
@@ -103,7 +66,7 @@ class ForwardRows {
 
   // The n-th step of a walk against the direction.
   void set(const ForwardLoop<T>& a, const Slice& s, int64_t n, int64_t t, int64_t alive) const {
-    const LstmShape& shape = a.shape;
+    const LayerShape& shape = a.shape;
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j), before = s.before(t, b);
       x()[j] = a.x + (t * shape.batch + b) * shape.input;
@@ -133,11 +96,7 @@ GANLSTM_INLINE void finish_cell(const ForwardLoop<T>& a, const ForwardRows<T>& r
   store(state, c);
   if (a.h != nullptr) store_n(rows.h()[row] + unit, h, valid);
   if (a.gates.data == nullptr) return;
-  Compute<T>* to = rows.gates()[row] + unit;
-  store_n(to, gates.i, valid);
-  store_n(to + hidden, gates.f, valid);
-  store_n(to + 2 * hidden, gates.g, valid);
-  store_n(to + 3 * hidden, gates.o, valid);
+  store_slots(rows.gates()[row] + unit, hidden, gates, valid);
   store_n(rows.c()[row] + unit, c, valid);
 }
 

@@ -1,0 +1,4 @@
+#include "instantiate.h"
+#include "lstm_backward.h"
+
+GANLSTM_INSTANTIATE_STEPS(LstmBackwardSteps)
