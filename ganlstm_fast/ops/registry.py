@@ -15,10 +15,10 @@ runs the kernels::
         return torch.empty_like(a.x)
 
     scale(ScaleArguments(x, 2.0, impl="cpu"))  # kernels, below autograd
-    scale.op(x, 2.0, "cpu")                    # torch.ops.ganlstm_fast.scale.default
+    scale.dispatch(ScaleArguments(...))        # torch.ops.ganlstm_fast.scale, with autograd
 
     @scale.differentiate
-    def _(a: ScaleArguments) -> Tensor:        # called by ``scale.op`` where autograd records
+    def _(a: ScaleArguments) -> Tensor:        # what the latter does where autograd records
         return ScaleFunction.apply(...)
 
 Without ``differentiate`` the operator raises where autograd records: torch would only warn, and
@@ -76,7 +76,7 @@ class Operator(Generic[A, R]):
     """An operator, called with the NamedTuple of its arguments, below autograd.
 
     Attributes:
-        op: torch's operator, which dispatches: for graphs that are traced, and bare calls.
+        op: torch's operator, as ``torch.ops.ganlstm_fast`` has it.
         overloads: by implementation, what runs the arguments without ``impl``.
     """
 
@@ -97,9 +97,13 @@ class Operator(Generic[A, R]):
             self.on_gpu(self._by_overload)
 
     def __call__(self, a: A) -> R:
-        overload = self.overloads.get(a.impl)  # type: ignore[attr-defined]
         with torch._C._AutoDispatchBelowAutograd():
-            return self.op(*a) if overload is None else overload(*a[:-1])
+            return self.dispatch(a)
+
+    def dispatch(self, a: A) -> R:
+        """Call torch's operator, with autograd; what a graph that is traced takes."""
+        overload = self.overloads.get(a.impl)  # type: ignore[attr-defined]
+        return self.op(*a) if overload is None else overload(*a[:-1])
 
     def triton(self, a: A) -> R:
         """The function of the operator's name in its Triton module, which is imported only now."""

@@ -107,7 +107,7 @@ def interpolate(real: Tensor, fake: Tensor, seed: Tensor, impl: str) -> Tensor:
         real = dense(real)
         fake = dense_like(fake, real)
     a = InterpolateArguments(real, fake, seed, impl)
-    return operators.interpolate.op(*a) if torch.compiler.is_compiling() else _interpolate(a)
+    return operators.interpolate.dispatch(a) if torch.compiler.is_compiling() else _interpolate(a)
 
 
 class PenaltyFunction(Function):
@@ -225,7 +225,7 @@ def penalty(grads: Sequence[Tensor], center: float, one_sided: bool, impl: str) 
     """The operator's value, for tensors of any layout."""
     a = ForwardArguments([dense(grad) for grad in grads], center, one_sided, impl)
     if torch.compiler.is_compiling():
-        value, _ = operators.penalty_forward.op(*a)
+        value, _ = operators.penalty_forward.dispatch(a)
     elif records(*a.grads):
         value, _ = PenaltyFunction.apply(*FORWARD.flat(a))
     else:

@@ -60,7 +60,7 @@ def _all_steps(a: BackwardArguments) -> BackwardArguments:
         return a
     forward = ForwardArguments(a.x, a.weights, a.h0, a.c0, a.lengths, save=True, impl=a.impl)
     with torch.no_grad():
-        _, _, _, gates, c = operators.lstm_forward.op(*forward)
+        _, _, _, gates, c = operators.lstm_forward.dispatch(forward)
     return a._replace(gates=gates, c=c, window=0)
 
 
@@ -277,7 +277,7 @@ def lstm_forward(
     window = (RECOMPUTE_WINDOW_GPU if x.is_cuda else RECOMPUTE_WINDOW) if recompute and save else 0
     a = ForwardArguments(x, weights, h0, c0, lengths, save=save, window=window, impl=impl)
     if torch.compiler.is_compiling():
-        y, h, c, _, _ = operators.lstm_forward.op(*a)
+        y, h, c, _, _ = operators.lstm_forward.dispatch(a)
     elif save:
         y, h, c, _, _ = LSTMFunction.apply(*FORWARD.flat(a))
         # A hook on an output of a node with several is called with None where the loss does not

@@ -277,7 +277,7 @@ def spectral_norm_forward(
     ``update`` and ``keep`` as in :class:`ForwardInputs`.
     """
     if torch.compiler.is_compiling():
-        return operators.spectral_norm_forward.op(*a)
+        return operators.spectral_norm_forward.dispatch(a)
     inputs = ForwardInputs(a._replace(weights=()), update, keep, a.weights)
     if records(*a.weights):
         *normalized, vectors = SpectralNormFunction.apply(*FORWARD.flat(inputs))

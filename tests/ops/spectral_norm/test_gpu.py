@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ganlstm_fast.ops.spectral_norm import reference, triton_ops
+from ganlstm_fast.ops.spectral_norm import operators, reference
 from ganlstm_fast.ops.spectral_norm.function import spectral_normalize_group
-from ganlstm_fast.ops.triton_ops import PREFIX
 from tests import emulation
 from tests.numerics import assert_close_to_reference
+from tests.triton_tools import interpreted, operators_of
 
 # Shapes and the dimension of the outputs: of many parts, of one, transposed, and a matrix of one
 # row or column.
@@ -44,9 +44,7 @@ class Kernels:
 
 
 def triton_kernels(device: str, **options: bool) -> Kernels:
-    names = ("forward", "forward_", "backward", "double_backward")
-    names = [f"spectral_norm_{name}" for name in names]
-    found = {name: getattr(torch.ops.ganlstm_fast, PREFIX + name) for name in names}
+    found = {this.name: this.overloads["triton"] for this in operators_of(operators)}
     return Kernels(SimpleNamespace(**found), device, **options)
 
 
@@ -69,9 +67,8 @@ def ops(request: pytest.FixtureRequest) -> Iterator[Kernels]:
         if torch.cuda.is_available():
             yield triton_kernels("cuda")
             return
-        interpreted = triton_ops.register("CPU")
-        yield triton_kernels("cpu", is_interpreted=True)
-        interpreted._destroy()
+        with interpreted(operators):
+            yield triton_kernels("cpu", is_interpreted=True)
     else:
         emulation.load("binding_spectral_norm")
         yield Kernels(torch.ops.ganlstm_fast_emulated, "cpu")
