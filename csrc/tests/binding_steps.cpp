@@ -10,8 +10,8 @@
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../lstm/persistent_steps.h"
-#include "../lstm/steps_binding.h"
+#include "../rnn/gpu/binding.h"
+#include "../rnn/gpu/persistent_steps.h"
 
 namespace ganlstm::cuda {
 namespace {
