@@ -57,13 +57,12 @@ def parameters(test: Callable[..., None], *names: str) -> list[tuple[Any, ...]]:
 
 
 def lstm_jobs() -> Iterator[Callable[[], None]]:
-    from tests.ops.lstm import test_gpu, test_gpu_device
+    from tests.ops.lstm import test_gpu
 
     cases: dict[tuple[str, Numbers], Case] = {}
-    for module in (test_gpu, test_gpu_device):
-        for test in vars(module).values():
-            for name, numbers in parameters(test, "name", "numbers"):
-                cases[name, numbers] = GPU_CASES[name]
+    for test in vars(test_gpu).values():
+        for name, numbers in parameters(test, "name", "numbers"):
+            cases[name, numbers] = GPU_CASES[name]
     found = [(case, numbers) for (_, numbers), case in cases.items()]
     found += [(case, FLOAT32) for case in OTHER_CASES]
     for case, numbers in sorted(found, key=lambda pair: -pair[0].H):

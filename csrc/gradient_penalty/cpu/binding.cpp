@@ -62,8 +62,8 @@ std::vector<Tensor> results_of(const Gradients& all, std::vector<PenaltyGradient
   return results;
 }
 
-std::tuple<Tensor, Tensor> forward(const std::vector<Tensor>& grads, double center,
-                                   bool one_sided, const std::string& impl) {
+std::tuple<Tensor, Tensor> forward(const std::vector<Tensor>& grads, double center, bool one_sided,
+                                   const std::string& impl) {
   check_impl(impl);
   const Gradients all(grads, kCPU);
   const Tensor value = empty_sums(0, 1, all), norms = empty_sums(1, all.batch(), all);
@@ -94,13 +94,10 @@ std::vector<Tensor> backward(const Tensor& grad_value, const std::vector<Tensor>
   return results;
 }
 
-std::tuple<Tensor, std::vector<Tensor>> double_backward(const std::vector<OptionalTensor>& v_grads,
-                                                        const Tensor& grad_value,
-                                                        const std::vector<Tensor>& grads,
-                                                        const Tensor& norms, double center,
-                                                        bool one_sided,
-                                                        const std::vector<bool>& wanted,
-                                                        const std::string& impl) {
+std::tuple<Tensor, std::vector<Tensor>> double_backward(
+    const std::vector<OptionalTensor>& v_grads, const Tensor& grad_value,
+    const std::vector<Tensor>& grads, const Tensor& norms, double center, bool one_sided,
+    const std::vector<bool>& wanted, const std::string& impl) {
   check_impl(impl);
   const Gradients all(grads, kCPU);
   all.check_sums(grad_value, "grad_value", 1);

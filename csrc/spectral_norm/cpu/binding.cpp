@@ -185,10 +185,12 @@ std::tuple<std::vector<Tensor>, Tensor> run_forward(const std::vector<Tensor>& w
   return {normalized, vectors};
 }
 
-std::tuple<std::vector<Tensor>, Tensor> forward(
-    const std::vector<Tensor>& weights, const std::vector<Tensor>& u, const std::vector<Tensor>& v,
-    const std::vector<int64_t>& dims, int64_t n_power_iterations, double eps, bool training,
-    const std::string& impl) {
+std::tuple<std::vector<Tensor>, Tensor> forward(const std::vector<Tensor>& weights,
+                                                const std::vector<Tensor>& u,
+                                                const std::vector<Tensor>& v,
+                                                const std::vector<int64_t>& dims,
+                                                int64_t n_power_iterations, double eps,
+                                                bool training, const std::string& impl) {
   check_impl(impl);
   return run_forward(weights, u, v, dims, n_power_iterations, eps, training, false);
 }
