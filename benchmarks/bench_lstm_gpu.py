@@ -19,7 +19,7 @@ import pytest
 import torch
 
 if __name__ == "__main__":
-    import conftest  # puts tests/ on the path as well
+    import conftest  # puts the root on the path as well
 
 from cases import (
     LSTM_CUDA,

@@ -30,7 +30,7 @@ import torch
 from rows import percentiles, ratio
 from torch import Tensor
 
-from numerics import relative_error, tolerance  # isort: skip  (tests/, put on the path by conftest)
+from tests.numerics import relative_error, tolerance
 
 # A rival is refused only where it is plainly wrong; ours answers to the rule of tests/numerics.py.
 RIVAL_TOLERANCE = {

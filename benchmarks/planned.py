@@ -16,7 +16,7 @@ from rows import Run
 from ganlstm_fast.ops import backends
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "tests"))  # for harness.py
+sys.path.append(str(HERE.parent))  # for harness.py
 
 
 @functools.cache
