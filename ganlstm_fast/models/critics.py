@@ -2,9 +2,9 @@
 
 All are called as ``critic(series, condition, lengths=lengths)`` and give scores [batch], linear in
 their ``features(...)`` [batch, size], which the projection of a label and the reconstruction of
-:mod:`ganlstm_fast.models.anomaly` use too. What comes after a sequence's end contributes nothing:
-its content changes neither scores nor gradients, and its own gradient is zero. Differentiable
-twice, as a gradient penalty needs.
+:mod:`ganlstm_fast.models.anomaly` use too. Steps after a sequence's end contribute nothing: their
+values change neither scores nor gradients, and their own gradient is zero. Differentiable twice, as
+a gradient penalty needs.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Split = tuple[Labelled, Labelled]
 
 # The level of ink at which the edge of a stroke is, and how sharp it is drawn.
 EDGE, SHARPNESS = 0.5, 6.0
-# Columns that a digit of style b leans for each row, and how much smaller it is, to have the room.
+# Columns that a digit of style b leans for each row, and the factor that shrinks it to make room.
 SLANT, SHRUNK = 0.15, 1.1
 # Ink between the outlines. (Without any, what is in a stroke looks like what is in a zero's ring,
 # and exchanging the two comes back as well as not doing so.)

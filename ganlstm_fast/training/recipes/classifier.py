@@ -35,7 +35,7 @@ from ganlstm_fast.training.undefined import check_finite, defined_all
 if TYPE_CHECKING:
     import pandas as pd
 
-# Every so manieth sequence is watched and not trained on, if something is watched.
+# With early stopping one sequence in this many is watched instead of trained on.
 WATCHED = 6
 # Sequences classified at once.
 BATCH = 1024

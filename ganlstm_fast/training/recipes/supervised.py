@@ -1,4 +1,4 @@
-"""The step of one network that is told the answers."""
+"""The step of one network that learns from known answers."""
 
 from __future__ import annotations
 
