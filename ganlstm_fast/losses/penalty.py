@@ -67,7 +67,7 @@ KINDS: dict[str, _Kind] = {
 }
 
 
-# The dtype of norms, and of what is scaled.
+# The dtype of norms, and of scaled gradients.
 _WIDE = torch.float32
 
 

@@ -88,8 +88,8 @@ class LSTMCritic(nn.Module):
     ) -> Tensor:
         outputs = self._outputs(series, condition, lengths)
         if self.attention is None:
-            # Not the score of the mean, which is the same but for the rounding: a run that is
-            # resumed with another version goes on with the same bits.
+            # Not the score of the mean, which is the same up to rounding: runs resumed from earlier
+            # versions continue with the same bits.
             return masked_mean(self.head(outputs), lengths).squeeze(1)
         return self.head(self._pool(outputs, lengths)).squeeze(1)
 

@@ -42,7 +42,7 @@ class Translator(nn.Module):
     translation does not depend on the others. Height and width are multiples of 4, from 8 on.
 
     Other than in the paper the image itself is added to the last convolution's outputs, before
-    their tanh, so that training begins with translations that change little, and keep what is seen.
+    their tanh, so that training begins with translations that change little and keep the content.
 
     Args:
         channels: of an image.

@@ -1,4 +1,4 @@
-"""The weight of a layer with a spectral norm, which passes on what is written to it.
+"""The weight of a layer with a spectral norm: passes writes on to the parameter.
 
 The weight ``W / sigma`` is computed at each access, so a write to it would be lost when that tensor
 is freed. Here the write reaches the parameter ``W``:

@@ -374,8 +374,8 @@ class FastLSTM(nn.LSTM):
         return lambda k: flat[k * count : (k + 1) * count]
 
     def _flat(self) -> list[Tensor]:
-        # By name at each call, so that parametrizations, weight drop and tying work: what is no
-        # parameter is an attribute, and slower to read.
+        # By name at each call, so that parametrizations, weight drop and tying work: one that is
+        # not a parameter is an attribute, and slower to read.
         stored: dict[str, Any] = self._parameters
         return [
             stored[name] if name in stored else getattr(self, name)

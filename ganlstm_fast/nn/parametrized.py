@@ -33,7 +33,7 @@ def set_class(module: nn.Module, base: type, *, ours: tuple[str, ...] = ()) -> N
 
     That is safe between a layer of torch's and ours of the same family, and only there: both are
     plain classes without ``__slots__`` (Python refuses another layout), the state lies in
-    ``__dict__`` and is the same but for attributes that the callers add or take away, and neither
+    ``__dict__`` and is the same except for attributes that the callers add or remove, and neither
     constructor registers anything outside of it. The object stays, and with it whatever refers to
     it: hooks, DDP, its places in the model.
 

@@ -43,7 +43,7 @@ class Series:
         file_rows: [rows] int64, which row of the file each is, from 0.
         times: [rows] datetime64[ns]; None where no column says them.
         series: the names of the series, in order; none where the file has one without a name.
-        notes: what was found out about the file, in some words each.
+        notes: what was detected in the file, in a few words each.
         time_column: the name of the column that says the times; None without one.
         step: the usual time from a row to the next; None where it is not known.
     """

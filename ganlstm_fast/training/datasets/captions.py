@@ -1,4 +1,4 @@
-"""Images with a text each: digits described by what is measured in them, or a folder's captions."""
+"""Images with a text each: digits described by measurements, or a folder's captions."""
 
 from __future__ import annotations
 

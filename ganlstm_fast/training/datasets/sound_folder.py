@@ -29,7 +29,7 @@ class SoundFolder:
         waves: [n, samples] float32, full scale is 1.
         source: [n] int64, which of ``names`` each is of: long files are cut into several.
         names: of the files, below the folder.
-        notes: what was done to the files, in some words each.
+        notes: what was done to the files, in a few words each.
         skipped: for each file that is left out, a line that names it and says why.
     """
 

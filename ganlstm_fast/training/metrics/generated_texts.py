@@ -196,7 +196,7 @@ def known_words(windows: Iterable[str], text: str) -> float:
 
 
 def inner_words(window: str) -> list[str]:
-    """The words of a window but for the first and the last, which its edges may have cut."""
+    """The words of a window except the first and the last, which its edges may have cut."""
     return [word for word in window.split()[1:-1] if bare(word)]
 
 

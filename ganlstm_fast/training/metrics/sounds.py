@@ -83,7 +83,7 @@ def evaluate_sounds(
     """Scores of ``kinds`` of sounds and of noise, white and as loud as ``train``.
 
     Args:
-        train: [n, samples], what was trained on.
+        train: [n, samples], the sounds trained on.
         kinds: [m, samples] each, among them ``generated`` and ``real``, which are held out.
         scale: the notes of ``train``.
         asked: [m] int64, the note that each generated sound was to have, as ``scale.labels``.

@@ -246,8 +246,8 @@ def evaluate(
     """Both scores of generated series, beside those of the data that bounds them.
 
     Args:
-        real: one long series [rows, channels], of which all windows of the length of ``generated``
-            are taken, or independent series [n, seq_len, channels]; scaled to [0, 1], on the CPU.
+        real: one long series [rows, channels], cut into all windows of the length of ``generated``,
+            or independent series [n, seq_len, channels]; scaled to [0, 1], on the CPU.
         generated: [n, seq_len, channels] of the trained generator, in the same scale; as many as
             there are real windows is best.
         untrained: the same of a generator that has not been trained.

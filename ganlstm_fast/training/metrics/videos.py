@@ -1,5 +1,4 @@
-"""Scores of generated videos: how what is seen moves, how varied it is, and whether a network can
-tell them from real ones.
+"""Scores of generated videos: motion, variety, and whether a network can tell them from real ones.
 
 Motion is measured at the centre of mass of each frame's ink, its bright pixels. Between two frames
 it moves by a *step*, whose length is the speed in pixels a frame; from one step to the next it
@@ -118,7 +117,7 @@ def centred(videos: Tensor) -> Tensor:
 
 
 def compare_looks(train: Tensor, kinds: dict[str, Tensor]) -> dict[str, Any]:
-    """The :func:`~ganlstm_fast.training.metrics.series.diversity` of what is seen in each kind.
+    """The :func:`~ganlstm_fast.training.metrics.series.diversity` of the content of each kind.
 
     Of the :func:`centred` frames, so that the same thing at two places is one; as many of each kind
     and of ``train``, 1000 at most.

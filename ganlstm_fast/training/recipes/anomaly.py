@@ -1,4 +1,4 @@
-"""Windows of a series that are unlike what was trained on."""
+"""Windows of a series that are unlike the training data."""
 
 from __future__ import annotations
 

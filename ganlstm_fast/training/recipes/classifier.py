@@ -53,7 +53,7 @@ class LabelledRecipe(SupervisedRecipe):
     """Samples with a label each.
 
     Attributes:
-        seen, test: what is trained on, and what the scores are taken of.
+        seen, test: the samples trained on, and those that the scores are computed on.
     """
 
     seen: Labelled

@@ -238,7 +238,7 @@ class GANRecipe(Recipe):
     def some(
         self, generator: nn.Module, count: int = WATCHED
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """``count`` real and generated samples as the critic sees them, and what both were told;
+        """``count`` real and generated samples as the critic sees them, and their conditions;
         the choice and the noise are the same at each call."""
         random = torch.Generator(self.samples.device).manual_seed(self.config.seed)
         count = min(count, self.size)

@@ -45,7 +45,7 @@ class CaptionedBatch(Batch):
 
 
 class TextToImageRecipe(GANRecipe):
-    """Digits with what is measured in them in words, or a folder of images with captions.
+    """Digits with their measurements in words, or a folder of images with captions.
 
     A real image with the text of another one counts as generated, beside the generated images
     (Reed et al., 2016, algorithm 1): so the critic learns to read, too.

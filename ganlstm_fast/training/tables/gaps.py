@@ -27,11 +27,11 @@ _UNITS = (
 def find_gaps(times: np.ndarray) -> tuple[np.ndarray, str]:
     """Before which rows of a series time is missing, and the usual step in words.
 
-    The usual step is the median. A longer one is no gap if nothing is missing that the data has in
-    other weeks: a weekend in the prices of working days, the night in those of an exchange's
+    The usual step is the median. A longer step is not a gap if nothing is missing that the data has
+    in other weeks: a weekend in the prices of working days, the night in those of an exchange's
     hours; nor is it one for holidays of up to 12 days in data without weekends, for the hour that
-    daylight saving takes, or for months of different lengths. Where steps have no usual length,
-    a gap is ten times longer than nine in ten of them.
+    daylight saving takes, or for months of different lengths. Where steps have no usual length, a
+    gap is ten times longer than nine in ten of them.
 
     Args:
         times: [rows] datetime64[ns], in order.

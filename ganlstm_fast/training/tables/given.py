@@ -147,7 +147,7 @@ def _of_array(
 
 
 def plain_texts(frame: pd.DataFrame) -> pd.DataFrame:
-    """``frame`` with every cell as text, but for those that are missing."""
+    """``frame`` with every cell as text, except missing ones."""
     return frame.astype(object).map(str, na_action="ignore")
 
 

@@ -114,7 +114,7 @@ def order_rows(
         [rows] int64, the row of the file at each place; [rows] the times there, or None; notes.
 
     Raises:
-        InputError: two rows of a series have the same time, but for the hour that comes twice
+        InputError: two rows of a series have the same time, except in the hour that is repeated
             when daylight saving ends.
     """
     grouped = np.argsort(series, kind="stable")
