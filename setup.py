@@ -292,7 +292,6 @@ def cpu_steps(torch: Path, cxx: list[str]) -> list[Step]:
                 steps.append(compile_step(source, command, f".{isa}"))
         else:
             steps.append(compile_step(source, kernel))
-    steps += [compile_step(source, binding) for source in sorted(CSRC.glob("*.cpp"))]
     objects = [step.output for step in steps]
     output = OBJECTS / "_C_cpu.so"
     link = [*cxx, "-shared", "-pthread", "-o", str(output), *map(str, objects)]

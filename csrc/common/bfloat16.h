@@ -11,9 +11,11 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// What a kernel on arrays of T computes in.
+// What kernels on arrays of T compute and sum in, on every processor: numbers of 16 bits in float.
+// What a pass saves for the next is of this type too, where a contract does not say otherwise; so
+// are tensors of sums (compute_dtype in check.h). Long sums of sums are made in double.
 template <typename T>
-using Compute = std::conditional_t<std::is_same_v<T, BFloat16>, float, T>;
+using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 static inline float widen(float value) { return value; }
 static inline double widen(double value) { return value; }

@@ -52,6 +52,11 @@ inline const char* dtype_name(ScalarType dtype) {
   }
 }
 
+// The dtype of Compute<T> (bfloat16.h) for tensors of `dtype`.
+inline ScalarType compute_dtype(ScalarType dtype) {
+  return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
 struct DeviceName {
   const Tensor& tensor;
 };

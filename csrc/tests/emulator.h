@@ -1,4 +1,4 @@
-// The GPU of common/gpu/device.h on a CPU, for tests: one thread-block cluster at a time, every
+// The GPU of common/gpu/hardware.h on a CPU, for tests: one thread-block cluster at a time, every
 // thread of it a fiber. A fiber runs until it waits for others, and who runs next is drawn by
 // chance; a warp or a block may fall behind. Where every thread waits for another, the launch
 // throws. What this cannot show is what a GPU's memory does without a fence.
@@ -20,9 +20,9 @@
 
 #include "../common/numbers.h"
 
-#define GANLSTM_DEVICE inline
+#define GANLSTM_GPU inline
 
-namespace ganlstm::cuda::device {
+namespace ganlstm::gpu::hardware {
 
 struct Words4 {
   uint32_t x, y, z, w;
@@ -329,4 +329,4 @@ inline void launch(int all, int blocks, int threads, size_t shared,
   }
 }
 
-}  // namespace ganlstm::cuda::device
+}  // namespace ganlstm::gpu::hardware

@@ -1,6 +1,6 @@
 #include "probe.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 namespace {
 
 __global__ void probe_kernel() {}
@@ -24,4 +24,4 @@ Probe probe() {
   return result;
 }
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 // Versions of CUDA are 13000 for 13.0.
 struct Probe {
@@ -18,4 +18,4 @@ Probe probe();
 // GPU: a GPU without code of its own runs that of an older one.
 cudaError_t compiled_capability(int* value);
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

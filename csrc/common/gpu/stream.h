@@ -8,7 +8,7 @@
 
 #include "../check.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 // Makes the tensor's device the current one for as long as it lives.
 struct DeviceScope {
@@ -28,4 +28,4 @@ inline void check_launch(cudaError_t error, const char* op) {
   check(error == cudaSuccess, op, ": the kernel did not start: ", cudaGetErrorString(error));
 }
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

@@ -12,7 +12,7 @@
 
 #include "../../common/numbers.h"
 
-namespace ganlstm::cuda::gradient_penalty {
+namespace ganlstm::gpu::gradient_penalty {
 
 constexpr int kThreads = 256;
 constexpr int kSamplesOfBlock = kThreads / 32;  // where each has a warp
@@ -47,7 +47,7 @@ struct Array {
 // The arrays of a launch, and what belongs to the samples of all of them.
 template <typename T>
 struct Group {
-  using C = compute_t<T>;
+  using C = Compute<T>;
   Array<T> arrays[kMostArrays];
   int count;
   int64_t batch;
@@ -110,4 +110,4 @@ std::vector<Group<T>> groups_of(std::vector<Array<T>> arrays, int64_t batch) {
   return groups;
 }
 
-}  // namespace ganlstm::cuda::gradient_penalty
+}  // namespace ganlstm::gpu::gradient_penalty

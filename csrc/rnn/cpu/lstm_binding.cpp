@@ -5,7 +5,6 @@
 #include <tuple>
 #include <vector>
 
-#include "../../common/cpu/isa.h"
 #include "../../common/cpu/tensors.h"
 #include "../../common/dispatch.h"
 #include "../lstm.h"
@@ -48,9 +47,7 @@ class Layer {
   int64_t per_direction() const { return per_direction_; }
   ScalarType dtype() const { return x_.scalar_type(); }
   // Of the gates and states that one pass saves for the next.
-  ScalarType saved_dtype() const {
-    return dtype() == ScalarType::BFloat16 ? ScalarType::Float : dtype();
-  }
+  ScalarType saved_dtype() const { return compute_dtype(dtype()); }
 
   const Tensor& state(const Tensor& t, const char* name) const {
     check_shape(t, name, {shape_.directions, shape_.batch, shape_.hidden}, "(D, B, H)");
@@ -342,18 +339,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
           g_weights};
 }
 
-std::string cpu_isa_name() { return cpu_isa(); }
-
-void pool_empty_cache() { pool_empty(); }
-
 }  // namespace
 }  // namespace ganlstm
-
-// They take no tensor, so no backend's key would lead to it.
-STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
-  m.impl("cpu_isa", TORCH_BOX(&ganlstm::cpu_isa_name));
-  m.impl("empty_cache", TORCH_BOX(&ganlstm::pool_empty_cache));
-}
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
   m.impl("lstm_forward", TORCH_BOX(&ganlstm::forward));

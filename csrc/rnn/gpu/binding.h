@@ -19,7 +19,7 @@
 #include "cell_steps.h"
 #include "persistent_plan.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 using OptionalTensor = std::optional<Tensor>;
 
@@ -131,7 +131,7 @@ void run_steps(const Backend& backend, const StepsCall& call, const Args& args,
                const Tensor& states, const Tensor& weight_hh, ScalarType saved, bool tf32,
                const std::string& impl) {
   using T = typename Args::T;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   constexpr bool kAlong = Pass<Args>::kAlongTime;
   check(impl == "cell" || impl == "cuda", "impl: expected cell or cuda, got ", impl);
   call.check_weight(weight_hh, weight_hh.scalar_type());
@@ -149,8 +149,4 @@ void run_steps(const Backend& backend, const StepsCall& call, const Args& args,
   }
 }
 
-inline ScalarType saved_dtype(ScalarType dtype) {
-  return dtype == ScalarType::Double ? dtype : ScalarType::Float;
-}
-
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

@@ -7,7 +7,7 @@
 #include <cuda_runtime.h>
 #endif
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 // One unit of one row at step `walked`, the product before it having been taken. Against time there
 // is one step more, which only takes the last product.
@@ -15,7 +15,7 @@ template <typename Args>
 struct CellStep {
   using P = Pass<Args>;
   using T = typename Args::T;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   Args args;
   int64_t walked;
   const V* product;  // [D,B,4H] along time; [D,B,H] against it, not read in the first step
@@ -59,4 +59,4 @@ template <typename Args>
 cudaError_t launch_cell_step(const CellStep<Args>& step, cudaStream_t stream);
 #endif
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

@@ -4,12 +4,12 @@
 
 #include <type_traits>
 
-#include "../../common/gpu/cuda.h"
+#include "../../common/gpu/launch.h"
 #include "cell_steps.h"
 #include "persistent_launch.h"
 #include "persistent_steps.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 namespace {
 
 template <typename Args>
@@ -29,9 +29,9 @@ cudaError_t launch_cell_step(const CellStep<Args>& step, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu
 
-namespace ganlstm::cuda::persistent {
+namespace ganlstm::gpu::persistent {
 namespace {
 
 template <typename Args, Precision kPrecision, int kColumns, bool kGrid>
@@ -106,14 +106,14 @@ cudaError_t launch(const Args& args, const Plan& plan, const typename Args::T* w
     return launch<Args, Precision::split>(args, plan, weight_hh, bytes, stream);
 }
 
-}  // namespace ganlstm::cuda::persistent
+}  // namespace ganlstm::gpu::persistent
 
 #define GANLSTM_INSTANTIATE_CELL_STEP(Args)                                   \
-  namespace ganlstm::cuda {                                                   \
+  namespace ganlstm::gpu {                                                    \
   template cudaError_t launch_cell_step(const CellStep<Args>&, cudaStream_t); \
   }
 #define GANLSTM_INSTANTIATE_PERSISTENT(Args)                                         \
-  namespace ganlstm::cuda::persistent {                                              \
+  namespace ganlstm::gpu::persistent {                                               \
   template cudaError_t launch(const Args&, const Plan&, const Args::T*, void*, bool, \
                               cudaStream_t);                                         \
   }

@@ -4,12 +4,12 @@
 #include "../lstm_cell.h"
 #include "steps.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 template <typename T_>
 struct LstmBackwardSteps {
   using T = T_;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   Steps shape;
   Sequence<const T> grad_y;  // [.,B,D,H], or absent
   const V* c_before;         // [D,B,H] c before the first step of `c_all`
@@ -24,7 +24,7 @@ struct LstmBackwardSteps {
 template <typename T>
 struct Pass<LstmBackwardSteps<T>> {
   using Args = LstmBackwardSteps<T>;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   using Slots = Gates<V>;
   static constexpr bool kAlongTime = false;
   static constexpr int kExchanged = 4;
@@ -73,4 +73,4 @@ struct Pass<LstmBackwardSteps<T>> {
   }
 };
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

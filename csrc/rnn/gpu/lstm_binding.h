@@ -10,7 +10,7 @@
 #include "lstm_double_backward.h"
 #include "lstm_forward.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 template <typename Backend>
 void lstm_forward_steps(const Tensor& z, const OptionalTensor& bias, const Tensor& weight_hh,
@@ -20,11 +20,11 @@ void lstm_forward_steps(const Tensor& z, const OptionalTensor& bias, const Tenso
                         const std::string& impl) {
   check_dim(z, "z", 4, "(T, B, D, 4H)");
   const StepsCall call(h, z.size(0), first, total, lengths, Backend::kDevice);
-  const ScalarType dtype = weight_hh.scalar_type(), saved = saved_dtype(dtype);
+  const ScalarType dtype = weight_hh.scalar_type(), saved = compute_dtype(dtype);
   const Backend backend(h);
   Backend::dispatch(dtype, "weight_hh", [&](auto type) {
     using T = typename decltype(type)::type;
-    using V = compute_t<T>;
+    using V = Compute<T>;
     const LstmForwardSteps<T> args{call.shape,
                                    call.sequence<const V>(z, "z", saved, 4),
                                    call.bias<V>(bias, "bias", saved),
@@ -45,11 +45,11 @@ void lstm_backward_steps(const OptionalTensor& grad_y, const Tensor& weight_hh,
                          const OptionalTensor& d, bool tf32, const std::string& impl) {
   check_dim(dz, "dz", 4, "(T, B, D, 4H)");
   const StepsCall call(n, dz.size(0), first, total, lengths, Backend::kDevice);
-  const ScalarType dtype = weight_hh.scalar_type(), saved = saved_dtype(dtype);
+  const ScalarType dtype = weight_hh.scalar_type(), saved = compute_dtype(dtype);
   const Backend backend(n);
   Backend::dispatch(dtype, "weight_hh", [&](auto type) {
     using T = typename decltype(type)::type;
-    using V = compute_t<T>;
+    using V = Compute<T>;
     const LstmBackwardSteps<T> args{call.shape,
                                     call.sequence<const T>(grad_y, "grad_y", dtype, 1),
                                     call.state<const V>(c_before, "c_before", saved),
@@ -71,11 +71,11 @@ void lstm_tangent_forward_steps(const Tensor& z_, const Tensor& weight_hh,
                                 const Tensor& c_all_, bool tf32, const std::string& impl) {
   check_dim(z_, "z_", 4, "(T, B, D, 4H)");
   const StepsCall call(h_, z_.size(0), 0, z_.size(0), lengths, Backend::kDevice);
-  const ScalarType dtype = weight_hh.scalar_type(), saved = saved_dtype(dtype);
+  const ScalarType dtype = weight_hh.scalar_type(), saved = compute_dtype(dtype);
   const Backend backend(h_);
   Backend::dispatch(dtype, "weight_hh", [&](auto type) {
     using T = typename decltype(type)::type;
-    using V = compute_t<T>;
+    using V = Compute<T>;
     const LstmTangentForwardSteps<T> args{call.shape,
                                           call.sequence<const V>(z_, "z_", saved, 4),
                                           call.state<const V>(c_before, "c_before", saved),
@@ -99,11 +99,11 @@ void lstm_tangent_backward_steps(const OptionalTensor& extra, const Tensor& weig
                                  const Tensor& dz_, bool tf32, const std::string& impl) {
   check_dim(dz_, "dz_", 4, "(T, B, D, 4H)");
   const StepsCall call(n_, dz_.size(0), 0, dz_.size(0), lengths, Backend::kDevice);
-  const ScalarType dtype = weight_hh.scalar_type(), saved = saved_dtype(dtype);
+  const ScalarType dtype = weight_hh.scalar_type(), saved = compute_dtype(dtype);
   const Backend backend(n_);
   Backend::dispatch(dtype, "weight_hh", [&](auto type) {
     using T = typename decltype(type)::type;
-    using V = compute_t<T>;
+    using V = Compute<T>;
     const LstmTangentBackwardSteps<T> args{call.shape,
                                            call.sequence<const V>(extra, "extra", saved, 1),
                                            call.state<const V>(c_before, "c_before", saved),
@@ -121,12 +121,12 @@ void lstm_tangent_backward_steps(const OptionalTensor& extra, const Tensor& weig
   });
 }
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu
 
-#define GANLSTM_REGISTER_LSTM_STEPS(m, Backend)                                           \
-  m.impl("lstm_forward_steps", TORCH_BOX(&ganlstm::cuda::lstm_forward_steps<Backend>));   \
-  m.impl("lstm_backward_steps", TORCH_BOX(&ganlstm::cuda::lstm_backward_steps<Backend>)); \
-  m.impl("lstm_tangent_forward_steps",                                                    \
-         TORCH_BOX(&ganlstm::cuda::lstm_tangent_forward_steps<Backend>));                 \
-  m.impl("lstm_tangent_backward_steps",                                                   \
-         TORCH_BOX(&ganlstm::cuda::lstm_tangent_backward_steps<Backend>))
+#define GANLSTM_REGISTER_LSTM_STEPS(m, Backend)                                          \
+  m.impl("lstm_forward_steps", TORCH_BOX(&ganlstm::gpu::lstm_forward_steps<Backend>));   \
+  m.impl("lstm_backward_steps", TORCH_BOX(&ganlstm::gpu::lstm_backward_steps<Backend>)); \
+  m.impl("lstm_tangent_forward_steps",                                                   \
+         TORCH_BOX(&ganlstm::gpu::lstm_tangent_forward_steps<Backend>));                 \
+  m.impl("lstm_tangent_backward_steps",                                                  \
+         TORCH_BOX(&ganlstm::gpu::lstm_tangent_backward_steps<Backend>))

@@ -5,13 +5,13 @@
 #include "../lstm_cell.h"
 #include "steps.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 // The tangent of the forward, along time.
 template <typename T_>
 struct LstmTangentForwardSteps {
   using T = T_;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   Steps shape;
   Sequence<const V> z_;     // [.,B,D,4H] tangent of z without the share of h_{t-1}
   const V* c_before;        // [D,B,H]
@@ -27,7 +27,7 @@ struct LstmTangentForwardSteps {
 template <typename T>
 struct Pass<LstmTangentForwardSteps<T>> {
   using Args = LstmTangentForwardSteps<T>;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   using Slots = Gates<V>;
   static constexpr bool kAlongTime = true;
   static constexpr int kExchanged = 1;
@@ -83,7 +83,7 @@ struct Pass<LstmTangentForwardSteps<T>> {
 template <typename T_>
 struct LstmTangentBackwardSteps {
   using T = T_;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   Steps shape;
   Sequence<const V> extra;  // [.,B,D,H] dz times the cotangent of weight_hh's gradient, or absent
   const V* c_before;        // [D,B,H]
@@ -102,7 +102,7 @@ struct LstmTangentBackwardSteps {
 template <typename T>
 struct Pass<LstmTangentBackwardSteps<T>> {
   using Args = LstmTangentBackwardSteps<T>;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   using Slots = Gates<V>;
   static constexpr bool kAlongTime = false;
   static constexpr int kExchanged = 4;
@@ -152,4 +152,4 @@ struct Pass<LstmTangentBackwardSteps<T>> {
   }
 };
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

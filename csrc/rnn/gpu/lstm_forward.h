@@ -4,12 +4,12 @@
 #include "../lstm_cell.h"
 #include "steps.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 template <typename T_>
 struct LstmForwardSteps {
   using T = T_;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   Steps shape;
   Sequence<const V> z;  // [.,B,D,4H] x_t W^T
   const V* bias;        // [D,4H], or null
@@ -23,7 +23,7 @@ struct LstmForwardSteps {
 template <typename T>
 struct Pass<LstmForwardSteps<T>> {
   using Args = LstmForwardSteps<T>;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   using Slots = Gates<V>;
   static constexpr bool kAlongTime = true;
   static constexpr int kExchanged = 1;
@@ -77,4 +77,4 @@ struct Pass<LstmForwardSteps<T>> {
   }
 };
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

@@ -6,7 +6,7 @@
 #include "persistent_plan.h"
 #include "steps.h"
 
-namespace ganlstm::cuda::persistent {
+namespace ganlstm::gpu::persistent {
 
 // Of the current device, which is `device`.
 Limits limits_of(int device);
@@ -19,4 +19,4 @@ template <typename Args>
 cudaError_t launch(const Args& args, const Plan& plan, const typename Args::T* weight_hh,
                    void* room, bool tf32, cudaStream_t stream);
 
-}  // namespace ganlstm::cuda::persistent
+}  // namespace ganlstm::gpu::persistent

@@ -3,7 +3,7 @@
 #include "../../common/gpu/probe.h"
 #include "persistent_launch.h"
 
-namespace ganlstm::cuda::persistent {
+namespace ganlstm::gpu::persistent {
 
 Limits limits_of(int device) {
   int capability = 0, shared = 0, multiprocessors = 0, compiled = 0;
@@ -15,4 +15,4 @@ Limits limits_of(int device) {
   return {std::min(capability, compiled / 10), static_cast<size_t>(shared), multiprocessors};
 }
 
-}  // namespace ganlstm::cuda::persistent
+}  // namespace ganlstm::gpu::persistent

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-namespace ganlstm::cuda::persistent {
+namespace ganlstm::gpu::persistent {
 
 struct Limits {
   int capability;  // major
@@ -107,4 +107,4 @@ inline std::string why_not(int64_t hidden, int element, const Limits& limits) {
          "; use impl='cell'";
 }
 
-}  // namespace ganlstm::cuda::persistent
+}  // namespace ganlstm::gpu::persistent

@@ -4,7 +4,7 @@
 // A call walks `steps` consecutive steps of a sequence of `total`, in one or two directions at
 // once. Step k of the walk is step first + k of the direction's own order where the pass goes along
 // time, and that of the reversed order where it goes against time.
-// T: element of the tensors; V = compute_t<T>: what is saved and carried.
+// T: element of the tensors; V = Compute<T>: what is saved and carried.
 //
 // The kernels do not check lengths, which lie in the GPU's memory. A length above `total` counts as
 // `total`, one below 1 as an empty sequence.
@@ -30,7 +30,7 @@
 
 #include "../../common/numbers.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 struct Steps {
   int64_t steps, first, total, batch, hidden, directions;
@@ -123,7 +123,7 @@ GANLSTM_HD V load_before(const Sequence<const V>& from, const V* initial, const 
 
 // `value` as T represents it: what is exchanged is what is stored.
 template <typename T>
-GANLSTM_HD compute_t<T> rounded(compute_t<T> value) {
+GANLSTM_HD Compute<T> rounded(Compute<T> value) {
   T stored;
   store(&stored, value);
   return load(&stored);
@@ -147,4 +147,4 @@ GANLSTM_HD void exchange(V (&exchanged)[4], const Slots& slots) {
 template <typename Args>
 struct Pass;
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

@@ -1,4 +1,4 @@
-// What every CUDA kernel needs: conversions, the current device, and the size of a grid.
+// How large a grid to launch on the current device.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,9 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../numbers.h"
-
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 inline constexpr int kThreads = 256;
 
@@ -34,4 +32,4 @@ cudaError_t resident_blocks(Kernel kernel, int threads, size_t shared, int64_t* 
   return error;
 }
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu
