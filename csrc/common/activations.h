@@ -1,4 +1,5 @@
-// The activations of gates, once, for host and device, for scalars and for vectors of scalars.
+// The activations of gates, once, for the CPU and for a GPU, for scalars and for vectors of
+// scalars.
 //
 // `d_sigmoid` and `d_tanh` take the activation's *output*: with s = sigmoid(z), d_sigmoid(s) =
 // s(1-s) is ds/dz. They are arithmetic only and take any type that has + - *.

@@ -1,5 +1,5 @@
-// What the passes of every cell have in common: the sizes of a layer and its weights, with G values
-// a hidden unit that have a weight (4 in the LSTM).
+// What the passes of every cell have in common: the sizes of a layer, and its weights with G rows
+// for each hidden unit (4 in the LSTM).
 #pragma once
 
 #include <cstdint>

@@ -1,17 +1,28 @@
-// The shape contract of the LSTM's three passes: one layer over a whole sequence, in one or two
-// directions, in float, double or bfloat16. Every array is dense and row-major; T steps, B batch,
-// I input, H hidden, D directions. Gates are in the order i, f, g, o. For bfloat16, gates, cell
-// states and sums are float inside, and so is what one pass saves for the next, except dz, which
-// only feeds products.
+// The contract of the LSTM's three passes: one layer over a whole sequence, in one or two
+// directions, in float, double or bfloat16. The equations are in lstm_cell.h.
 //
-// The equations are in cell.h. Direction 1 reads the sequence backwards. With `lengths`, steps of a
-// sequence from its length on are neither read nor computed: everything that is returned is 0
-// there, and direction 1 starts at the last valid step.
+//   pass             on the CPU                          on a GPU
+//   forward          cpu/lstm_forward.simd.cpp           gpu/lstm_forward.h
+//   backward         cpu/lstm_backward.simd.cpp          gpu/lstm_backward.h
+//   double backward  cpu/lstm_double_backward.simd.cpp   gpu/lstm_double_backward.h
+//   ops              cpu/lstm_binding.cpp                gpu/lstm_binding.h, lstm_binding.cpp
 //
-// With a `window` the forward does not keep gates and c for the backward, which computes them
-// again, that many steps at a time. Its walk goes against each direction; window k is its steps
-// from k * window on, and the forward keeps the c before the first of them in the direction's own
-// order. The last window begins with c0.
+// The structs below are those of the CPU. On a GPU ganlstm_fast/ops/lstm/gpu.py makes the products
+// that are parallel in time, and the files above have the recurrent steps (gpu/steps.h). A .cu of
+// the same name compiles a pass, lstm_cell_steps.cu all passes for impl "cell".
+//
+// Every array is dense and row-major; T steps, B batch, I input, H hidden, D directions. Gates are
+// in the order i, f, g, o. For bfloat16, the gates, the cell states and all sums are float, and so
+// is what one pass saves for the next, except dz, which only products read.
+//
+// Direction 1 reads the sequence backwards. With `lengths`, no pass reads or computes the steps of
+// a sequence from its length on: all results are 0 there, and direction 1 starts at the last valid
+// step.
+//
+// With a `window` the forward keeps neither gates nor c for the backward, which computes them
+// again, that many steps at a time. The backward walks against each direction; window k is the
+// walk's steps from k * window on. Of each window but the last, the forward keeps the c before the
+// step at which the window begins in the direction's own order; the last window begins with c0.
 #pragma once
 
 #include "layer.h"

@@ -1,5 +1,5 @@
-// Passes over arrays element by element, bound by memory: each reads what it needs once. Sums are
-// made in the dtype's own sum type, in runs, so that their rounding does not grow with the length.
+// Passes over arrays element by element. Memory bounds them, so each reads its inputs once. A long
+// sum is cut into runs, so that its rounding error does not grow with its length.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +28,8 @@ struct ArrayKernels {
 template <Isa isa, typename T>
 const ArrayKernels<T>& array_kernels_on(bool stream);
 
-// For results of so many bytes and more. With what they are made of they fill most of a last-level
-// cache, and would not stay there for whoever reads them next.
+// Results of at least this many bytes are streamed: together with their inputs they fill most of a
+// last-level cache, and would not stay there until they are read.
 constexpr int64_t kStreamedBytes = int64_t(8) << 20;
 
 // The kernels for a call whose result has `bytes` in all.

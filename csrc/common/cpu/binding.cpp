@@ -16,7 +16,7 @@ void pool_empty_cache() { pool_empty(); }
 }  // namespace
 }  // namespace ganlstm
 
-// They take no tensor, so no backend's key would lead to it.
+// These ops take no tensor from which the dispatcher could find a backend.
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
   m.impl("cpu_isa", TORCH_BOX(&ganlstm::cpu_isa_name));
   m.impl("empty_cache", TORCH_BOX(&ganlstm::pool_empty_cache));

@@ -1,5 +1,5 @@
 // The instruction set that the CPU kernels run on. Sources named *.simd.cpp are compiled once for
-// each set, with GANLSTM_ISA naming it; which of the results runs is chosen when it runs.
+// each set, with GANLSTM_ISA naming it. Which of the results is called is chosen at run time.
 //
 // A kernel is a function template over the set. A header declares it, and each compilation of its
 // source defines it for one set and for the types that this set is compiled for (simd.h):
@@ -27,7 +27,7 @@ Isa chosen_isa();
 // Its name: "baseline", "avx2", "avx512" or "avx512bf16".
 const char* cpu_isa();
 
-// Returns f(isa), isa an integral constant, of the best set up to avx512.
+// Returns f(isa) for the best set up to avx512. `isa` is an integral constant.
 template <typename F>
 decltype(auto) on_chosen_isa(F&& f) {
 #if defined(__x86_64__)

@@ -22,9 +22,8 @@
 #define GANLSTM_ISA baseline
 #endif
 
-// The types for which a set has its kernels: define(T) for each of them. Kernels that multiply
-// bfloat16s have that type in the set with such products alone, the others in all sets but that
-// one.
+// define(T) for each type that the set has kernels for. Kernels that multiply bfloat16s exist for
+// bfloat16 only in the set with such products; all other kernels exist in all sets but that one.
 #if defined(GANLSTM_BFLOAT16)
 #define GANLSTM_FOR_TYPES(define)
 #define GANLSTM_FOR_PRODUCT_TYPES(define) define(BFloat16)
@@ -148,11 +147,11 @@ GANLSTM_INLINE void store_masked(T* p, V v, int64_t n) {
 
 template <typename V, typename S>
 GANLSTM_INLINE V fill(S value) {
-  // Not V{} + value: that turns -0 into 0, so it is an addition, where this is a broadcast alone.
+  // Not V{} + value: that turns -0 into 0, and so needs an addition besides the broadcast.
   return value - V{};
 }
 
-// Products: a vector of sums takes kDepth<T> elements for each lane, which lie side by side.
+// Products. Each lane of a vector of sums takes kDepth<T> elements, which lie side by side.
 template <typename T>
 struct FactorsOf {
   using type = Vec<T>;
@@ -246,8 +245,8 @@ GANLSTM_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
     store_masked(p, v, n);
 }
 
-// Stores past the caches, where there is such an instruction for T. p is aligned for a vector;
-// after the last one comes end_of_stream(), so that other threads see them.
+// Stores past the caches, if the set has an instruction for T. p is aligned for a vector. After the
+// last store end_of_stream() makes them visible to other threads.
 template <typename T>
 GANLSTM_INLINE void stream(T* p, Vec<T> v) {
 #if defined(__AVX512F__)
@@ -274,12 +273,12 @@ template <typename T>
 GANLSTM_INLINE Vec<T> load_factors(const T* p) {
   return load(p);
 }
-// The first n elements of as many as a vector of factors has, and zeros.
+// The first n elements of a vector of factors; the others are zero.
 template <typename T>
 GANLSTM_INLINE Vec<T> load_factors_n(const T* p, int64_t n) {
   return load_n(p, n);
 }
-// The first n elements of the kDepth, and zeros, the same in all lanes.
+// The first n of kDepth elements, followed by zeros, in all lanes.
 template <typename T>
 GANLSTM_INLINE Vec<T> fill_factors(const T* p, int64_t) {
   return fill<Vec<T>>(*p);
@@ -291,7 +290,7 @@ GANLSTM_INLINE void store_factors(T* to, const T* const* rows, int64_t offset, i
   store(to, load_n(rows[0] + offset, n));
 }
 
-// Lanes of a and b by turns, from lane `first` of both on.
+// a[first], b[first], a[first + 1], b[first + 1] and so on.
 template <int first, typename V, size_t... lane>
 GANLSTM_INLINE V interleave(V a, V b, std::index_sequence<lane...>) {
 #if defined(__clang__)

@@ -1,4 +1,4 @@
-// What the blocks of a grid do together: wait for each other, find out who is the last, and sum.
+// How the blocks of a grid wait for each other and find out which is the last, and a block's sum.
 #pragma once
 
 #include "hardware.h"
@@ -7,7 +7,7 @@ namespace ganlstm::gpu {
 
 #if defined(GANLSTM_GPU)
 
-// All blocks of the grid; only those of a cooperative one may wait.
+// All blocks of the grid. Only those of a cooperative grid may call barrier().
 struct Grid {
   unsigned int* arrivals;  // [1] a zero before the launch
   int blocks;
@@ -23,7 +23,7 @@ struct Grid {
     hardware::block_barrier();
   }
 
-  // Once, at the end: true for the block that comes last, which sees what all others have written.
+  // Called once, at the end: true in the block that comes last, which sees what all others wrote.
   GANLSTM_GPU bool is_last() {
     auto* before = reinterpret_cast<unsigned int*>(hardware::shared_memory());
     hardware::block_barrier();

@@ -2,9 +2,8 @@
 // tests an emulation takes its place (csrc/tests/emulator.h), in which every thread is a fiber.
 //
 // Three words, in all of csrc:
-//   gpu     the code of the kernels of a GPU: the folders gpu/, the namespace gpu. A GPU runs it,
-//   or
-//           a CPU that emulates one.
+//   gpu     the code of the kernels of a GPU: the folders gpu/, the namespace gpu. A GPU runs
+//           it, or a CPU that emulates one.
 //   cuda    NVIDIA's toolkit, what it compiles and what calls it: *.cu, cuda* functions, the object
 //           _C_cuda, the implementation "cuda".
 //   device  where a tensor lies, as torch counts devices: cpu, cuda:0, cuda:1.
@@ -33,18 +32,19 @@ GANLSTM_GPU char* shared_memory() {
 GANLSTM_GPU void block_barrier() { __syncthreads(); }
 
 #if __CUDA_ARCH__ >= 900 || !defined(__CUDA_ARCH__)
-// All threads of all blocks of the cluster; what they wrote before is seen after. The fence in it
-// waits for every store to memory: not for each step.
+// All threads of all blocks of the cluster; what they wrote before is seen after. Its
+// fence waits for every store to memory, which is too slow for each step.
 GANLSTM_GPU void cluster_barrier() { cooperative_groups::this_cluster().sync(); }
 #endif
 
-// The blocks of a cooperative grid: by a thread of each, between barriers of the block. `count`
-// begins at 0 and only grows, so that nobody needs to set it back.
+// The blocks of a cooperative grid wait for each other: one thread of each block calls these,
+// between barriers of the block. `count` begins at 0 and only grows, so that no block has to reset
+// it.
 GANLSTM_GPU void grid_arrive(unsigned int* count) {
   asm volatile("fence.acq_rel.gpu;" ::: "memory");
   asm volatile("red.release.gpu.global.add.u32 [%0], 1;" ::"l"(count) : "memory");
 }
-// For who need not wait: how many had arrived before.
+// For a block that need not wait: returns how many had arrived before it.
 GANLSTM_GPU unsigned int grid_arrive_and_count(unsigned int* count) {
   unsigned int before;
   asm volatile("fence.acq_rel.gpu;" ::: "memory");
@@ -76,8 +76,8 @@ GANLSTM_GPU Words4 load16_of_others(const char* from) {
 GANLSTM_GPU void store16(char* to, const Words4& value) {
   *reinterpret_cast<uint4*>(to) = make_uint4(value.x, value.y, value.z, value.w);
 }
-// Arrays that nobody writes, and arrays that nobody reads, while the kernel runs: the compiler may
-// move these past each other, and does not split them.
+// read16 is for arrays that the kernel does not write, write16 for arrays that it does not read:
+// the compiler may reorder the two, and it does not split them.
 GANLSTM_GPU Words4 read16(const char* from) {
   const uint4 value = __ldg(reinterpret_cast<const uint4*>(from));
   return {value.x, value.y, value.z, value.w};
@@ -106,8 +106,8 @@ GANLSTM_GPU C warp_sum(C value) {
 GANLSTM_GPU uint32_t bits_of(float value) { return __float_as_uint(value); }
 GANLSTM_GPU float float_of(uint32_t bits) { return __uint_as_float(bits); }
 
-// What other blocks of a cluster send to this block's shared memory is counted in bytes, and so
-// needs no barrier: who waits for a number of them sees them. An object of shared memory.
+// Counts the bytes that other blocks of a cluster send to this block's shared memory. A thread that
+// waits for a number of bytes then sees them, without a barrier. Lies in shared memory.
 struct alignas(16) Inbox {
   uint64_t state;
 };
@@ -115,18 +115,18 @@ GANLSTM_GPU uint32_t address(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
 #if __CUDA_ARCH__ >= 900 || !defined(__CUDA_ARCH__)
-// By one thread, before a cluster_barrier().
+// One thread calls it, before a cluster_barrier().
 GANLSTM_GPU void open_inbox(Inbox* inbox) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(address(inbox)) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
-// By one thread for each use of the inbox.
+// One thread calls it for each use of the inbox.
 GANLSTM_GPU void expect_bytes(Inbox* inbox, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(address(inbox)),
                "r"(bytes)
                : "memory");
 }
-// By each thread that reads; `parity` of the number of uses before this one.
+// Each thread that reads calls it; `parity` is that of the number of uses before this one.
 GANLSTM_GPU void wait_for_bytes(Inbox* inbox, uint32_t parity) {
   uint32_t done;
   do {
@@ -139,7 +139,7 @@ GANLSTM_GPU void wait_for_bytes(Inbox* inbox, uint32_t parity) {
         : "memory");
   } while (!done);
 }
-// To the same place, and for the same inbox, of the block `rank`.
+// Sends to the same place in the block `rank`, and counts in the same inbox there.
 GANLSTM_GPU void send16(char* place, const Words4& value, Inbox* inbox, int rank) {
   asm volatile(
       "{ .reg .u32 to, box;"
@@ -152,7 +152,7 @@ GANLSTM_GPU void send16(char* place, const Words4& value, Inbox* inbox, int rank
 }
 #endif
 
-// To the nearest number that tensor cores multiply as float32's short form.
+// Rounds to the nearest TF32 number, the short form of float32 that tensor cores multiply.
 GANLSTM_GPU float to_tf32(float value) {
   uint32_t bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));

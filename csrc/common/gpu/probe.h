@@ -14,8 +14,8 @@ struct Probe {
 
 Probe probe();
 
-// The compute capability, 90 for 9.0, of which the code is that this library runs on the current
-// GPU: a GPU without code of its own runs that of an older one.
+// The compute capability (90 for 9.0) that the code which runs on the current GPU was compiled for.
+// A GPU for which nothing was compiled runs the code for an older one.
 cudaError_t compiled_capability(int* value);
 
 }  // namespace ganlstm::gpu

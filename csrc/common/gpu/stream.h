@@ -1,5 +1,5 @@
-// What every CUDA binding needs: the current stream of a tensor's device, and the check of a
-// launch.
+// What the bindings of CUDA kernels share: the current stream of a tensor's device, and the check
+// of a launch.
 #pragma once
 
 #include <cuda_runtime.h>

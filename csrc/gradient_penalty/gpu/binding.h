@@ -40,7 +40,7 @@ inline Tensor empty(const Tensor& like, int64_t size, ScalarType dtype) {
 }
 inline Tensor absent(const Tensor& like) { return empty(like, 0, like.scalar_type()); }
 
-// Memory for what a pass sums, which lives as long as this; set() for each group.
+// Owns the memory for a pass's sums; set() gives it to a group.
 template <typename T>
 class Room {
  public:
@@ -75,7 +75,7 @@ Tensor interpolate_op(const std::optional<Tensor>& real, const std::optional<Ten
   return result;
 }
 
-// The gradients' arrays in groups with the options, of which each pass takes what it has.
+// Groups of the gradients' arrays with all options; each pass reads those that it needs.
 template <typename T>
 std::vector<Group<T>> groups_of_gradients(const Gradients& all, const OptionalTensors* v_grads,
                                           const std::vector<Tensor>* results, const Tensor& norms,
@@ -158,7 +158,7 @@ std::tuple<Tensor, std::vector<Tensor>> double_backward_op(
     const Room<T> room(groups, grads[0]);
     groups.back().value = data<Compute<T>>(g_value, wanted[0]);
     const bool sums = wanted[0] || (wanted[1] && center != 0);
-    // Of more arrays than a launch takes, all are summed before the first is written.
+    // If one launch does not take all arrays, the sums of all come before the first result.
     const bool at_once = groups.size() == 1;
     for (const bool writes : {false, true}) {
       if (at_once && !writes) continue;

@@ -7,9 +7,9 @@ namespace ganlstm::gpu::gradient_penalty {
 
 #if defined(GANLSTM_GPU)
 
-// A whole sample has its result written while the multiprocessor's cache has V and g from the sum.
-// Samples that are cut into parts are summed and written in waves that the GPU's cache has room
-// for; up to there, too, both are read from memory once.
+// The result of a whole sample is written while the multiprocessor's cache still has V and g from
+// the sum. Samples that are cut into parts go in waves that fit the GPU's cache: all of a wave are
+// summed, then written. Either way V and g are read from memory once.
 template <typename T>
 GANLSTM_GPU void double_backward(const Group<T>& g, Grid grid) {
   using C = Compute<T>;

@@ -1,4 +1,4 @@
-// How the blocks of a grid share the samples of a group, and a thread its elements of them.
+// How the blocks of a grid share the samples of a group, and the threads of a block their elements.
 #pragma once
 
 #include <cstring>
@@ -11,7 +11,7 @@ namespace ganlstm::gpu::gradient_penalty {
 
 #if defined(GANLSTM_GPU)
 
-// N neighbouring elements, which a thread reads and writes at once: 16 bytes of them, or one.
+// N neighbouring elements that a thread reads and writes at once: 16 bytes of them, or one element.
 template <typename T, int N>
 struct Elements {
   Compute<T> values[N];
@@ -75,8 +75,8 @@ GANLSTM_GPU Compute<T> team_sum(const Group<T>& g, Compute<T> value) {
   return g.by_warps ? hardware::warp_sum(value) : block_sum(value);
 }
 
-// body(unit) for this block's units of samples [begin, end); with `by_warps`, for each of its
-// warps, of all samples.
+// Calls body(unit) for this block's units of the samples [begin, end). With `by_warps` each warp of
+// the block has a unit, and begin and end are not read: the units are those of all samples.
 template <typename T, typename Body>
 GANLSTM_GPU void for_each_unit(const Group<T>& g, const Grid& grid, int64_t begin, int64_t end,
                                Body&& body) {
@@ -92,8 +92,8 @@ GANLSTM_GPU void for_each_unit(const Group<T>& g, const Grid& grid, int64_t begi
     body(Unit{index, index / g.parts, index % g.parts});
 }
 
-// body(array, at, width) for this thread's share of the unit's elements: `width` of them from `at`
-// on, over all samples of the array.
+// Calls body(array, at, width) for this thread's share of the unit's elements: `width` elements
+// from `at` on, where `at` counts over all samples of the array.
 template <typename T, typename Body>
 GANLSTM_GPU void for_each_element(const Group<T>& g, const Unit& unit, Body&& body) {
   constexpr int kWide = int(Array<T>::kWide);

@@ -1,4 +1,4 @@
-// What the parts of the samples leave for each other, and the factors that are made of it.
+// Sums over the parts of a sample, through memory, and factors that do not overflow.
 #pragma once
 
 #include <limits>
@@ -10,7 +10,7 @@ namespace ganlstm::gpu::gradient_penalty {
 
 #if defined(GANLSTM_GPU)
 
-// The sum of what the parts of a sample have left in the room, for each thread of a warp.
+// The sum over the parts of a sample, which put_part wrote; every thread of the warp gets it.
 template <typename T>
 GANLSTM_GPU double sum_of_parts(const Group<T>& g, int64_t sample) {
   double sum = 0;
@@ -24,15 +24,15 @@ GANLSTM_GPU void put_part(const Group<T>& g, const Unit& unit, Compute<T> sum) {
     g.room[unit.sample * g.parts_of_all + g.first_part + unit.part] = sum;
 }
 
-// Adds to the value what a whole sample gives; `share` counts in the first thread of the team.
+// Stores what a whole sample adds to the value. Only the `share` of the team's first thread counts.
 template <typename T>
 GANLSTM_GPU void put_share(const Group<T>& g, const Unit& unit, Compute<T> share) {
   if (g.by_warps) share = block_sum(rank(g) == 0 ? share : Compute<T>(0));
   if (hardware::thread() == 0) g.room[unit.index] = share;
 }
 
-// value = factor * the sum of all shares; of_sample(b, sum of its parts): the share of a sample
-// that is not whole.
+// value = factor * the sum of all shares. The share of a sample that was cut into parts is
+// of_sample(b, the sum of its parts).
 template <typename T, typename F>
 GANLSTM_GPU void put_value(const Group<T>& g, Grid& grid, double factor, F&& of_sample) {
   if (!grid.is_last()) return;
@@ -54,8 +54,8 @@ GANLSTM_GPU void put_value(const Group<T>& g, Grid& grid, double factor, F&& of_
 template <typename C>
 constexpr C kMost = std::numeric_limits<C>::max();
 
-// share * factor, which leaves the range of C only with the share: where the gradient is tiny, its
-// zeros would become NaN.
+// share * factor, which is finite if the share is: for a tiny gradient the factor may overflow, and
+// infinity times the zeros in it would be NaN.
 template <typename C>
 GANLSTM_GPU C scaled(C share, C factor) {
   const auto finite = [](C x) {

@@ -1,6 +1,6 @@
-// For a batch that has fewer rows than there are threads: each thread owns some of the hidden units
-// for the whole sequence and waits for the others at each step. A step then reads the weights from
-// as many second-level caches as there are threads, which is what bounds it.
+// For a batch with fewer rows than there are threads: each thread owns some of the hidden units for
+// the whole sequence and waits for the others at each step. The time of a step is that of reading
+// the weights, which then come from the second-level caches of all threads.
 #pragma once
 
 #include "../../common/cpu/team.h"
@@ -10,12 +10,13 @@
 namespace ganlstm {
 namespace {
 
-// Multiply-adds of one thread in one step; with fewer, waiting costs more than the work.
+// Multiply-adds of one thread in one step. With fewer, waiting takes longer than the work.
 constexpr int64_t kSplitWork = 30000;
-// Steps whose input products are made at once: as rows of one product they read the weights once.
+// Steps whose input products are computed together: one product of all their rows reads the weights
+// once.
 constexpr int64_t kSplitSteps = 4 * kRows;
 
-// How many threads should share the hidden units; 1: slices of the batch are better.
+// How many threads should share the hidden units. 1: slices of the batch are faster.
 inline int64_t split_members(const LayerShape& s, int64_t blocks, const Slicing& slices,
                              const Parallel& parallel) {
   if (2 * slices.tasks() > parallel.threads || s.steps < kSplitSteps) return 1;
@@ -24,7 +25,7 @@ inline int64_t split_members(const LayerShape& s, int64_t blocks, const Slicing&
   return smaller(most, work / kSplitWork);
 }
 
-// What a thread has of a split walk.
+// A thread's share of a split walk.
 struct Member {
   int64_t index, members;
   // Its part of `count` things.

@@ -9,7 +9,7 @@
 namespace ganlstm {
 namespace {
 
-// Each direction writes an array of its own, since they run at the same time; add_directions() then
+// The directions run at the same time, so each writes an array of its own; add_directions() then
 // adds the second to the first.
 template <typename T>
 class InputGradient {

@@ -9,8 +9,8 @@
 namespace ganlstm {
 namespace {
 
-// dz and d of some units of row b at the walk's n-th step, whose time is t; e and n come in from
-// the step after it and e leaves for the one before.
+// Computes dz and d of some units of row b at the walk's n-th step, whose time is t. e and n come
+// from the step after t; e is then updated for the step before.
 template <typename T>
 GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const SavedSteps<T>& saved,
                                  const Slice& s, int64_t n, int64_t t, int64_t b, Range units,
@@ -60,8 +60,8 @@ void end_backward(const LstmBackward<T>& a, const Slice& s, const BackwardState<
   store_state(s, state.e, state.padded, a.grad_c0);
 }
 
-// Steps of a slice against time, of the units and inputs of a pack; made() is called when these
-// units' dz of a step is there, before that of all units is read.
+// Walks steps of a slice against time, for the units and inputs of a pack. Calls made() in each
+// step after it has written dz of these units and before it reads dz of all units.
 template <typename T, typename F>
 void backward_steps(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T>& pack,
                     const T* weights, const SavedSteps<T>& saved, const StepRows<T>& dz,
@@ -123,10 +123,10 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
   const WeightGradient<T> gradient(shape, a.grad_weights, slices, parallel);
   if (shape.batch > 0) {
     const int64_t vectors = divide_up(shape.hidden, kLanes<T>), padded = vectors * kLanes<T>;
-    // Steps that are computed again are computed by slices.
+    // With a window, slices compute the steps again.
     const int64_t members = a.window > 0 ? 1 : split_members(shape, vectors, slices, parallel);
 
-    // Where nobody needs dz later, a part of it is enough, or a step or two.
+    // If the caller does not keep dz, it is enough to hold a part of it, or one or two steps.
     const int64_t window = a.dz != nullptr ? 0 : gradient.wanted() ? gradient.part() : 1;
     const int64_t kept = window == 1 && members > 1 ? 2 : window;
     Scratch<T> own_dz(kept * shape.batch * shape.directions * 4 * shape.hidden);

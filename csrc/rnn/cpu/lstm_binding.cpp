@@ -12,7 +12,7 @@
 namespace ganlstm {
 namespace {
 
-// The sizes of a call, its row order kept alive, and checks of tensors against them.
+// The sizes of a call, the order of its rows, and checks of tensors against the sizes.
 class Layer {
  public:
   Layer(const Tensor& x, const std::vector<Tensor>& weights, const Tensor& h0, const Tensor& c0,
@@ -111,7 +111,7 @@ class Layer {
   }
   Tensor absent() const { return absent_tensor(dtype()); }
   Tensor empty_state() const { return empty({shape_.directions, shape_.batch, shape_.hidden}); }
-  // What one pass saves for the next, from the pool: it comes and goes with each training step.
+  // Comes from the pool: each training step allocates again what one pass saves for the next.
   Tensor empty_steps(int64_t gates, ScalarType dtype, bool wanted) const {
     if (!wanted) return absent_tensor(dtype);
     return pooled({shape_.steps, shape_.batch, shape_.directions, gates * shape_.hidden}, dtype);
@@ -294,7 +294,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
   layer.contiguous(layer.steps(dz, "dz", 4), "dz");
   layer.saved(layer.steps(d, "d", 1), "d");
 
-  // The pass needs the tangent of h, which is the gradient of grad_y, whoever wants it.
+  // Not only if it is wanted: it is also the tangent of h, which the pass needs.
   const Tensor g_grad_y = layer.empty_output();
   const Tensor g_grad_h_last = wanted[1] ? layer.empty_state() : layer.absent();
   const Tensor g_grad_c_last = wanted[2] ? layer.empty_state() : layer.absent();

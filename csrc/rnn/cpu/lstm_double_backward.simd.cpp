@@ -91,7 +91,7 @@ GANLSTM_INLINE void tangent_block(const LstmDoubleBackward<T>& a, const Packs<T>
 #pragma GCC unroll 4
       for (int n = 0; n < kColumns; ++n) z[m][n] = load(bias + n * kLanes<T>);
   }
-  // Up to four products go into the same sums, which would make one chain of them.
+  // Up to four products add to the same sums, which would make one long chain.
   const int64_t longest = kChain<M>;
   multiply(z, rows.h_ + r, hidden, packs.gates.hh(direction, block), longest);
   if (a.v_x != nullptr) multiply(z, rows.x_ + r, input, packs.gates.ih(direction, block), longest);
@@ -164,8 +164,8 @@ void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs
   });
 }
 
-// Steps of a slice against time, of the units and inputs of the columns' pack; made() is called
-// when these units' dz_ of a step is there, before that of all units is read.
+// Walks steps of a slice against time, for the units and inputs of the columns' pack. Calls made()
+// in each step after it has written dz_ of these units and before it reads dz_ of all units.
 template <typename T, typename F>
 void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs<T>& packs,
                       const TangentBuffers<T>& tangent, const SliceState<T>& state, Range range,
@@ -204,7 +204,7 @@ void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Pack
   });
 }
 
-// What stands before a walk of a slice, after its way along time, and at its end.
+// Called before and after the walk of a slice.
 template <typename T>
 void begin_tangent(const LstmDoubleBackward<T>& a, const Slice& s, const SliceState<T>& state) {
   zero_after_end(s, a.g_grad_y, a.shape.hidden);
@@ -234,7 +234,7 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
   if constexpr (std::is_same_v<T, Compute<T>>) {
     tangent.dz_.data = tangent.gates;
   } else {
-    // Two at least: where units are shared out, one step is written while another is read.
+    // Two at least: if threads share the units, one step is written while another is read.
     tangent.dz_.window = gradient.wanted() && gradient.part() > 1 ? gradient.part() : 2;
     own_dz_.resize(tangent.dz_.window * shape.batch * D * 4 * shape.hidden);
     tangent.dz_.data = own_dz_.get();

@@ -1,5 +1,5 @@
-// The forward of so few rows and steps that packing the weights would cost more than they do, as in
-// a loop over time of the caller's own: the weights are read where they lie.
+// The forward of few rows and steps, as a caller's own loop over time has them. Packing the weights
+// would cost more than the products, so they are read where they lie.
 #pragma once
 
 #include "lstm_forward_steps.h"
@@ -76,7 +76,8 @@ void few_rows(const ForwardLoop<T>& a, const LayerWeights<T>& w, const ForwardRo
                 c_state + (r + m) * padded + unit);
 }
 
-// A window's steps are computed again with packed weights, and must come out the same.
+// Not with a window: the backward computes its steps again with packed weights, and must get the
+// same results.
 template <typename T>
 bool are_few_steps(const LstmForward<T>& a) {
   return a.shape.steps * a.shape.batch <= kFewSteps && a.window == 0;

@@ -9,7 +9,7 @@
 namespace ganlstm::widened {
 namespace {
 
-// Float copies of a call's arrays, for as long as it runs. A null pointer stays null.
+// Owns float copies of a call's arrays. A null pointer stays null.
 class Copies {
  public:
   Copies(const LayerShape& shape, const Parallel& parallel)
@@ -26,7 +26,7 @@ class Copies {
     return to;
   }
 
-  // What is written to the copy goes to `to` in narrow_results().
+  // narrow_results() copies what was written to the result of this to `to`.
   float* out(BFloat16* to, int64_t count) {
     if (to == nullptr) return nullptr;
     results_.push_back({memory_.emplace_back(count).get(), to, count});

@@ -1,5 +1,5 @@
-// The matrix products inside the LSTM's time loops: micro-kernels that keep a block of sums in
-// registers, and the packing of the weights into the order in which they read them.
+// The matrix products inside the time loops: micro-kernels that keep a block of sums in registers,
+// and the packing of the weights into the order in which these read them.
 #pragma once
 
 #include "../../common/cpu/scratch.h"
@@ -10,12 +10,12 @@
 namespace ganlstm {
 namespace {
 
-// Vectors of output columns in a block of sums. In the forward products these are the four gates of
-// the same hidden units, so that the gates can be applied before anything is stored.
+// Vectors of output columns in a block of sums. In the forward products these are the four slots of
+// the same hidden units, so that the cell's step can be computed before anything is stored.
 constexpr int kColumns = 4;
 
-// Few rows have too few sums to keep the multipliers busy: then steps of k, in turn, have sums of
-// their own.
+// Few rows have too few sums to keep the multipliers busy. Consecutive steps of k then add to
+// different sums in turn.
 template <int M>
 constexpr int kTurns = M == 1                ? kRows / 2 + 1
                        : M == 2 && kRows > 4 ? 2
@@ -25,8 +25,8 @@ constexpr int kTurns = M == 1                ? kRows / 2 + 1
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_step(Vec<T> (&sums)[M][N], const T* const (&row)[M], int64_t k,
                                   const T* packed, int64_t valid = kDepth<T>) {
-  // All values of the rows and one vector of weights at a time: with kRows rows, the registers have
-  // no place for all of both.
+  // Holds the values of all rows, but one vector of weights at a time: with kRows rows, the
+  // registers cannot hold all of both.
   Factors<T> a[M];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) a[m] = fill_factors(row[m] + k, valid);
@@ -38,10 +38,11 @@ GANLSTM_INLINE void multiply_step(Vec<T> (&sums)[M][N], const T* const (&row)[M]
   }
 }
 
-// A sum loses more to rounding the longer it runs. One of more than kLongestChain products is made
-// of chains of kChain of them, each of which begins at zero and is then added to a total. (Where
-// steps of k take turns, of as many times more.) The registers have no place for the totals; their
-// way through memory would show in the time of shorter sums, whose error is small.
+// The longer a sum runs, the more it loses to rounding. A sum of more than kLongestChain products
+// is therefore cut into chains of kChain products, which start at zero and are then added to a
+// total. (Where steps of k take turns, a chain is longer by their number.) The totals do not fit
+// into the registers; shorter sums, whose error is small, do without chains because the way through
+// memory would take a noticeable part of their time.
 template <int M>
 constexpr int64_t kChain = 256 * kTurns<M>;
 template <int M>
@@ -74,8 +75,8 @@ GANLSTM_INLINE void multiply_chain(Vec<T> (&sums)[M][N], const T* const (&row)[M
     if (k < end) multiply_step(sums, row, k, packed, 1);
 }
 
-// to[m][n] += sum over k in [k, end) of rows[m][k] * packed[k][n]. Not inlined: totals that the
-// compiler knows to be the caller's would push the sums out of the registers.
+// to[m][n] += sum over k in [k, end) of rows[m][k] * packed[k][n]. Not inlined:
+// the compiler would keep the caller's totals in registers and push the sums out of them.
 template <int M, int N, typename T>
 __attribute__((noinline)) void add_chain(Vec<T> (&to)[M][N], const T* const (&row)[M], int64_t k,
                                          int64_t end, const T* packed) {
@@ -87,8 +88,8 @@ __attribute__((noinline)) void add_chain(Vec<T> (&to)[M][N], const T* const (&ro
     for (int n = 0; n < N; ++n) to[m][n] += sums[m][n];
 }
 
-// With 16 registers the sums stay in them only in a function of their own: inlined, they share them
-// with the constants of the caller's loop.
+// Where there are 16 registers, the sums stay in them only in a function of its own: inlined, they
+// would share the registers with the constants of the caller's loop.
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define GANLSTM_APART GANLSTM_INLINE
 #else
@@ -154,9 +155,9 @@ GANLSTM_INLINE void for_row_groups(int64_t rows, F f) {
   for_last_rows<most - 1>(first, rows - first, f);
 }
 
-// Forward products: x W^T and h R^T, gate by gate. The hidden units come in blocks of a vector;
-// a block is [depth][gate][lane], first the H rows of R^T, then the I rows of W^T, each kDepth<T>
-// of these rows side by side.
+// Weights of the forward products x W^T and h R^T. A block has as many hidden units as a vector has
+// lanes and is [depth][slot][lane]: first the H rows of R^T, then the I rows of W^T, with kDepth<T>
+// rows side by side.
 template <typename T>
 struct GatePack {
   static constexpr int64_t width = kColumns * kLanes<T>;
@@ -244,10 +245,10 @@ class ForwardWeights {
   Scratch<Compute<T>> bias_;
 };
 
-// Backward products: dz R and dz W side by side, or some columns of each. The columns come in
-// vectors, first those of R (the last vector filled up with zeros), then those of W; a block holds
-// kColumns vectors, the last one fewer, as [4H][vector][lane], each kDepth<T> of the 4H side by
-// side.
+// Weights of the backward products dz R and dz W, or of some of their columns. The columns come in
+// vectors, first those of R (the last vector is filled up with zeros), then those of W. A block is
+// [4H][vector][lane] with kColumns vectors, the last one with fewer, and kDepth<T> of the 4H rows
+// side by side.
 template <typename T>
 struct ColumnPack {
   Range units, inputs;  // columns of R and of W
@@ -318,9 +319,9 @@ class ColumnWeights {
   Scratch<T> memory_;
 };
 
-// Applies a ColumnPack to `rows` rows of dz: the units go to state[row][state_stride], the inputs
-// to outputs[row], which both begin at unit and input 0. Without `second`, the product is of one
-// pack; with it, of the sum rows_a pack_a + rows_b pack_b.
+// Multiplies `rows` rows with a ColumnPack: a packed_a, or, where packed_b is not null, the sum
+// a packed_a + b packed_b. The columns of R go to state[row][state_stride], those of W to
+// outputs[row]; both arrays begin at unit or input 0.
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_columns_block(const ColumnPack<T>& pack, int64_t first_vector,
                                            const T* const* a, const T* packed_a, const T* const* b,

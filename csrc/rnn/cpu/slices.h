@@ -10,12 +10,12 @@
 namespace ganlstm {
 namespace {
 
-// Below this many multiply-adds a second thread costs more than it gives.
+// Below this many multiply-adds a second thread costs more time than it saves.
 constexpr int64_t kSerialWork = 200000;
 
-// Rows of the batch and a direction that one task owns for the whole sequence: slices never wait
-// for each other. With lengths, rows are dealt by falling length, so that slices have equal work
-// and the rows that are alive at a step are always the first ones.
+// Some rows of the batch in one direction. One task owns a slice for the whole sequence, so slices
+// never wait for each other. With lengths, the rows are distributed in order of falling length:
+// slices then have equal work, and the rows that are alive at a step are the first ones.
 struct Slice {
   const LayerShape* shape;
   int64_t direction, first, stride, count;
@@ -42,14 +42,14 @@ struct Slice {
   int64_t initial(int64_t b, int64_t width) const { return (direction * shape->batch + b) * width; }
 };
 
-// Some of what is counted: hidden units, or the steps of a walk through time, which visits its n-th
-// step for n in [begin, end).
+// A range [begin, end) of hidden units, or of the steps that a walk through time visits, in its
+// order.
 struct Range {
   int64_t begin, end;
 };
 
-// Calls f(n, t, alive): `alive` is how many of the slice's rows have a valid step t. In the order
-// of the direction, or against it.
+// Calls f(n, t, alive) for each step t in which a row is alive, in the order of the direction or
+// against it. `alive` is the number of the slice's rows for which step t is valid.
 template <typename F>
 GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, Range range, F f) {
   const bool ascending = (s.direction == 0) == with_direction;
@@ -62,8 +62,8 @@ GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, Range ran
   }
 }
 
-// Where a walk against time keeps rows of a step: at their place among all steps, or in a window of
-// the last few, in the order in which the walk reaches them.
+// Where a walk against time keeps the rows of a step: in an array of all steps, or in a ring of the
+// last `window` steps, in the order of the walk.
 template <typename T>
 struct StepRows {
   T* data;         // [T or window,B,D,width]
@@ -74,7 +74,7 @@ struct StepRows {
   }
 };
 
-// A walk of all steps against the direction, cut into windows; the last has what is left.
+// A walk of all steps against the direction, cut into windows; the last one may be shorter.
 struct Windows {
   int64_t steps, size;
 
@@ -176,7 +176,7 @@ void store_last(const Slice& s, const From* array, To* to) {
   }
 }
 
-// A [D,B,H] state, or zeros for a null one, in the type that is computed in.
+// A [D,B,H] state in Compute<T>; zeros for a null pointer.
 template <typename T>
 class ComputeState {
  public:

@@ -21,9 +21,8 @@ struct GradientSource {
   Range range;
 };
 
-// Steps that are copied side by side before they are multiplied: the rows of dz and of the columns
-// come from arrays whose strides are large powers of two, so that in place they would share a few
-// sets of the first-level cache.
+// Steps whose rows are copied side by side before they are multiplied. In place the rows are often
+// large powers of two apart, and would share a few sets of the first-level cache.
 template <typename T>
 constexpr int64_t kStepBlock = 64 * kDepth<T>;
 
@@ -112,16 +111,18 @@ struct GradientTile {
 constexpr int64_t kSumsBytes = 256 << 10;
 // Above this, all tasks share one array of sums.
 constexpr int64_t kOwnSumsBytes = 64 << 20;
-// Bytes of dz that are made before the sums take them: of a slice that reads its own, in its core's
-// second-level cache; of all slices together, in the third.
+// Bytes of dz that a walk makes before they are added to the sums, so that they are still in a
+// cache: of one slice in its core's second-level cache, of all slices together in the third-level
+// cache.
 constexpr int64_t kOwnPartBytes = 512 << 10, kSharedPartBytes = 4 << 20;
 
 // Sums are kept between the parts of a walk, so that a backward needs only one part of its dz.
 //
-// Each slice of the batch adds to sums of its own right after it has made its dz, which is then
-// still in its core's cache, and finish() adds the slices in their order. Where there are too few
-// rows for slices of equal work, or the sums would need too much memory, all tasks share the sums
-// and the work is dealt by gate rows and columns: then the slices have to end first.
+// Each slice of the batch has sums of its own and adds to them right after it has made its dz,
+// which is then still in its core's cache; finish() adds up the slices in their order. If there are
+// too few rows for slices of equal work, or the sums would need too much memory, all tasks share
+// one array of sums. The work is then distributed by rows and columns of the weights, after all
+// slices have ended.
 template <typename T>
 class WeightGradient {
  public:
@@ -150,7 +151,7 @@ class WeightGradient {
 
   bool wanted() const { return columns_ > 0; }
 
-  // Steps that are walked before the sums take what they contribute.
+  // The number of steps that a walk makes before their dz is added to the sums.
   int64_t part() const {
     if (!wanted()) return shape_.steps;
     const int64_t step = shape_.batch * shape_.directions * 4 * shape_.hidden * int64_t(sizeof(T));
@@ -179,7 +180,7 @@ class WeightGradient {
     });
   }
 
-  // The same, where walk(range) is of all rows; the sums are then not the slices' own.
+  // The same for a walk(range) over all rows, with sums that all tasks share.
   template <typename Walk, typename Sources>
   void walk_all_and_add(Walk walk, Sources sources) const {
     for_each_part([&](Range range) {

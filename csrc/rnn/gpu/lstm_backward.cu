@@ -1,4 +1,4 @@
-#include "instantiate.h"
 #include "lstm_backward.h"
+#include "persistent_kernel.h"
 
-GANLSTM_INSTANTIATE_STEPS(LstmBackwardSteps)
+GANLSTM_INSTANTIATE_PERSISTENT_STEPS(LstmBackwardSteps)

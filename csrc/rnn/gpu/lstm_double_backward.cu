@@ -1,5 +1,5 @@
-#include "instantiate.h"
 #include "lstm_double_backward.h"
+#include "persistent_kernel.h"
 
-GANLSTM_INSTANTIATE_STEPS(LstmTangentForwardSteps)
-GANLSTM_INSTANTIATE_STEPS(LstmTangentBackwardSteps)
+GANLSTM_INSTANTIATE_PERSISTENT_STEPS(LstmTangentForwardSteps)
+GANLSTM_INSTANTIATE_PERSISTENT_STEPS(LstmTangentBackwardSteps)

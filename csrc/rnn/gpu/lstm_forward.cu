@@ -1,4 +1,4 @@
-#include "instantiate.h"
 #include "lstm_forward.h"
+#include "persistent_kernel.h"
 
-GANLSTM_INSTANTIATE_STEPS(LstmForwardSteps)
+GANLSTM_INSTANTIATE_PERSISTENT_STEPS(LstmForwardSteps)

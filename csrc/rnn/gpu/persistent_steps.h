@@ -22,8 +22,9 @@
 
 namespace ganlstm::gpu::persistent {
 
-// Products of float32, whose two factors are rounded for tensor cores, or, exact to float32's own
-// rounding, split into two parts of which all products but the smallest are summed.
+// How tensor cores multiply float32: `tf32` rounds both factors. `split` cuts each factor into two
+// parts and sums their products except the smallest, which is exact to float32's own rounding.
+// `native` is for 16 bits, which need neither.
 enum class Precision { native, tf32, split };
 
 #if defined(GANLSTM_GPU)
@@ -220,9 +221,10 @@ struct Block {
     }
   }
 
-  // A block without a unit has nothing to send, so nobody would wait for it: it could fall behind,
-  // be sent the next step's values while it waits for this step's, and then wait for ever. It takes
-  // no part in the walk, and in a cluster passes the barriers of begin() and end().
+  // A block without a unit sends nothing, so no block would wait for it: it could fall behind,
+  // receive the next step's values while it waits for this step's, and then wait for ever. It
+  // therefore takes no part in the walk; in a cluster it only passes the barriers of begin() and
+  // end().
   GANLSTM_GPU bool is_active() const { return rank < plan.active; }
   GANLSTM_GPU void stand_by() const {
     if constexpr (!kGrid) {
@@ -243,8 +245,8 @@ struct Block {
     }
   }
 
-  // This block's units of a buffer, for every other block. A block that sends the next step's has
-  // received all of this step's, and so nobody reads the buffer any more that it sends to.
+  // Sends this block's units of a buffer to every other block. A block that sends the next step's
+  // values has received all of this step's, so no block still reads the buffer that it sends to.
   GANLSTM_GPU void send(int buffer) {
     if constexpr (kGrid) {
       char* to = room + buffer * (plan.room / 2);

@@ -34,7 +34,7 @@ namespace ganlstm::gpu {
 
 struct Steps {
   int64_t steps, first, total, batch, hidden, directions;
-  const int64_t* lengths;  // [B] on the device, or null: all `total`
+  const int64_t* lengths;  // [B] in the GPU's memory, or null: all `total`
 };
 
 // An array over time, [count,B,D,...]: all of the sequence, or only the steps of the call. Then its

@@ -1,5 +1,5 @@
-// The spectral norm's kernels on the CPU. All of them are bound by memory: they read what they need
-// once, and what they write is never read again.
+// The spectral norm's kernels on the CPU. Memory bounds all of them: they read their inputs once,
+// and do not read their results.
 #include "kernels.h"
 
 #include "../../common/cpu/sums.h"
@@ -7,8 +7,8 @@
 namespace ganlstm {
 namespace {
 
-// p[r] = sum_j W_ij v_j over all columns j, for the R rows from row i on: as many sums as hide the
-// latency of an addition.
+// p[r] = sum_j W_ij v_j over all columns j, for the R rows from row i on, with enough sums to hide
+// the latency of an addition.
 template <typename T, int R>
 GANLSTM_INLINE void dot_rows(const SpectralNormShape& s, const T* w, const Compute<T>* v,
                              Compute<T>* p) {
@@ -70,8 +70,8 @@ GANLSTM_INLINE void add_rows(const SpectralNormShape& s, const T* w, const Compu
     }
 }
 
-// Rows from `begin` on, R at a time as long as there are R: the second product finds them in the
-// cache.
+// Multiplies rows from `begin` on, R at a time while R are left, and returns the next row. The
+// second product finds the R rows in the cache.
 template <typename T, int R>
 GANLSTM_INLINE int64_t product_rows(const SpectralNormShape& s, const T* w, int64_t begin,
                                     int64_t end, const Compute<T>* v, Compute<T>* p,

@@ -82,7 +82,7 @@ class Weights {
     dense(t, name, sum_dtype());
     check_shape(t, name, {size}, "one dimension");
   }
-  // In the dtype of the weights or of the sums; whether it is the latter.
+  // Checks a vector in the dtype of the weights or of the sums; returns whether it is the latter.
   bool check_vector(const Tensor& t, const char* name, int64_t size) const {
     const bool is_wide = t.scalar_type() == sum_dtype();
     dense(t, name, is_wide ? sum_dtype() : dtype());
@@ -126,7 +126,7 @@ class Weights {
   int64_t vectors_ = 0;
 };
 
-// Runs the pass over all weights for which set(k, weight) says yes.
+// Runs the pass over all weights for which set(k, weight) returns true.
 template <typename Weight, typename Backend, typename Set>
 void run(const Backend& backend, const Weights& all, int iterations, double eps, Set&& set) {
   size_t k = 0;

@@ -65,7 +65,7 @@ struct ForwardPass {
       store(static_cast<T*>(to) + k, value);
   }
 
-  // p = W v for the part's rows, and, wanted, their share of W^T p, while W is in the cache.
+  // p = W v for the part's rows and, if wanted, their share of W^T p while they are in the cache.
   static GANLSTM_GPU void multiply(const Weight& w, int64_t part, bool with_transposed) {
     const Shape& s = w.shape;
     const int64_t first = part * kRowsOfPart, last = smaller(first + kRowsOfPart, s.rows);
@@ -111,7 +111,7 @@ struct ForwardPass {
       for (int64_t k = 0; k < s.row_parts(); ++k) q += fresh(w.q_parts + k * s.columns() + j);
       q *= scale;
     } else if (j < s.columns()) {
-      // u is kept, or W^T (W v) may have left the range of C.
+      // u is kept, or W^T (W v) may have overflowed C.
       for (int64_t i = 0; i < s.rows; ++i)
         q += load(w.weight + at(s, i, j)) * (norm > 0 ? fresh(w.p + i) * scale : fresh(w.u + i));
     }
@@ -175,7 +175,7 @@ struct ForwardPass {
       for_each_part(group, grid, column_parts,
                     [&](const Weight& w, int64_t part) { sum_columns(w, part, eps); });
       grid.barrier();
-      // Only now: a column's sum may read the u before.
+      // Not earlier: the sum of a column may read the previous u.
       for_each_part(
           group, grid, [](const Weight&) { return int64_t(1); },
           [&](const Weight& w, int64_t) { update_u(w, eps); });

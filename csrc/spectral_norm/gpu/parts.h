@@ -8,7 +8,8 @@ namespace ganlstm::gpu::spectral_norm {
 
 #if defined(GANLSTM_GPU)
 
-// body(weight, part) for this block's parts of all weights: the next in turn, whoever's it is.
+// Calls body(weight, part) for this block's parts. The parts of all weights are numbered in a row
+// and dealt to the blocks in turn.
 template <typename Weight, typename Parts, typename Body>
 GANLSTM_GPU void for_each_part(const Group<Weight>& group, const Grid& grid, Parts&& parts,
                                Body&& body) {
@@ -21,19 +22,19 @@ GANLSTM_GPU void for_each_part(const Group<Weight>& group, const Grid& grid, Par
   }
 }
 
-// What other blocks have written in an earlier phase.
+// Reads what another block wrote in an earlier phase.
 template <typename C>
 GANLSTM_GPU C fresh(const C* p) {
   return hardware::load_of_others(p);
 }
 
-// Whether sigma divides the weight; otherwise it is a constant 1 that does.
+// Whether the weight is divided by sigma; otherwise it is divided by the constant 1.
 template <typename C>
 GANLSTM_GPU bool divides(C sigma, C eps) {
   return (sigma < 0 ? -sigma : sigma) > eps;
 }
 
-// body(k, u_i v_j) for the part's elements.
+// Calls body(k, u_i v_j) for the part's elements.
 template <typename Weight, typename Body>
 GANLSTM_GPU void for_each_element(const Weight& w, int64_t part, Body&& body) {
   const Shape& s = w.shape;

@@ -1,35 +1,11 @@
-// The kernels that walk a pass, for the sources that compile them: GANLSTM_INSTANTIATE_STEPS(Args)
-// in such a source compiles both for every dtype that they take.
+// The kernel of persistent_steps.h. GANLSTM_INSTANTIATE_PERSISTENT_STEPS(Args) in a source compiles
+// it for a pass, for every dtype that it takes.
 #pragma once
 
 #include <type_traits>
 
-#include "../../common/gpu/launch.h"
-#include "cell_steps.h"
 #include "persistent_launch.h"
 #include "persistent_steps.h"
-
-namespace ganlstm::gpu {
-namespace {
-
-template <typename Args>
-__global__ void __launch_bounds__(kThreads) cell_step_kernel(const CellStep<Args> step) {
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
-  for (int64_t k = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; k < step.elements();
-       k += stride)
-    step(k);
-}
-
-}  // namespace
-
-template <typename Args>
-cudaError_t launch_cell_step(const CellStep<Args>& step, cudaStream_t stream) {
-  if (step.elements() == 0) return cudaSuccess;
-  cell_step_kernel<<<blocks_for(step.elements()), kThreads, 0, stream>>>(step);
-  return cudaGetLastError();
-}
-
-}  // namespace ganlstm::gpu
 
 namespace ganlstm::gpu::persistent {
 namespace {
@@ -108,20 +84,12 @@ cudaError_t launch(const Args& args, const Plan& plan, const typename Args::T* w
 
 }  // namespace ganlstm::gpu::persistent
 
-#define GANLSTM_INSTANTIATE_CELL_STEP(Args)                                   \
-  namespace ganlstm::gpu {                                                    \
-  template cudaError_t launch_cell_step(const CellStep<Args>&, cudaStream_t); \
-  }
 #define GANLSTM_INSTANTIATE_PERSISTENT(Args)                                         \
   namespace ganlstm::gpu::persistent {                                               \
   template cudaError_t launch(const Args&, const Plan&, const Args::T*, void*, bool, \
                               cudaStream_t);                                         \
   }
-#define GANLSTM_INSTANTIATE_STEPS(Args)              \
-  GANLSTM_INSTANTIATE_CELL_STEP(Args<float>)         \
-  GANLSTM_INSTANTIATE_CELL_STEP(Args<double>)        \
-  GANLSTM_INSTANTIATE_CELL_STEP(Args<__half>)        \
-  GANLSTM_INSTANTIATE_CELL_STEP(Args<__nv_bfloat16>) \
-  GANLSTM_INSTANTIATE_PERSISTENT(Args<float>)        \
-  GANLSTM_INSTANTIATE_PERSISTENT(Args<__half>)       \
+#define GANLSTM_INSTANTIATE_PERSISTENT_STEPS(Args) \
+  GANLSTM_INSTANTIATE_PERSISTENT(Args<float>)      \
+  GANLSTM_INSTANTIATE_PERSISTENT(Args<__half>)     \
   GANLSTM_INSTANTIATE_PERSISTENT(Args<__nv_bfloat16>)
