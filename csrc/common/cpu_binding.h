@@ -5,6 +5,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <string>
 
 #include "check.h"
 #include "parallel.h"
@@ -13,6 +14,10 @@
 namespace ganlstm {
 
 using OptionalTensor = std::optional<Tensor>;
+
+inline void check_impl(const std::string& impl) {
+  check(impl.empty() || impl == "cpu", "impl: expected cpu for tensors on cpu, got ", impl);
+}
 
 inline Parallel torch_threads() {
   return {int64_t(torch::stable::get_num_threads()),

@@ -28,7 +28,9 @@ Tensor empty_sums(int64_t dim, int64_t size, const Gradients& all) {
   return empty_strided(dim, &size, &stride, all.sum_dtype());
 }
 
-Tensor interpolate_op(const OptionalTensor& real, const OptionalTensor& fake, const Tensor& seed) {
+Tensor interpolate_op(const OptionalTensor& real, const OptionalTensor& fake, const Tensor& seed,
+                      const std::string& impl) {
+  check_impl(impl);
   const Mixture all(real, fake, seed, kCPU);
   const Tensor result = empty_alike(all.like);
   dispatch<float, double, BFloat16>(all.like.scalar_type(), all.name, [&](auto type) {
@@ -61,7 +63,8 @@ std::vector<Tensor> results_of(const Gradients& all, std::vector<PenaltyGradient
 }
 
 std::tuple<Tensor, Tensor> forward(const std::vector<Tensor>& grads, double center,
-                                   bool one_sided) {
+                                   bool one_sided, const std::string& impl) {
+  check_impl(impl);
   const Gradients all(grads, kCPU);
   const Tensor value = empty_sums(0, 1, all), norms = empty_sums(1, all.batch(), all);
   dispatch<float, double, BFloat16>(all.dtype(), "grads", [&](auto type) {
@@ -74,7 +77,9 @@ std::tuple<Tensor, Tensor> forward(const std::vector<Tensor>& grads, double cent
 }
 
 std::vector<Tensor> backward(const Tensor& grad_value, const std::vector<Tensor>& grads,
-                             const Tensor& norms, double center, bool one_sided) {
+                             const Tensor& norms, double center, bool one_sided,
+                             const std::string& impl) {
+  check_impl(impl);
   const Gradients all(grads, kCPU);
   all.check_sums(grad_value, "grad_value", 1);
   all.check_sums(norms, "norms", all.batch());
@@ -94,7 +99,9 @@ std::tuple<Tensor, std::vector<Tensor>> double_backward(const std::vector<Option
                                                         const std::vector<Tensor>& grads,
                                                         const Tensor& norms, double center,
                                                         bool one_sided,
-                                                        const std::vector<bool>& wanted) {
+                                                        const std::vector<bool>& wanted,
+                                                        const std::string& impl) {
+  check_impl(impl);
   const Gradients all(grads, kCPU);
   all.check_sums(grad_value, "grad_value", 1);
   all.check_sums(norms, "norms", all.batch());

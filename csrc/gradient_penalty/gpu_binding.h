@@ -179,8 +179,8 @@ std::tuple<Tensor, std::vector<Tensor>> double_backward_op(
 }  // namespace ganlstm::cuda::gradient_penalty
 
 #define GANLSTM_REGISTER_GRADIENT_PENALTY(m, Backend)                                            \
-  m.impl("interpolate", TORCH_BOX(&ganlstm::cuda::gradient_penalty::interpolate_op<Backend>));   \
-  m.impl("penalty_forward", TORCH_BOX(&ganlstm::cuda::gradient_penalty::forward_op<Backend>));   \
-  m.impl("penalty_backward", TORCH_BOX(&ganlstm::cuda::gradient_penalty::backward_op<Backend>)); \
-  m.impl("penalty_double_backward",                                                              \
+  m.impl("interpolate.cuda", TORCH_BOX(&ganlstm::cuda::gradient_penalty::interpolate_op<Backend>));   \
+  m.impl("penalty_forward.cuda", TORCH_BOX(&ganlstm::cuda::gradient_penalty::forward_op<Backend>));   \
+  m.impl("penalty_backward.cuda", TORCH_BOX(&ganlstm::cuda::gradient_penalty::backward_op<Backend>)); \
+  m.impl("penalty_double_backward.cuda",                                                              \
          TORCH_BOX(&ganlstm::cuda::gradient_penalty::double_backward_op<Backend>))

@@ -13,10 +13,6 @@
 namespace ganlstm {
 namespace {
 
-void check_impl(const std::string& impl) {
-  check(impl.empty() || impl == "cpu", "impl: expected cpu for tensors on cpu, got ", impl);
-}
-
 // The sizes of a call, its row order kept alive, and checks of tensors against them.
 class Layer {
  public:

@@ -187,7 +187,9 @@ std::tuple<std::vector<Tensor>, Tensor> run_forward(const std::vector<Tensor>& w
 
 std::tuple<std::vector<Tensor>, Tensor> forward(
     const std::vector<Tensor>& weights, const std::vector<Tensor>& u, const std::vector<Tensor>& v,
-    const std::vector<int64_t>& dims, int64_t n_power_iterations, double eps, bool training) {
+    const std::vector<int64_t>& dims, int64_t n_power_iterations, double eps, bool training,
+    const std::string& impl) {
+  check_impl(impl);
   return run_forward(weights, u, v, dims, n_power_iterations, eps, training, false);
 }
 
@@ -195,14 +197,18 @@ std::tuple<std::vector<Tensor>, Tensor> forward_(const std::vector<Tensor>& weig
                                                  const std::vector<Tensor>& u,
                                                  const std::vector<Tensor>& v,
                                                  const std::vector<int64_t>& dims,
-                                                 int64_t n_power_iterations, double eps) {
+                                                 int64_t n_power_iterations, double eps,
+                                                 const std::string& impl) {
+  check_impl(impl);
   return run_forward(weights, u, v, dims, n_power_iterations, eps, true, true);
 }
 
 std::tuple<std::vector<Tensor>, Tensor> backward(const std::vector<OptionalTensor>& grads,
                                                  const std::vector<Tensor>& normalized,
                                                  const Tensor& vectors,
-                                                 const std::vector<int64_t>& dims, double eps) {
+                                                 const std::vector<int64_t>& dims, double eps,
+                                                 const std::string& impl) {
+  check_impl(impl);
   const Weights all(normalized, "normalized", dims);
   all.check_arrays(grads, "grads");
   all.check_sums(vectors, "vectors", all.vectors());
@@ -228,7 +234,9 @@ std::tuple<std::vector<Tensor>, Tensor> backward(const std::vector<OptionalTenso
 std::tuple<std::vector<Tensor>, std::vector<Tensor>> double_backward(
     const std::vector<OptionalTensor>& v_weights, const std::vector<OptionalTensor>& grads,
     const std::vector<Tensor>& normalized, const Tensor& vectors, const Tensor& inner,
-    const std::vector<int64_t>& dims, double eps, const std::vector<bool>& wanted) {
+    const std::vector<int64_t>& dims, double eps, const std::vector<bool>& wanted,
+    const std::string& impl) {
+  check_impl(impl);
   const Weights all(normalized, "normalized", dims);
   all.check_arrays(v_weights, "v_weights");
   all.check_arrays(grads, "grads");

@@ -269,8 +269,8 @@ std::tuple<Tensors, Tensors> double_backward(const OptionalTensors& v_weights,
 }  // namespace ganlstm::cuda::spectral_norm
 
 #define GANLSTM_REGISTER_SPECTRAL_NORM(m, Backend)                                               \
-  m.impl("spectral_norm_forward", TORCH_BOX(&ganlstm::cuda::spectral_norm::forward<Backend>));   \
-  m.impl("spectral_norm_forward_", TORCH_BOX(&ganlstm::cuda::spectral_norm::forward_<Backend>)); \
-  m.impl("spectral_norm_backward", TORCH_BOX(&ganlstm::cuda::spectral_norm::backward<Backend>)); \
-  m.impl("spectral_norm_double_backward",                                                        \
+  m.impl("spectral_norm_forward.cuda", TORCH_BOX(&ganlstm::cuda::spectral_norm::forward<Backend>));   \
+  m.impl("spectral_norm_forward_.cuda", TORCH_BOX(&ganlstm::cuda::spectral_norm::forward_<Backend>)); \
+  m.impl("spectral_norm_backward.cuda", TORCH_BOX(&ganlstm::cuda::spectral_norm::backward<Backend>)); \
+  m.impl("spectral_norm_double_backward.cuda",                                                        \
          TORCH_BOX(&ganlstm::cuda::spectral_norm::double_backward<Backend>))

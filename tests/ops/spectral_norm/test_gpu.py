@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ganlstm_fast.ops.spectral_norm import reference, triton_ops
-from ganlstm_fast.ops.triton_ops import PREFIX
+from ganlstm_fast.ops.spectral_norm import operators, reference
 from tests import emulation
 from tests.numerics import assert_close_to_reference
 from tests.ops.works import of_spectral_norm
 from tests.spectral_norm_cases import EPS, WEIGHTS, draw
+from tests.triton_tools import interpreted, operators_of
 
 FEW_WEIGHTS = [((9, 3, 2, 2), 0), ((5, 9, 2, 2), 1), ((12, 130), 0)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
@@ -37,9 +37,7 @@ class Kernels:
 
 
 def triton_kernels(device: str, **options: bool) -> Kernels:
-    names = ("forward", "forward_", "backward", "double_backward")
-    names = [f"spectral_norm_{name}" for name in names]
-    found = {name: getattr(torch.ops.ganlstm_fast, PREFIX + name) for name in names}
+    found = {this.name: this.overloads["triton"] for this in operators_of(operators)}
     return Kernels(SimpleNamespace(**found), device, **options)
 
 
@@ -62,9 +60,8 @@ def ops(request: pytest.FixtureRequest) -> Iterator[Kernels]:
         if torch.cuda.is_available():
             yield triton_kernels("cuda")
             return
-        interpreted = triton_ops.register("CPU")
-        yield triton_kernels("cpu", is_interpreted=True)
-        interpreted._destroy()
+        with interpreted(operators):
+            yield triton_kernels("cpu", is_interpreted=True)
     else:
         emulation.load("binding_spectral_norm")
         yield Kernels(torch.ops.ganlstm_fast_emulated, "cpu")
