@@ -7,8 +7,8 @@
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../gradient_penalty/gpu_binding.h"
-#include "../gradient_penalty/gpu_passes.h"
+#include "../gradient_penalty/gpu/binding.h"
+#include "../gradient_penalty/gpu/passes.h"
 
 namespace ganlstm::cuda::gradient_penalty {
 namespace {

@@ -7,8 +7,8 @@
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../spectral_norm/gpu_binding.h"
-#include "../spectral_norm/gpu_passes.h"
+#include "../spectral_norm/gpu/binding.h"
+#include "../spectral_norm/gpu/passes.h"
 
 namespace ganlstm::cuda::spectral_norm {
 namespace {

@@ -1,6 +1,6 @@
 // The GPU's recurrent steps on CPU tensors, for tests: the code for an element in a plain loop and
-// products by PyTorch, or the kernels of one launch, emulated. tests/ops/lstm/test_steps.py compiles and
-// loads it.
+// products by PyTorch, or the kernels of one launch, emulated. tests/ops/lstm/test_steps.py
+// compiles and loads it.
 //
 // GANLSTM_TEST_PLAN: "grid blocks columns multiprocessors", in place of what the plan has.
 #include <array>
@@ -10,8 +10,8 @@
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../lstm/persistent_steps.h"
-#include "../lstm/steps_binding.h"
+#include "../rnn/gpu/binding.h"
+#include "../rnn/gpu/persistent_steps.h"
 
 namespace ganlstm::cuda {
 namespace {
