@@ -177,13 +177,13 @@ struct GatePack {
             Compute<T>* bias) const {
     pack_matrix(s.hidden, w.hh, s.hidden, block, weights + hh(block));
     pack_matrix(s.hidden, w.ih, s.input, block, weights + ih(block));
-    for (int64_t gate = 0; gate < kColumns; ++gate)
+    for (int64_t slot = 0; slot < kColumns; ++slot)
       for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
-        const int64_t unit = block * kLanes<T> + lane, row = gate * s.hidden + unit;
+        const int64_t unit = block * kLanes<T> + lane, row = slot * s.hidden + unit;
         Compute<T> sum = 0;
         if (unit < s.hidden && w.b_ih != nullptr) sum += widen(w.b_ih[row]);
         if (unit < s.hidden && w.b_hh != nullptr) sum += widen(w.b_hh[row]);
-        bias[block * width + gate * kLanes<T> + lane] = sum;
+        bias[block * width + slot * kLanes<T> + lane] = sum;
       }
   }
 
@@ -193,9 +193,9 @@ struct GatePack {
     if (w == nullptr) return;
     const int64_t unit = block * kLanes<T>, units = smaller(kLanes<T>, hidden - unit);
     for (int64_t k = 0; k < columns; k += kLanes<T> * kDepth<T>)
-      for (int64_t gate = 0; gate < kColumns; ++gate) {
-        const T* from = w + (gate * hidden + unit) * columns + k;
-        T* to = out + k * width + gate * kLanes<T> * kDepth<T>;
+      for (int64_t slot = 0; slot < kColumns; ++slot) {
+        const T* from = w + (slot * hidden + unit) * columns + k;
+        T* to = out + k * width + slot * kLanes<T> * kDepth<T>;
         const int64_t valid = columns - k;
         Factors<T> tile[kLanes<T>] = {};
         for (int64_t lane = 0; lane < units; ++lane)

@@ -1,4 +1,4 @@
-// Gradients of the LSTM's weights: sums over all steps of dz^T [h_{t-1} | x_t | 1], one product
+// Gradients of the weights: sums over all steps of dz^T [h_{t-1} | x_t | 1], one product
 // with the vectors along 4H. The order of each sum is fixed by the shape and the number of threads.
 #pragma once
 
@@ -101,8 +101,8 @@ struct GradientSteps {
   }
 };
 
-// Columns [begin, end) of those of h, x and 1 that are wanted, and gate rows in slabs of kColumns
-// vectors, slabs [first, last).
+// Columns [begin, end) of those of h, x and 1 that are wanted, and rows of the weights in slabs of
+// kColumns vectors, slabs [first, last).
 struct GradientTile {
   int64_t first, last, begin, end;
 };
@@ -203,9 +203,9 @@ class WeightGradient {
           store(to + i, load(to + i) + load(from + i));
       }
       const LayerWeightGrads<T>& out = out_[direction];
-      for (int64_t gate = 0; gate < valid; ++gate)
+      for (int64_t row = 0; row < valid; ++row)
         for (int64_t column = 0; column < columns_; ++column)
-          write(out, slab * kWidth + gate, column, narrow<T>(to[column * width + gate]));
+          write(out, slab * kWidth + row, column, narrow<T>(to[column * width + row]));
     };
     for_each_task(parallel_, slabs_ * shape_.directions, task);
   }
@@ -244,7 +244,7 @@ class WeightGradient {
     for_each_task(parallel_, parts * slabs_ * shape_.directions, task);
   }
 
-  // Of a direction: [slab][column][gate row], only the last slab may have fewer vectors.
+  // Of a direction: [slab][column][row], only the last slab may have fewer vectors.
   int64_t size() const { return slabs_ * columns_ * kWidth; }
   Compute<T>* sums(int64_t direction, int64_t part) const {
     return sums_.get() + (direction * copies_ + part) * size();

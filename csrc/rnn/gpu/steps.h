@@ -2,8 +2,9 @@
 // time has been taken out as one large product (ganlstm_fast/ops/lstm/gpu.py).
 //
 // A call walks `steps` consecutive steps of a sequence of `total`, in one or two directions at
-// once. Step k of the walk is step first + k of the direction's own order where the pass goes along
-// time, and that of the reversed order where it goes against time.
+// once. In the direction's own order, step k of the walk is step first + k where the pass goes
+// along time, and step first + steps - 1 - k where it goes against time.
+//
 // T: element of the tensors; V = Compute<T>: what is saved and carried.
 //
 // The kernels do not check lengths, which lie in the GPU's memory. A length above `total` counts as
@@ -11,7 +12,7 @@
 //
 // A pass of a cell is a struct Args of arrays, with T, V and `shape`, and what its step does to one
 // hidden unit of one row once the sums of the recurrent product are there. The kernels differ in
-// how they come by these sums: cell_steps.h has a product and a kernel for each step,
+// how they compute these sums: cell_steps.h has a product and a kernel for each step,
 // persistent_steps.h does all steps in one launch. Both take from Pass<Args>:
 //
 //   kAlongTime       whether the walk goes along time
@@ -21,7 +22,9 @@
 //   states()         the array that the first product takes (along time only)
 //   Carried          what goes from step to step: carry() reads it, keep() writes it back
 //   Operands         what a step reads from memory: load_operands(), which may run ahead
-//   take()           adds the product of the step before (against time only), if that was alive
+//   take()           what the product of the step before does to Carried (against time only);
+//   called
+//                    if that step was alive
 //   run()            the step; along time it gets the product of the state before it
 //   write()          writes Results, which no other step reads
 #pragma once
