@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from environment import precision
 
+from benchmarks.measure.environment import precision
 from ganlstm_fast.ops import backends
 
 SOURCE = Path(__file__).with_name("ceilings.cpp")

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rows import percentiles, ratio
 from torch import Tensor
 
-from numerics import relative_error, tolerance  # isort: skip  (tests/, put on the path by conftest)
+from benchmarks.report.rows import percentiles, ratio
+from tests.numerics import relative_error, tolerance
 
 # A rival is refused only where it is plainly wrong; ours answers to the rule of tests/numerics.py.
 RIVAL_TOLERANCE = {
@@ -46,7 +46,7 @@ CANNOT_RUN = re.compile(r"impl='\w+' cannot run ")
 Answer = Sequence[Tensor]
 Call = Callable[[], Answer]
 Wanted = Callable[[str], bool]  # of a rival's name
-Race = Callable[[], None]  # what the fixture of conftest.py hands to a benchmark's test
+Race = Callable[[], None]  # the fixture of conftest.py that a benchmark's test calls
 
 
 class Unsupported(Exception):
