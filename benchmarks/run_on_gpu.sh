@@ -74,7 +74,7 @@ architecture() {
 }
 
 is_built() {
-  "$python" -c 'from ganlstm_fast import backends as b
+  "$python" -c 'from ganlstm_fast.ops import backends as b
 raise SystemExit(not (b.is_loaded("cpu") and b.is_loaded("cuda")))' 2>/dev/null
 }
 
