@@ -85,7 +85,7 @@ run_tests() {
   local begun=$SECONDS warming cores options
   echo "--- test (at most $test_seconds s)"
   cores=$(($(nproc) > 5 ? $(nproc) - 3 : 2))
-  timeout -k 5 "$test_seconds" "$python" tests/warm_triton.py "$cores" >"$logs/warm.log" 2>&1 &
+  timeout -k 5 "$test_seconds" "$python" -m tests.ops.warm_triton "$cores" >"$logs/warm.log" 2>&1 &
   warming=$!
   options=(-v -rfE --tb=short -p no:cacheprovider -m gpu)
   has xdist && options+=(-n 3 --dist loadgroup)

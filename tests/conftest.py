@@ -17,8 +17,6 @@ os.environ["GANLSTM_FAST_POISON"] = "1"
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-from ganlstm_fast.ops import backends
-
 # A benchmark that a test starts is no worker of this run.
 for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
     os.environ.pop(name, None)
@@ -52,11 +50,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: "triton" in item.name)
 
 
-needs_cpu_kernels = pytest.mark.skipif(
-    not backends.is_loaded("cpu"), reason="built without the CPU kernels"
-)
-
-
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
@@ -84,7 +77,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def tf32_off() -> Iterator[None]:
     """Products of float32 on a GPU in full, but where a test says otherwise."""
-    from gpu_cases import tf32
+    from tests.gpu_cases import tf32
 
     with tf32(False):
         yield

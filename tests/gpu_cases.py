@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-from lstm_cases import CASES, RIVAL_DTYPES, Case, Orders
-from numerics import assert_close_to_reference, relative_error, tolerance
 from torch import Tensor
+
+from tests.lstm_cases import CASES, RIVAL_DTYPES, Case, Orders
+from tests.numerics import assert_close_to_reference, relative_error, tolerance
 
 # Read when cuBLAS is first used: the `poison` fixture asks for deterministic algorithms.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from numerics import assert_close_to_reference
 from torch import Tensor
 
 from ganlstm_fast.ops.gradient_penalty import reference
 from ganlstm_fast.ops.gradient_penalty.philox import uniform
+from tests.numerics import assert_close_to_reference
 
 # (center, one_sided): of two sides, of one, and without a center.
 CURVES = [(1.0, False), (1.0, True), (0.0, False)]

@@ -1,4 +1,4 @@
-// The GPU's spectral norm on CPU tensors, emulated, for tests. tests/test_spectral_norm_gpu.py
+// The GPU's spectral norm on CPU tensors, emulated, for tests. tests/ops/spectral_norm/test_gpu.py
 // compiles and loads it under a namespace of its own.
 //
 // GANLSTM_TEST_BLOCKS: of the grid (3).

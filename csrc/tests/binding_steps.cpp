@@ -1,5 +1,5 @@
 // The GPU's recurrent steps on CPU tensors, for tests: the code for an element in a plain loop and
-// products by PyTorch, or the kernels of one launch, emulated. tests/test_steps.py compiles and
+// products by PyTorch, or the kernels of one launch, emulated. tests/ops/lstm/test_steps.py compiles and
 // loads it.
 //
 // GANLSTM_TEST_PLAN: "grid blocks columns multiprocessors", in place of what the plan has.

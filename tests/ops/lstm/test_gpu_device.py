@@ -1,0 +1,268 @@
+"""How the LSTM behaves on a GPU: streams, devices, graphs, memory, and what nobody waits for."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import gc
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from ganlstm_fast import FastLSTM, explain
+from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.lstm import fit
+from tests.gpu_cases import (
+    BFLOAT16,
+    DEVICE,
+    FLOAT16,
+    FLOAT32,
+    FLOAT64,
+    GPU,
+    IMPLS,
+    KERNELS,
+    TF32,
+    Numbers,
+    assert_same_bits,
+    both_orders,
+    by_case,
+    case_of,
+    everything,
+    leaves,
+    on_device,
+    skips_unserved,
+    tf32,
+)
+from tests.lstm_cases import CASES, Case
+from tests.numerics import relative_error
+
+pytestmark = [*GPU, pytest.mark.usefixtures("tf32_off")]
+
+OUT_OF_RANGE = """
+import torch
+from tests.lstm_cases import Case
+wild = Case(6, 4, 3, 16, D=2, lengths=torch.tensor([6, 0, -5, 99], device="cuda"))
+tame = Case(6, 4, 3, 16, D=2, lengths=[6, 1, 1, 6])
+for impl in ("cell", "cuda", "triton"):
+    try:
+        got, expected = (case.run(impl, torch.float32, "cuda") for case in (wild, tame))
+    except RuntimeError as error:
+        if " cannot run lstm: " not in str(error):
+            raise
+        continue
+    torch.cuda.synchronize()
+    for values in (got.outputs, got.first, got.second):
+        assert all(v is None or torch.isfinite(v).all() for v in values), impl
+    for a, b in zip((*got.outputs, got.first[0]), (*expected.outputs, expected.first[0])):
+        torch.testing.assert_close(a[:, ::3], b[:, ::3])
+"""
+
+
+def test_lengths_out_of_range_on_the_device() -> None:
+    """They are clamped. In a process of its own: an error of a kernel would stay with the device's
+    context."""
+    done = subprocess.run(
+        [sys.executable, "-c", OUT_OF_RANGE],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@skips_unserved
+def test_another_stream(impl: str) -> None:
+    """The inputs come late on it: a kernel on any other stream would read NaN."""
+    case = Case(9, 20, 30, 40, D=2)
+    values = on_device(case.inputs)
+    given = [on_device(case.cotangents), on_device(case.directions)]
+    expected = both_orders(case, impl, [t.clone().requires_grad_() for t in values], given)
+    inputs = [torch.full_like(t, torch.nan, requires_grad=True) for t in values]
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(100_000_000)  # cycles: some 50 ms
+        with torch.no_grad():
+            for leaf, value in zip(inputs, values, strict=True):
+                leaf.copy_(value)
+        got = both_orders(case, impl, inputs, given)
+    torch.cuda.current_stream().wait_stream(stream)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+@pytest.mark.parametrize("impl", IMPLS)
+@skips_unserved
+def test_another_device_than_the_current_one(impl: str) -> None:
+    case = CASES["lengths, both directions"]
+    got, expected = (case.run(impl, torch.float32, f"cuda:{index}") for index in (1, 0))
+    for a, b in zip(everything(got), everything(expected), strict=True):
+        assert a is None or a.device.index == 1
+        torch.testing.assert_close(a, b, check_device=False)
+
+
+def _graph_case(impl: str) -> Case:
+    """Lengths on the device where they stay there: torch's LSTM reads them on the host."""
+    lengths = None if impl == "torch" else torch.tensor([9, 3, 1, 7, 9], device=DEVICE)
+    return Case(9, 5, 6, 40, D=2, lengths=lengths)
+
+
+@pytest.mark.parametrize("impl", IMPLS)
+@skips_unserved
+def test_captured_in_a_graph(impl: str) -> None:
+    case = _graph_case(impl)
+    inputs = leaves(case)
+    given = [on_device(case.cotangents), on_device(case.directions)]
+    run = functools.partial(both_orders, case, impl, inputs, given)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    other = Case(9, 5, 6, 40, D=2, seed=1)
+    fresh = [*other.inputs, *other.cotangents]
+    with torch.no_grad():
+        for tensor, value in zip([*inputs, *given[0]], fresh, strict=True):
+            tensor.copy_(value)
+        if case.lengths is not None:
+            case.lengths.copy_(torch.tensor([2, 9, 4, 1, 6]))
+    graph.replay()
+    for a, b in zip(captured, run(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("impl", [*IMPLS, "auto"])
+@skips_unserved
+def test_the_host_does_not_wait(impl: str) -> None:
+    case = _graph_case(impl)
+    inputs = leaves(case)
+    given = [on_device(case.cotangents), on_device(case.directions)]
+    both_orders(case, impl, inputs, given)  # what is compiled or set up once may synchronise
+    torch.autograd.grad(case.call(impl, *inputs), inputs, given[0])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        both_orders(case, impl, inputs, given)
+        outputs = case.call(impl, *inputs)
+        torch.autograd.grad(outputs, inputs, given[0])
+        with torch.no_grad():
+            case.call(impl, *inputs)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@by_case(
+    {
+        "lengths, both directions": [FLOAT32, BFLOAT16, FLOAT64],
+        "H 128": [TF32, FLOAT16],
+        "H 300": [FLOAT32],
+    },
+    KERNELS,
+)
+@skips_unserved
+def test_same_bits_in_every_run(name: str, numbers: Numbers, impl: str) -> None:
+    case = case_of(name, numbers)
+    with tf32(numbers.tf32):
+        first, *others = (everything(case.run(impl, numbers.dtype, DEVICE)) for _ in range(4))
+    for other in others:
+        assert_same_bits(other, first)
+
+
+def _peak_of_training(layer: nn.LSTM) -> int:
+    """Bytes that a forward and backward take at most over weights, inputs and cotangents."""
+    x, cotangent = (torch.randn(1000, 256, size, device=DEVICE) for size in (64, 128))
+    parameters = tuple(layer.to(DEVICE).parameters())
+    for _ in range(2):  # workspaces that are kept come with the first
+        gc.collect()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        torch.autograd.grad(layer(x)[0], parameters, cotangent)
+        peak = torch.cuda.max_memory_allocated() - before
+    return peak
+
+
+@functools.cache
+def _peak_of_torchs() -> int:
+    return _peak_of_training(nn.LSTM(64, 128))
+
+
+@pytest.mark.xdist_group("memory")
+@pytest.mark.parametrize("impl", KERNELS)
+@pytest.mark.parametrize(("recompute", "share"), [(False, 1.0), (True, 0.5)])
+@skips_unserved
+def test_peak_memory_of_training(recompute: bool, share: float, impl: str) -> None:
+    ours = _peak_of_training(FastLSTM(64, 128, impl=impl, recompute=recompute))
+    theirs = _peak_of_torchs()
+    assert ours <= share * theirs, f"{ours / 2**20:.0f} MiB, nn.LSTM {theirs / 2**20:.0f} MiB"
+
+
+@pytest.mark.xdist_group("memory")
+@pytest.mark.slow
+def test_offsets_of_more_than_32_bits() -> None:
+    """T * B * 4H above 2**31: the last rows are what they are in a batch of their own.
+
+    One test for all, since each takes half of a GPU's memory.
+    """
+    if torch.cuda.mem_get_info()[0] < 48 * 2**30:
+        pytest.skip("needs 48 GiB of free memory on the device")
+    small = Case(1024, 16, 8, 128).rounded(torch.bfloat16)
+    x, h0, c0, *weights = on_device(small.inputs, torch.bfloat16)
+    cotangent = on_device(small.cotangents[:1], torch.bfloat16)[0]
+    copies = 257
+    assert x.size(0) * x.size(1) * copies * 4 * 128 > 2**31
+    for impl in KERNELS:
+        results = []
+        for count in (copies, 1):
+            rows = x.repeat(1, count, 1).requires_grad_()
+            state = [s.repeat(1, count, 1) for s in (h0, c0)]
+            try:
+                y = small.call(impl, rows, *state, *weights)[0]
+            except RuntimeError as error:
+                if not str(error).startswith(f"impl='{impl}' cannot run lstm: "):
+                    raise
+                break
+            (grad,) = torch.autograd.grad(y, rows, cotangent.repeat(1, count, 1))
+            results.append((y.detach()[:, -16:].clone(), grad[:, -16:].clone()))
+            del y, grad, rows
+        for got, expected in zip(*results, strict=True):
+            assert torch.isfinite(got).all()
+            assert relative_error(got, expected.double()) < torch.finfo(torch.bfloat16).eps
+        torch.cuda.empty_cache()
+
+
+def test_the_kernels_run_on_this_gpu() -> None:
+    if backends.is_loaded("cuda"):
+        assert backends.why_not_gpu(torch.cuda.current_device()) is None
+    for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        assert "raises" not in explain(DEVICE, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_says_what_fits(dtype: torch.dtype) -> None:
+    if "cuda" not in backends.serving("lstm", DEVICE, dtype):
+        pytest.skip("the kernels do not run here")
+    with pytest.raises(RuntimeError, match=r"impl='cuda' cannot run lstm: it .*; use impl='cell'"):
+        fit.check("cuda", torch.zeros(1, 1, 1, device=DEVICE, dtype=dtype), 4096)
+
+
+def test_a_copy_of_a_layer_keeps_its_weights_together() -> None:
+    """As cuDNN wants them: else it warns, and puts them together at every call."""
+    layer, x = (
+        FastLSTM(5, 24, num_layers=2, device=DEVICE, impl="torch"),
+        on_device([torch.randn(7, 3, 5)]),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        copied = copy.deepcopy(layer)(*x)
+    torch.testing.assert_close(copied, layer(*x))
