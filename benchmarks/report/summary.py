@@ -81,7 +81,7 @@ def lost(device: Device) -> list[str]:
     ]
 
 
-def _sizes(row: Row) -> dict[str, Any]:
+def sizes_of(row: Row) -> dict[str, Any]:
     """The sizes of a row's work by name. Samples are a batch, equal weights are layers."""
     shapes = dict(row["shapes"])
     if "samples" in shapes and "critic" not in shapes:
@@ -98,7 +98,7 @@ def series(rows: Iterable[Row], size: str) -> Series:
     """By piece of work (its other sizes fixed) and implementation, seconds by ``size``."""
     found: Series = {}
     for row in rows:
-        sizes = _sizes(row)
+        sizes = sizes_of(row)
         if row.get("median_s") is None or size not in sizes:
             continue
         at, hidden = sizes.pop(size), {"layers": 1, "directions": 1}.items()

@@ -14,23 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("no benchmarks beside the tests", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
+from benchmarks import bench_lstm, bench_lstm_gpu, bench_memory
+from benchmarks.cases import LSTMShape
+from benchmarks.measure import ceilings, environment, harness, lstm_work, memory
+from benchmarks.measure.harness import Contender, Effort, Result, Unsupported, Work
+from benchmarks.report import tables
+from benchmarks.report.__main__ import main
 
-import bench_lstm  # noqa: E402
-import bench_lstm_gpu  # noqa: E402
-import bench_memory  # noqa: E402
-import ceilings  # noqa: E402
-import environment  # noqa: E402
-import harness  # noqa: E402
-import lstm_work  # noqa: E402
-import memory  # noqa: E402
-import report  # noqa: E402
-from cases import LSTMShape  # noqa: E402
-from harness import Contender, Effort, Result, Unsupported, Work  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 TRUTH = torch.linspace(1, 2, 5, dtype=torch.float64)
 EFFORT = Effort(seconds=0.05, min_rounds=5, max_rounds=7)
 
@@ -191,7 +182,7 @@ def test_report_reads_back_what_was_written(tmp_path, capsys):
     old, broken = (tmp_path / name for name in ("old.json", "broken.json"))
     old.write_text(json.dumps({"ganlstm_fast_schema": 0}))
     broken.write_text("{")
-    assert report.main([good, *(str(p) for p in (old, broken, tmp_path / "none.json"))]) == 0
+    assert main([good, *(str(p) for p in (old, broken, tmp_path / "none.json"))]) == 0
     out, err = capsys.readouterr()
     assert "**group**" in out
     assert "1.00x (fastest rival)" in out
@@ -200,11 +191,11 @@ def test_report_reads_back_what_was_written(tmp_path, capsys):
     assert "schema 0, expected 1" in err
     assert "not JSON" in err
     assert "No such file" in err
-    assert report.main([str(old)]) == 2
+    assert main([str(old)]) == 2
 
 
 def _ceilings(rate):
-    return {name: rate for name, *_ in report.CEILINGS}
+    return {name: rate for name, *_ in tables.CEILINGS}
 
 
 def test_report_of_fractions_shares_and_memory(tmp_path, capsys):
@@ -220,13 +211,13 @@ def test_report_of_fractions_shares_and_memory(tmp_path, capsys):
         _file(tmp_path / "a.json", rows, ceilings=both),
         _file(tmp_path / "b.json", rows, isa_limits="X=avx2", isa_of_kernels="avx2"),
     ]
-    report.main(files[:1])
+    main(files[:1])
     table = capsys.readouterr().out
     assert "| ours | 50 ms | 50 ms .. 50 ms | 2.00x (2.00 .. 2.00) | 50% | 0.50x of rival" in table
     assert "| ours | 40 MiB | 30 .. 50 | 0.40x of rival |" in table
     assert "float32 multiply-adds 40, then 39 G/s" in table
     assert "copy, read and written 40, then - GB/s" in table
-    report.main(["--summary", *files])
+    main(["--summary", *files])
     table = capsys.readouterr().out
     assert "ratio, default allocator, avx2 |" in table
     assert "| 50 ms | 100 ms (rival) | 50% | **2.00x** | **2.00x** |" in table
@@ -392,12 +383,10 @@ def test_command_line(tmp_path):
     """Through pytest itself: the JSON holds the rows, and no host name. The limit leaves out all
     but the first work. Capitals in the name of a case do not matter."""
     file = tmp_path / "out.json"
-    command = [sys.executable, "-m", "pytest", str(BENCHMARKS), "--benchmark-only", "--quick"]
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "--quick"]
     command += ["--cases", "INTERPOLATE", "--cases", "penalty, *", "--seconds", "0.01"]
     command += ["--limit", "0", "-rs", "-p", "no:cacheprovider", f"--benchmark-json={file}"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "left out by --limit" in done.stdout
     assert "speed over the fastest rival" in done.stdout
