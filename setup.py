@@ -283,12 +283,10 @@ def cpu_steps(torch: Path, cxx: list[str]) -> list[Step]:
     kernel = [*cxx, *CXX_FLAGS, *MATH_FLAGS, f"-I{CSRC}"]
     binding = [*kernel, *torch_flags(torch), *path_flags(torch)]
     steps = []
-    for source in sorted(CSRC.glob("*/*.cpp")):
-        if source.parent.name == "tests" or source.name == "binding_cuda.cpp":
-            continue
-        if source.name == "binding_cpu.cpp":
+    for source in sorted(CSRC.glob("*/cpu/*.cpp")):
+        if source.name == "binding.cpp":
             steps.append(compile_step(source, binding))
-        elif source.name.endswith("_cpu.cpp"):
+        elif source.name.endswith(".simd.cpp"):
             for isa, flags in ISA_FLAGS.items() if x86 else [("baseline", [])]:
                 command = [*kernel, *flags, f"-DGANLSTM_ISA={isa}"]
                 steps.append(compile_step(source, command, f".{isa}"))
@@ -312,8 +310,8 @@ def cuda_steps(torch: Path, cxx: list[str], nvcc: str) -> list[Step]:
     code = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
     newest = max(archs, key=lambda arch: int(re.sub(r"\D", "", arch)))
     code.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
-    steps = [compile_step(s, [*base, *code]) for s in sorted(CSRC.glob("*/*.cu"))]
-    steps += [compile_step(s, binding) for s in sorted(CSRC.glob("*/binding_cuda.cpp"))]
+    steps = [compile_step(s, [*base, *code]) for s in sorted(CSRC.glob("*/gpu/*.cu"))]
+    steps += [compile_step(s, binding) for s in sorted(CSRC.glob("*/gpu/binding.cpp"))]
 
     stub_source = OBJECTS / "libtorch_cuda_stub.c"
     stub_text = "".join(f"void {name}(void) {{}}\n" for name in LIBTORCH_CUDA_SYMBOLS)

@@ -32,7 +32,6 @@ if not _IS_COMMAND:
         spectral_norm,
         spectral_norm_step,
     )
-    from ganlstm_fast.ops import without_gradient  # noqa: F401  (registers operators)
     from ganlstm_fast.ops.backends import empty_cache, use_impl
     from ganlstm_fast.ops.explanation import explain
     from ganlstm_fast.ops.gradient_penalty.function import interpolate, penalty

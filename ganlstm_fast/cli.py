@@ -22,7 +22,7 @@ from ganlstm_fast.training.configs import MODELS, TableOptions, model_of
 from ganlstm_fast.training.errors import InputError, Line, TrainingError
 from ganlstm_fast.training.tables.given import NONE
 
-# Commands that use a trained run, each named as the function of a recipe that can do it.
+# Commands that use a trained run; each has the name of the recipe's function that does it.
 USES = ("generate", "forecast", "score", "classify", "translate")
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         build_parser().print_help(sys.stderr)
         return 2
     try:
-        if "run" in options:  # What uses a trained run computes.
+        if "run" in options:  # These commands compute on a device.
             options["device"] = _device(options["device"])
         return COMMANDS[command](options)
     except InputError as error:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    # Of several processes all fail alike; one says so.
+    # All processes fail alike, so only the first prints the error.
     if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
         print(f"ganlstm-fast: error: {' '.join(message.split())}", file=sys.stderr)
     return code
@@ -99,7 +99,7 @@ def _list(options: dict[str, Any]) -> int:
 def _bar(quiet: bool) -> Any:
     from ganlstm_fast.training.progress import Bar
 
-    # In a log file a line now and then, not ten a second.
+    # A log file gets a line now and then, not ten a second.
     slow = {} if sys.stderr.isatty() else {"mininterval": 15.0}
     return partial(Bar, disable=quiet, dynamic_ncols=True, **slow)
 
@@ -112,7 +112,7 @@ def _find_columns(config: Settings, options: dict[str, Any]) -> None:
     if not named:
         return
     if config.data is None and not isinstance(config, TableOptions):
-        raise InputError(f"`{given[0]}` is of a table, and no `data` is given")
+        raise InputError(f"`{given[0]}` needs a table, and no `data` is given")
     from ganlstm_fast.training.tables.read import BUNDLED, require_columns
 
     file = BUNDLED if config.data is None else Path(config.data).absolute()

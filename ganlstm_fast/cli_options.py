@@ -43,8 +43,8 @@ class Parser(argparse.ArgumentParser):
     """Errors in one line, like all others of this command.
 
     Attributes:
-        mixed: whether options may stand between the run and the texts that follow it: argparse
-            itself takes a list of arguments that are not options to have ended there.
+        mixed: whether options may stand between the run and the texts after it. By default argparse
+            ends a list of positional arguments at the first option.
     """
 
     mixed = False
@@ -319,7 +319,7 @@ def _help(field: dataclasses.Field[Any]) -> str:
 
 
 def _several(field: dataclasses.Field[Any]) -> Any:
-    """What reads values with commas, of the type that the field's annotation names."""
+    """The parser of comma-separated values, of the type in the field's annotation."""
     item = next(t for t in (int, float, str) if f"tuple[{t.__name__}" in str(field.type))
 
     def read(text: str) -> tuple[Any, ...]:

@@ -92,22 +92,22 @@ class Report(list[Change]):
 
 
 def accelerate(model: nn.Module) -> Report:
-    """Have a model use this library's LSTM and spectral norm in the place of torch's.
+    """Replace torch's LSTM and spectral norm in a model by this library's.
 
     Converted are ``nn.LSTM`` and ``nn.LSTMCell`` (weight norm, weight drop and other
     parametrizations included), ``torch.nn.utils.parametrizations.spectral_norm`` and the older
-    ``torch.nn.utils.spectral_norm``, on any module. Left alone, and reported: subclasses of
-    ``nn.LSTM``, which may have a forward of their own, modules whose ``forward`` was replaced on
-    the instance, ``proj_size``, for which there is no kernel, complex weights, other recurrent
-    layers (GRU, RNN, quantized or scripted ones), weight norms, and spectral norms that are neither
-    of torch's.
+    ``torch.nn.utils.spectral_norm``, on any module. It leaves alone, and reports: subclasses of
+    ``nn.LSTM``, which may override its forward; modules whose ``forward`` was replaced on the
+    instance; ``proj_size``, which has no kernel; complex weights; other recurrent layers (GRU, RNN,
+    quantized or scripted ones); weight norms; and spectral norms other than torch's two.
 
-    In place: modules, parameters and buffers stay the same objects, so that an optimiser, hooks,
-    ``DistributedDataParallel`` and shared modules or weights go on; ``requires_grad``, training
-    mode, ``u`` and ``v`` stay as they are. The numbers are torch's, to rounding, but for the
-    iterations of two cases in training mode, which the report names. ``state_dict`` keeps its keys;
-    those of the older spectral norm become those of the newer (``parametrizations.weight.original``
-    for ``weight_orig``), and old checkpoints load still. A third derivative of our kernels raises.
+    In place: modules, parameters and buffers stay the same objects, so that optimisers, hooks,
+    ``DistributedDataParallel`` and shared modules or weights keep working; ``requires_grad``,
+    training mode, ``u`` and ``v`` stay as they are. The numbers are torch's, up to rounding. Only
+    in two cases of training mode does the number of iterations differ; the report names them.
+    ``state_dict`` keeps its keys; those of the older spectral norm become those of the newer
+    (``parametrizations.weight.original`` for ``weight_orig``), and old checkpoints still load. A
+    third derivative of our kernels raises.
 
     Call it before ``torch.compile`` and before FSDP; before or after DDP and the optimiser.
 
@@ -118,8 +118,8 @@ def accelerate(model: nn.Module) -> Report:
         What was changed to what, and what was left alone and why. Empty: nothing to convert.
 
     Raises:
-        TypeError: not a module. ValueError: ``model`` is sharded by FSDP, which keeps the places of
-            the weights.
+        TypeError: not a module. ValueError: ``model`` is sharded by FSDP, which remembers where
+            each weight is stored.
     """
     report = Report()
     for name, module in _modules(model):
@@ -132,19 +132,19 @@ def accelerate(model: nn.Module) -> Report:
                 report.append(_convert_new(name, module, weight, index))
         report += _unknown(name, module)
         if isinstance(module, layers.FastLSTM) and parametrize.is_parametrized(module):
-            # torch's had evaluated the weights in there.
+            # Replaces the weights that torch's class had evaluated and kept.
             module._init_flat_weights()
     return report
 
 
 def to_torch(model: nn.Module) -> Report:
-    """Have a model use torch's layers in the place of this library's: :func:`accelerate` undone.
+    """Replace this library's layers in a model by torch's: undoes :func:`accelerate`.
 
     For ``torch.export`` and ONNX, which do not know our operators, and to go on without this
     library. ``FastLSTM``, ``FastLSTMCell``, ``SNLSTM``, ``SNConv2d`` and the others become torch's
     layers, with torch's parametrization where they have a spectral norm; in place, with the same
-    modules, parameters, buffers and ``state_dict``, as :func:`accelerate`. torch's LSTM knows no
-    ``lengths=``, and runs a spectral norm's iterations two to four times a forward.
+    modules, parameters, buffers and ``state_dict``, as :func:`accelerate`. torch's LSTM does not
+    take ``lengths=``, and runs the iterations of a spectral norm two to four times per forward.
 
     Left alone, and reported: subclasses of our layers, modules whose ``forward`` was replaced on
     the instance, and ``norm="conv"``, which torch does not have.
@@ -224,7 +224,7 @@ def _accelerate_class(name: str, module: nn.Module) -> Iterator[Change]:
 
 
 def _unknown(name: str, module: nn.Module) -> Iterator[Change]:
-    """Recurrent layers and normalisations of weights that there is nothing for."""
+    """Recurrent layers and normalisations of weights that this library cannot replace."""
 
     def left(what: str, note: str) -> Change:
         return Change(name, what, None, note)
@@ -243,7 +243,9 @@ def _unknown(name: str, module: nn.Module) -> Iterator[Change]:
     ]
     items = [weight for weight, _, item in _parametrizations(module) if type(item) is _WeightNorm]
     for weight in (*hooks, *items):
-        yield left(f"weight norm of {weight} (torch)", "there is no kernel for it; it goes on")
+        yield left(
+            f"weight norm of {weight} (torch)", "there is no kernel for it; it stays as it is"
+        )
     if _SPECTRAL_NORMS_OF_OTHERS.intersection((*module._buffers, *module._parameters)):
         note = "neither of torch's; apply ganlstm_fast.spectral_norm to a plain layer instead"
         yield left(f"spectral norm of {type(module).__name__}", note)
@@ -290,7 +292,7 @@ def _convert_new(name: str, module: nn.Module, weight: str, index: int) -> Chang
 
 
 def _complete(item: nn.Module, iterations: int) -> None:
-    # What the constructor sets and torch's does not; of a vector it draws no u and v.
+    # What our constructor sets and torch's does not. It draws no u and v for a vector.
     for key, value in vars(SpectralNorm(torch.ones(1), iterations, 0, item.eps)).items():
         vars(item).setdefault(key, value)
 

@@ -12,7 +12,13 @@ import pytest
 import torch
 
 import setup
+from ganlstm_fast.ops import schemas
 
+OPERATORS = [
+    *("spectral_norm_forward", "spectral_norm_forward_", "spectral_norm_backward"),
+    *("spectral_norm_double_backward", "interpolate", "penalty_forward", "penalty_backward"),
+    "penalty_double_backward",
+]
 TESTS = Path(__file__).parents[1] / "csrc/tests"
 
 
@@ -23,10 +29,20 @@ def load(name: str) -> None:
     _load_once(name)
 
 
-# A fixture may be set up again where tests do not run in the order of their file. Operators that
-# are registered a second time are an error that torch's stable ABI does not report: it crashes.
+@functools.cache
+def _define() -> torch.library.Library:
+    """The operators, in a namespace of their own, for as long as the process runs."""
+    library = torch.library.Library("ganlstm_fast_emulated", "DEF")
+    for name in OPERATORS:
+        library.define(schemas.overload(schemas.schema_of(name), "cuda"))
+    library.define(schemas.schema_of("lstm_why_not_cuda"))
+    return library
+
+
+# A fixture may be set up again where tests do not run in the order of their file.
 @functools.cache
 def _load_once(name: str) -> None:
+    _define()
     packages = Path(torch.__file__).parent
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, f"{name}.so")

@@ -143,6 +143,20 @@ def both_orders(case: Case, impl: str, inputs: list[Tensor], numbers: list[list[
     return [*outputs, *first, *second]
 
 
+def capture(run: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
+    """A CUDA graph of ``run``, and the tensors that each replay of it fills."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            run()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    return graph, captured
+
+
 def everything(orders: Orders) -> list[Tensor | None]:
     return [*orders.outputs, *orders.first, *orders.second]
 

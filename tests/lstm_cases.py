@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ganlstm_fast import lstm
 from ganlstm_fast.ops import backends
-from ganlstm_fast.ops.lstm import autograd, gpu
+from ganlstm_fast.ops.lstm import fit, gpu, operators
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 # The dtype of PyTorch's own answer for each: see numerics.py for float64.
@@ -22,9 +23,15 @@ RIVAL_DTYPES = {dtype: dtype for dtype in DTYPES} | {torch.float64: torch.float3
 
 def on_cpu_tensors(monkeypatch: pytest.MonkeyPatch, impl: str) -> None:
     """The operators of a GPU on CPU tensors, with steps that are interpreted or emulated there."""
-    for name in ("forward", "backward", "double_backward"):
-        kernel = getattr(gpu, f"lstm_{name}")
-        monkeypatch.setattr(autograd, f"_{name}_kernel", kernel)
+    for kernel in (gpu.lstm_forward, gpu.lstm_backward, gpu.lstm_double_backward):
+        operator = getattr(operators, kernel.__name__)
+        for name in fit.KERNELS:
+            of_name = functools.partial(operator.kind, impl=name)
+
+            def run(*arguments: Any, kernel: Any = kernel, of_name: Any = of_name) -> Any:
+                return kernel(of_name(*arguments))
+
+            monkeypatch.setitem(operator.overloads, name, run)
     monkeypatch.setattr(backends, "resolve", lambda *_: impl)
 
 

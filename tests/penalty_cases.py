@@ -1,7 +1,7 @@
 """Lists of samples for the kernels of the gradient penalty, what the formulas give for them, and
 the checks that every implementation has to pass.
 
-``ops`` are the kernels: functions with the names and arguments of those in ``csrc/bindings.cpp``.
+``ops`` are the kernels: functions with the names and arguments of those in ``ops/schemas.py``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ not run with the numpy that the tests have.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -14,13 +15,16 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from ganlstm_fast.ops import backends
+from ganlstm_fast.ops.registry import Operator
 
 TRITONS = ("installed", "lowest")
 LOWEST = Path(sys.prefix, "triton-lowest")
@@ -56,6 +60,30 @@ def _patch_once_a_launch() -> None:
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     _patch_once_a_launch()
+
+
+def operators_of(family: ModuleType) -> list[Operator[Any, Any]]:
+    """The operators in a family's ``operators.py``."""
+    return [value for value in vars(family).values() if isinstance(value, Operator)]
+
+
+def by_triton(family: ModuleType) -> SimpleNamespace:
+    """Triton's kernels, called by the names of the operators with their plain arguments."""
+
+    def function(operator: Operator[Any, Any]) -> Any:
+        return lambda *arguments: operator.triton(operator.kind(*arguments))
+
+    return SimpleNamespace(**{this.name: function(this) for this in operators_of(family)})
+
+
+@contextlib.contextmanager
+def interpreted(family: ModuleType) -> Iterator[None]:
+    """CPU tensors go to Triton's kernels, where the operators' ``impl`` is "triton"."""
+    library = torch.library.Library("ganlstm_fast", "IMPL")
+    for operator in operators_of(family):
+        operator.triton_on("CPU", library)
+    yield
+    library._destroy()
 
 
 def on_cpu_tensors(monkeypatch: pytest.MonkeyPatch, family: str) -> None:

@@ -76,6 +76,7 @@ def write(path: Path, device: Device) -> None:
     target = io.BytesIO()
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
         figure = _drawn(device.name, speed_ups(device))
+        figure.draw_without_rendering()  # settles the layout, which savefig then refines
         figure.savefig(target, format="png", dpi=130, metadata={DIGEST: digest(device)})
     write_whole(path, target.getvalue())
 

@@ -20,7 +20,7 @@
 #include <cstdint>
 
 #include "../common/bfloat16.h"
-#include "../common/parallel.h"
+#include "../common/cpu/parallel.h"
 
 namespace ganlstm {
 

@@ -7,8 +7,8 @@
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../gradient_penalty/gpu_binding.h"
-#include "../gradient_penalty/gpu_passes.h"
+#include "../gradient_penalty/gpu/binding.h"
+#include "../gradient_penalty/gpu/passes.h"
 
 namespace ganlstm::cuda::gradient_penalty {
 namespace {
@@ -38,19 +38,6 @@ struct Emulated {
 }  // namespace
 }  // namespace ganlstm::cuda::gradient_penalty
 
-STABLE_TORCH_LIBRARY(ganlstm_fast_emulated_penalty, m) {
-  m.def("interpolate(Tensor? real, Tensor? fake, Tensor seed) -> Tensor");
-  m.def(
-      "penalty_forward(Tensor[] grads, float center, bool one_sided)"
-      " -> (Tensor value, Tensor norms)");
-  m.def(
-      "penalty_backward(Tensor grad_value, Tensor[] grads, Tensor norms, float center,"
-      " bool one_sided) -> Tensor[]");
-  m.def(
-      "penalty_double_backward(Tensor?[] v_grads, Tensor grad_value, Tensor[] grads, Tensor norms,"
-      " float center, bool one_sided, bool[] wanted) -> (Tensor g_grad_value, Tensor[] g_grads)");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated_penalty, CPU, m) {
+STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated, CPU, m) {
   GANLSTM_REGISTER_GRADIENT_PENALTY(m, ganlstm::cuda::gradient_penalty::Emulated);
 }

@@ -7,8 +7,8 @@
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../spectral_norm/gpu_binding.h"
-#include "../spectral_norm/gpu_passes.h"
+#include "../spectral_norm/gpu/binding.h"
+#include "../spectral_norm/gpu/passes.h"
 
 namespace ganlstm::cuda::spectral_norm {
 namespace {
@@ -46,23 +46,6 @@ struct Emulated {
 
 }  // namespace
 }  // namespace ganlstm::cuda::spectral_norm
-
-STABLE_TORCH_LIBRARY(ganlstm_fast_emulated, m) {
-  m.def(
-      "spectral_norm_forward(Tensor[] weights, Tensor[] u, Tensor[] v, int[] dims,"
-      " int n_power_iterations, float eps, bool training)"
-      " -> (Tensor[] normalized, Tensor vectors)");
-  m.def(
-      "spectral_norm_forward_(Tensor[] weights, Tensor(a!)[] u, Tensor(b!)[] v, int[] dims,"
-      " int n_power_iterations, float eps) -> (Tensor[] normalized, Tensor vectors)");
-  m.def(
-      "spectral_norm_backward(Tensor?[] grads, Tensor[] normalized, Tensor vectors, int[] dims,"
-      " float eps) -> (Tensor[] grad_weights, Tensor inner)");
-  m.def(
-      "spectral_norm_double_backward(Tensor?[] v_weights, Tensor?[] grads, Tensor[] normalized,"
-      " Tensor vectors, Tensor inner, int[] dims, float eps, bool[] wanted)"
-      " -> (Tensor[] g_grads, Tensor[] g_weights)");
-}
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated, CPU, m) {
   GANLSTM_REGISTER_SPECTRAL_NORM(m, ganlstm::cuda::spectral_norm::Emulated);

@@ -1,6 +1,6 @@
 // The GPU's recurrent steps on CPU tensors, for tests: the code for an element in a plain loop and
-// products by PyTorch, or the kernels of one launch, emulated. tests/ops/lstm/test_steps.py compiles and
-// loads it.
+// products by PyTorch, or the kernels of one launch, emulated. tests/ops/lstm/test_steps.py
+// compiles and loads it.
 //
 // GANLSTM_TEST_PLAN: "grid blocks columns multiprocessors", in place of what the plan has.
 #include <array>
@@ -10,8 +10,8 @@
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../lstm/persistent_steps.h"
-#include "../lstm/steps_binding.h"
+#include "../rnn/gpu/binding.h"
+#include "../rnn/gpu/persistent_steps.h"
 
 namespace ganlstm::cuda {
 namespace {
@@ -130,11 +130,8 @@ STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
   GANLSTM_REGISTER_STEPS(m, ganlstm::cuda::PlainSteps);
 }
 
-// Under a name of its own: beside a GPU that one has its own answer.
-STABLE_TORCH_LIBRARY(ganlstm_fast_emulated_steps, m) {
-  m.def("why_not_cuda(int capability, int hidden, int element) -> str");
-}
-
-STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated_steps, CompositeExplicitAutograd, m) {
-  m.impl("why_not_cuda", TORCH_BOX(&ganlstm::cuda::why_not_cuda));
+// In a namespace of its own: beside a GPU the operator has its own answer. `device` is the
+// capability.
+STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated, CompositeExplicitAutograd, m) {
+  m.impl("lstm_why_not_cuda", TORCH_BOX(&ganlstm::cuda::why_not_cuda));
 }

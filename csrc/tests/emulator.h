@@ -1,7 +1,7 @@
-// The GPU of common/device.h on a CPU, for tests: one thread-block cluster at a time, every thread
-// of it a fiber. A fiber runs until it waits for others, and who runs next is drawn by chance; a
-// warp or a block may fall behind. Where every thread waits for another, the launch throws. What
-// this cannot show is what a GPU's memory does without a fence.
+// The GPU of common/gpu/device.h on a CPU, for tests: one thread-block cluster at a time, every
+// thread of it a fiber. A fiber runs until it waits for others, and who runs next is drawn by
+// chance; a warp or a block may fall behind. Where every thread waits for another, the launch
+// throws. What this cannot show is what a GPU's memory does without a fence.
 //
 // GANLSTM_TEST_HELD_BACK: the rank of a block that runs only when no other can.
 #pragma once

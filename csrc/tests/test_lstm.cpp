@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "common/isa.h"
-#include "lstm/lstm.h"
+#include "common/cpu/isa.h"
+#include "rnn/lstm.h"
 
 namespace {
 

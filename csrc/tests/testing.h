@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "common/bfloat16.h"
-#include "common/isa.h"
-#include "common/parallel.h"
+#include "common/cpu/isa.h"
+#include "common/cpu/parallel.h"
 
 namespace {
 

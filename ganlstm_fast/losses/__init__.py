@@ -1,4 +1,4 @@
-"""Losses of GANs: from critic scores (``gan``), and a critic's gradient penalty (``penalty``)."""
+"""GAN losses: from critic scores (``gan``), and gradient penalties (``penalty``)."""
 
 from ganlstm_fast.losses.gan import (
     LOSSES,

@@ -25,8 +25,8 @@ them: ``generator(fake_scores, real_scores)``. All generator losses take that se
 others do not look at it.
 
 One-sided label smoothing [8] trains the critic for a label ``1 - label_smoothing`` of real samples
-instead of 1. It has a meaning where real samples have a label: in ``minimax``, ``non-saturating``
-and ``lsgan``.
+instead of 1. Only losses with a label for real samples take it: ``minimax``, ``non-saturating`` and
+``lsgan``.
 
 Raises of all of them: ``TypeError`` where scores are not a floating-point tensor, ``ValueError``
 where there are none.
@@ -312,11 +312,12 @@ class GANLoss:
         name: the name in :data:`LOSSES`.
         critic: ``critic(real_scores, fake_scores)``, a scalar to minimise over the critic.
         generator: ``generator(fake_scores, real_scores)``, a scalar to minimise over the generator;
-            ``generator(fake_scores)`` will do where not ``generator_needs_real``.
+            ``generator(fake_scores)`` is enough unless ``generator_needs_real``.
         penalty: the ``kind`` of :func:`ganlstm_fast.gradient_penalty` that belongs to the critic's
             loss, or None. It is not part of ``critic``.
         generator_needs_real: whether ``generator`` raises ``TypeError`` without ``real_scores``.
-            They may come from under ``torch.no_grad()``: the generator has no part in them.
+            They may be computed under ``torch.no_grad()``, since the generator does not influence
+            them.
         has_real_label: whether real samples have a label of 1 in ``critic``, which then takes
             ``label_smoothing``.
     """
@@ -376,7 +377,7 @@ def gan_loss(name: str, *, label_smoothing: float = 0.0) -> GANLoss:
     """The pair of losses called ``name``: one of the names in the table of this module.
 
     Args:
-        label_smoothing: the critic's label of real samples is less than 1 by this.
+        label_smoothing: how far below 1 the critic's label for real samples is.
 
     Raises:
         TypeError: ``label_smoothing`` is not a number.
@@ -391,7 +392,7 @@ def gan_loss(name: str, *, label_smoothing: float = 0.0) -> GANLoss:
     if not loss.has_real_label:
         having = ", ".join(other.name for other in LOSSES.values() if other.has_real_label)
         raise ValueError(
-            f"label_smoothing: expected 0 for {name}, in which real samples have no label of 1 "
-            f"(they have in {having}), got {label_smoothing}"
+            f"label_smoothing: expected 0 for {name}, where real samples have no label of 1 "
+            f"(they have one in {having}), got {label_smoothing}"
         )
     return replace(loss, critic=partial(loss.critic, label_smoothing=label_smoothing))

@@ -67,7 +67,7 @@ KINDS: dict[str, _Kind] = {
 }
 
 
-# The dtype of norms, and of what is scaled.
+# The dtype of norms, and of scaled gradients.
 _WIDE = torch.float32
 
 
@@ -172,7 +172,7 @@ def _cut(name: str, value: object, batch: int, kept: int) -> object:
         return value[:kept]
     raise ValueError(
         f"{name}: with a batch_fraction below 1 expected tensors of {batch} samples, numbers, "
-        f"strings or None, got {describe(value)}; bind what belongs to no sample to the critic by "
+        f"strings or None, got {describe(value)}; bind other arguments to the critic by "
         "functools.partial"
     )
 
@@ -253,8 +253,8 @@ def gradient_penalty(
     Returns:
         A scalar in float32 (float64 for float64 inputs). Its backward reaches the critic's
         parameters, through the second derivative of the critic, and never ``real`` or ``fake``,
-        which are detached. Under ``torch.no_grad()`` only the value is computed. As often
-        differentiable as the critic, less one, and as often as :func:`penalty`.
+        which are detached. Under ``torch.no_grad()`` only the value is computed. It can be
+        differentiated once less than the critic, and as often as :func:`penalty`.
 
     Raises:
         TypeError: inputs or scores that are not floating-point tensors, masks that are not boolean

@@ -24,7 +24,7 @@ class AnomalyScores(NamedTuple):
     Attributes:
         total: the two below, standardised and weighted.
         critic: what the critic says of the sample.
-        reconstruction: the distance from the nearest generated sample that was found.
+        reconstruction: the distance to the nearest generated sample that the search found.
     """
 
     total: Tensor
@@ -99,7 +99,7 @@ def _mahalanobis(features: Tensor, usual: Tensor) -> Tensor:
     check_tensor("usual_features", usual, (None, features.size(1)))
     wide = usual.double()
     covariance = torch.atleast_2d(wide.T.cov(correction=0))
-    # Few rows, or features that hang together: no direction counts for infinitely much.
+    # With few rows or correlated features this keeps any direction from an infinite weight.
     covariance.diagonal().add_(1e-3 * covariance.diagonal().mean() + 1e-12)
     centred = features.double() - wide.mean(0)
     factor = torch.linalg.cholesky(covariance)

@@ -38,8 +38,8 @@ def beam_search(
 ) -> Written:
     """Write up to ``steps`` symbols for each row, keeping the ``beams`` likeliest beginnings.
 
-    Of those that are kept at the end, the one with the highest mean log-probability of a symbol is
-    the best: by the sum, short ones would win (Wu et al., 2016, section 7). One beam is greedy.
+    The result is the sequence with the highest mean log-probability per symbol among those kept at
+    the end; by the sum, short ones would win (Wu et al., 2016, section 7). One beam is greedy.
 
     Args:
         step: ``logits, state = step(symbols, state)`` of batch * beams beginnings at once, those of
@@ -65,7 +65,7 @@ def beam_search(
     for _ in range(steps):
         logits, state = step(last, state)
         chances = logits.float().log_softmax(1).view(batch, beams, -1)
-        # What has ended stays as it is: it goes on by the edge alone, whose probability is then 1.
+        # An ended sequence stays as it is: its only continuation is the edge, with probability 1.
         stays = torch.full_like(chances[0, 0], -torch.inf)
         stays[edge] = 0
         chances = torch.where(ended[..., None], stays, chances)

@@ -1,4 +1,4 @@
-"""An LSTM that reads a sequence, of numbers or of symbols, and tells its class."""
+"""An LSTM that reads a sequence of numbers or symbols and predicts its class."""
 
 from __future__ import annotations
 

@@ -58,7 +58,8 @@ class ConvCritic(nn.Module):
             lengths = check_lengths(lengths, series.size(0), series.size(1)).to(series.device)
         x = join(self.prepare(zero_padding(series, lengths)), condition)
         for conv in self.convs:
-            # Zero padding after a sequence's end is what the convolution has after the batch's.
+            # The convolution pads the batch's end with zeros too, so a padded sequence scores as it
+            # does alone.
             x = conv(zero_padding(x, lengths).transpose(1, 2)).transpose(1, 2)
             x = F.leaky_relu(x, 0.2)
             lengths = None if lengths is None else (lengths + 1) // 2

@@ -2,9 +2,9 @@
 
 All are called as ``critic(series, condition, lengths=lengths)`` and give scores [batch], linear in
 their ``features(...)`` [batch, size], which the projection of a label and the reconstruction of
-:mod:`ganlstm_fast.models.anomaly` use too. What comes after a sequence's end contributes nothing:
-its content changes neither scores nor gradients, and its own gradient is zero. Differentiable
-twice, as a gradient penalty needs.
+:mod:`ganlstm_fast.models.anomaly` use too. Steps after a sequence's end contribute nothing: their
+values change neither scores nor gradients, and their own gradient is zero. Differentiable twice, as
+a gradient penalty needs.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class LSTMCritic(nn.Module):
     ) -> Tensor:
         outputs = self._outputs(series, condition, lengths)
         if self.attention is None:
-            # Not the score of the mean, which is the same but for the rounding: a run that is
-            # resumed with another version goes on with the same bits.
+            # Not the score of the mean, which is the same up to rounding: runs resumed from earlier
+            # versions continue with the same bits.
             return masked_mean(self.head(outputs), lengths).squeeze(1)
         return self.head(self._pool(outputs, lengths)).squeeze(1)
 

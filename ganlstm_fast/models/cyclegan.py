@@ -1,9 +1,9 @@
 """Translation between two kinds of images, learnt without pairs (Zhu et al., 2017).
 
 Zhu, Park, Isola and Efros, Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
-Networks, 2017, arXiv 1703.10593. Two translators and two critics are trained together. Here each
-two are one module, on pairs of images [batch, 2, channels, height, width]: an image of kind a and
-one of kind b that have nothing to do with each other.
+Networks, 2017, arXiv 1703.10593. Two translators and two critics are trained together. Here the two
+translators are one module, and so are the two critics. They work on pairs of images [batch, 2,
+channels, height, width], an image of kind a and an unrelated one of kind b.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Translator(nn.Module):
     translation does not depend on the others. Height and width are multiples of 4, from 8 on.
 
     Other than in the paper the image itself is added to the last convolution's outputs, before
-    their tanh, so that training begins with translations that change little, and keep what is seen.
+    their tanh, so that training begins with translations that change little and keep the content.
 
     Args:
         channels: of an image.
@@ -100,8 +100,8 @@ class PatchCritic(nn.Sequential):
 class Translators(nn.Module):
     """Pairs of images -> pairs: first b translated to a, then a translated to b.
 
-    So what comes out has each kind at its place, and a second call translates back. The arguments
-    are those of :class:`Translator`.
+    So the output has each kind in the same place as the input, and a second call translates back.
+    The arguments are those of :class:`Translator`.
     """
 
     def __init__(self, channels: int = 3, width: int = 64, blocks: int = 6) -> None:

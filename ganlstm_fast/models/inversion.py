@@ -36,13 +36,13 @@ def invert(
     inputs: Mapping[str, Any] | None = None,
     generator: torch.Generator | None = None,
 ) -> Inversion:
-    """Search for the noise z of which the generator makes each sample x.
+    """Search for the noise z from which the generator makes each sample x.
 
     ``steps`` steps of Adam, from random noise, down ``mean|x - G(z)| + feature_weight mean|f(x) -
     f(G(z))| + prior_weight mean(z^2)`` (AnoGAN: Schlegl et al., 2017), f being the critic's
-    features; the last term keeps z where the generator was trained. Of a padded series the valid
-    steps count. The networks run in eval mode, and neither their weights nor their mode change.
-    Samples do not influence each other.
+    features; the last term keeps z where the generator was trained. In a padded series only the
+    valid steps count. The networks run in eval mode, and neither their weights nor their mode
+    change. Samples do not influence each other.
 
     Args:
         gan: a pair with ``generator`` and ``critic``, called as those of this package.
@@ -80,7 +80,7 @@ def invert(
             best = torch.where(better, distance.detach(), best)
             rows = better.view(-1, *[1] * (noise.dim() - 1))
             best_noise = torch.where(rows, tied.detach(), best_noise)
-            # The gradient of the noise alone: the weights' is not even computed.
+            # Only the gradient of the noise; those of the weights are not computed.
             (z.grad,) = torch.autograd.grad(distance.sum(), z)
             optimiser.step()
     return Inversion(best, best_noise)

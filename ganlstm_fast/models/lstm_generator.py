@@ -65,7 +65,7 @@ class LSTMGenerator(nn.Module):
     def outputs(
         self, noise: Tensor, condition: Tensor | None = None, lengths: Lengths | None = None
     ) -> Tensor:
-        """What the last layer gives, [batch, steps, channels], before its range is made."""
+        """The last layer's outputs [batch, steps, channels], before they are mapped to [0, 1]."""
         return self.head(run_lstm(self.lstm, join(noise, condition), lengths)[0])
 
     def forward(

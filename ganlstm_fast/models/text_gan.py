@@ -41,8 +41,8 @@ class TextGenerator(LSTMGenerator):
     (Yu et al., 2017) and RelGAN (Nie et al., 2019) do, and the gradient flows back through what was
     drawn. Such a generator is a language model too: see ``given``. Without it the sequence is made
     in one pass: a step's logits know the noise of all steps before it, but not the symbols that
-    were drawn there. What hangs together has to come of the noise, and the logits have to become
-    sharp.
+    were drawn there. So the coherence of a text has to come from the noise, and the logits have to
+    become sharp.
 
     Args:
         channels, noise, hidden, layers, lstm, bidirectional: as for :class:`LSTMGenerator`.

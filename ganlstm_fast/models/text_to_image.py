@@ -1,9 +1,9 @@
 """A generative adversarial network for images under a text (Reed et al., 2016).
 
 Reed et al., Generative Adversarial Text to Image Synthesis, 2016: the text's code is joined with
-the noise, and the critic judges an image together with a text. Here the code is that of an LSTM
-that is trained along, and it enters the critic by projection (Miyato and Koyama, cGANs with
-Projection Discriminator, 2018, equation 3), with a linear map in the place of a label's embedding.
+the noise, and the critic judges an image together with a text. Here an LSTM that is trained jointly
+computes the code, which enters the critic by projection (Miyato and Koyama, cGANs with Projection
+Discriminator, 2018, equation 3), with a linear map in the place of a label's embedding.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class VideoGenerator(nn.Module):
     Args:
         size, channels, width: of a frame, as for :class:`DCGenerator`.
         noise: values a frame; the first half is the same at all frames, see
-            :meth:`LSTMGenerator.tie`, and is a part of each frame's code beside what the LSTM says.
+            :meth:`LSTMGenerator.tie`, and is part of each frame's code, beside the LSTM's outputs.
         hidden, layers, lstm: of the LSTM, which puts out ``hidden`` values a frame.
     """
 

@@ -25,8 +25,8 @@ __all__ = ["AdditiveAttention", "DotProductAttention", "masked_softmax"]
 def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     """Softmax over the last dimension where ``mask`` is True, exactly zero elsewhere.
 
-    A row without a True is zero throughout; no NaN comes of it, nor of its gradient. What is masked
-    out has a gradient of exactly zero. Differentiable to any order.
+    A row without a True is all zeros, and neither it nor its gradient has NaNs. Masked scores have
+    a gradient of exactly zero. Differentiable to any order.
 
     Args:
         scores: (..., T), any floating dtype.
@@ -34,7 +34,7 @@ def masked_softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
     """
     if mask is None:
         return scores.softmax(-1)
-    # Not -inf, of which a row without a True would make NaN.
+    # Not -inf: softmax would turn a row without a True into NaN.
     masked = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     return masked.softmax(-1).masked_fill(~mask, 0)
 
@@ -156,8 +156,8 @@ class DotProductAttention(_Attention):
 
     Head i pools ``V_i h_t`` with weights ``softmax_t(q_i . K_i h_t / sqrt(features / heads))``; the
     heads stand side by side. The query is ``U q``, or a parameter where there is none. There are no
-    biases and no output projection: of one query they would only add to what a linear layer that
-    follows has already.
+    biases and no output projection: with one query, a linear layer that follows can already
+    represent them.
 
     Returns of a call: pooled (B, features) and weights (B, heads, T).
 

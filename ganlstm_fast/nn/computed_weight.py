@@ -1,12 +1,12 @@
-"""The weight of a layer with a spectral norm, which passes on what is written to it.
+"""The weight of a layer with a spectral norm: passes writes on to the parameter.
 
-The weight ``W / sigma`` is computed at each access, so that a write would be lost with the tensor
-that it went to. Here it reaches the parameter ``W``:
+The weight ``W / sigma`` is computed at each access, so a write to it would be lost when that tensor
+is freed. Here the write reaches the parameter ``W``:
 
 - What overwrites values (``normal_``, ``copy_``, ``w[0] = 1``, ``.data = value``) puts them into
   the parameter.
 - Any other write (``clamp_``, ``*= mask``) changes what the tensor shows; the parameter becomes
-  that times sigma. So the layer computes with what was seen.
+  that times sigma. So the layer computes with the values that the code saw.
 
 Either way the parameter is what it would be without a spectral norm, where that does not depend on
 the size of the weight, as a mask or ``w -= w.mean()`` does not.
@@ -34,11 +34,11 @@ class _Source:
 
     Attributes:
         parameter: what it is computed from.
-        norm: the spectral norm that computes it; None where other parametrizations stand beside it,
-            so that nobody knows which parameter gives a value.
+        norm: the spectral norm that computes it; None where there are other parametrizations too,
+            so that the parameter for a given value is unknown.
         state: of the parameter when the weight was computed, or last written to.
-        scale: how many times what is shown the parameter is, for each value: sigma, or 1 where it
-            was overwritten. None: nothing was written yet.
+        scale: the factor from each shown value to the parameter: sigma, or 1 where the value was
+            overwritten. None: nothing was written yet.
     """
 
     parameter: Tensor
@@ -51,8 +51,8 @@ class _Source:
         """Pass on a write to ``part`` of ``root``, the computed weight.
 
         Args:
-            new: fills those values of a tensor like ``part`` with ones that were overwritten, by
-                values that do not depend on what was there. None: there are none.
+            new: writes ones into a tensor like ``part`` where the write replaced values by others
+                that do not depend on the old ones. None: it replaced none.
         """
         if self.norm is None:
             raise RuntimeError(_SEVERAL)
@@ -116,7 +116,7 @@ class _Weight(Tensor):
 
     @property
     def _source(self) -> _Source:
-        # Looked for when it is asked for, which few weights are.
+        # Looked up lazily, because few weights are ever written to.
         if self._found is None:
             chain, parameter, state = self._from
             norm = chain._modules["0"] if len(chain._modules) == 1 else None
@@ -126,7 +126,7 @@ class _Weight(Tensor):
     def __format__(self, spec: str) -> str:
         return _plain(self)[0].__format__(spec)
 
-    # Copies and files hold the numbers alone.
+    # Copies and files hold only the values.
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         return _plain(self)[0].__deepcopy__(memo)
 
@@ -168,7 +168,7 @@ class ComputedWeight(_Weight):
 
     @data.setter
     def data(self, value: Tensor) -> None:
-        # Else it is from ``data *= mask``, which wrote.
+        # The same memory comes from ``data *= mask``, which has already written.
         if _address(value) != _address(self) or value.stride() != self.stride():
             self.data.copy_(_checked(self, value))
 
@@ -184,7 +184,8 @@ class ComputedWeight(_Weight):
 class ComputedWeightView(_Weight):
     """A part of a :class:`ComputedWeight`, or its ``.data``: whatever writes to it is passed on.
 
-    Every operator comes by here, which takes time; the weight itself is what layers compute with.
+    Every operator on it passes through here, which takes time. Layers compute with the weight
+    itself, which does not.
     """
 
     _root: ComputedWeight
@@ -209,7 +210,7 @@ class ComputedWeightView(_Weight):
             versions = [_version(view) for view in views]
             result = func(*args, **kwargs)
             for view, version in zip(views, versions, strict=True):
-                # An inference tensor has no version: there the name has to tell.
+                # An inference tensor has no version, so the method's name decides.
                 wrote = name in _NAMES_OF_WRITES if version is None else _version(view) != version
                 if wrote and isinstance(view, _Weight):
                     if view.requires_grad and torch.is_grad_enabled():
@@ -271,8 +272,8 @@ _IN_A_FORWARD = (
 def computed_from(chain: parametrize.ParametrizationList, value: Tensor) -> Tensor:
     """``value``, which ``chain`` computed, as a weight that can be written to.
 
-    As it is while a graph is traced, and where the chain's tensor is no parameter, as in
-    ``torch.func.functional_call``: nothing outlives the call there that could be written to.
+    ``value`` itself while a graph is traced, and where the chain's tensor is not a parameter, as in
+    ``torch.func.functional_call``: nothing there outlives the call and could be written to.
     """
     parameters = chain._parameters
     parameter = parameters.get("original", parameters.get("original0"))
@@ -366,12 +367,12 @@ def _as_view(value: object, weights: list[Any]) -> object:
     return value
 
 
-# In-place methods of which the result does not depend on what was there.
+# In-place methods whose result does not depend on the old values.
 _OVERWRITING = {
     *("bernoulli_", "cauchy_", "copy_", "exponential_", "fill_", "geometric_", "log_normal_"),
     *("normal_", "random_", "uniform_", "zero_"),
 }
-# And those of which that holds for a part: the same call with a one in the place of the values.
+# Those for which this holds in a part: the same call, with ones as its values, marks that part.
 _OVERWRITING_PARTS: dict[str, Callable[..., object]] = {
     "__setitem__": lambda ones, index, value: ones.__setitem__(index, 1.0),
     "fill_diagonal_": lambda ones, value, wrap=False: ones.fill_diagonal_(1.0, wrap=wrap),

@@ -18,7 +18,7 @@ __all__ = ["OperatorSpectralNorm"]
 _INITIAL_ITERATIONS = 15
 
 
-# Its name has no "Conv" in it: DCGAN's weights_init takes every module whose has for a convolution.
+# The name must not contain "Conv": DCGAN's weights_init treats every such module as a convolution.
 class OperatorSpectralNorm(nn.Module):
     """The parametrization ``weight -> weight / sigma``, sigma being the norm of the convolution.
 

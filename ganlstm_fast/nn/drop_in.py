@@ -1,4 +1,4 @@
-"""What code that takes a layer for torch's looks at besides its numbers."""
+"""What code written for torch's layers expects of a layer besides its numbers."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def _in_dtype_of(c0: Tensor, results: Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 def _check_states(input: Tensor, hx: State) -> None:
-    """What torch's LSTM finds out where its kernels start; the shapes have been checked."""
+    """The checks that torch's LSTM leaves to its kernels; shapes are already checked."""
     if isinstance(hx, Tensor):
         raise TypeError("hx: expected a tuple (h_0, c_0), got a Tensor")
     if len(hx) != 2:
@@ -112,7 +112,7 @@ class FastLSTM(nn.LSTM):
         super().__setstate__(state)
         self.__dict__.setdefault("impl", None)
         self.__dict__.setdefault("recompute", False)
-        # A copy's weights lie apart, and cuDNN would put them together at every call.
+        # A copy's weights are not contiguous in memory, and cuDNN would pack them at every call.
         self.flatten_parameters()
 
     def extra_repr(self) -> str:
@@ -167,8 +167,9 @@ class FastLSTM(nn.LSTM):
         Args:
             input: (T, B, I), with ``batch_first`` (B, T, I), or (T, I), or a ``PackedSequence``.
             hx: (h_0, c_0), each (layers * directions, B, H), without B for a (T, I) input.
-            lengths: (B,) integers in 1..T for a padded batch: what comes after is not read and has
-                output 0. The same numbers as for a ``PackedSequence``, without packing.
+            lengths: (B,) integers in 1..T for a padded batch. Steps after a sequence's end are not
+                read and their output is 0. The same numbers as for a ``PackedSequence``, without
+                packing.
 
         Returns:
             output, (h_n, c_n) as ``torch.nn.LSTM``.
@@ -221,14 +222,14 @@ class FastLSTM(nn.LSTM):
         self.check_forward_args(data, hx, batch_sizes)
         _check_states(data, hx)
         y, h, c = _in_dtype_of(hx[1], self._stack(data, hx, None, batch_sizes))
-        # Not _replace, of which Dynamo makes an empty tuple.
+        # Not _replace: Dynamo turns it into an empty tuple.
         output = PackedSequence(y, batch_sizes, sorted_indices, unsorted_indices)
         return output, self.permute_hidden((h, c), unsorted_indices)
 
     def _zeros(self, like: Tensor, batch: int) -> State:
         rows = self.num_layers * (2 if self.bidirectional else 1)
         c = like.new_zeros(rows, batch, self.hidden_size)
-        # Nothing writes to a state: one does for both.
+        # Nothing writes to a state, so one tensor serves as both.
         return (like.new_zeros(rows, batch, self.proj_size) if self.proj_size else c), c
 
     def _stack(
@@ -301,9 +302,9 @@ class FastLSTM(nn.LSTM):
     def _can_be_one_call(self, x: Tensor) -> bool:
         """Whether torch's LSTM may run all layers in one call, as cuDNN lays out their weights.
 
-        Not on a CPU, where it gains nothing. Not where what is dropped between layers would have to
-        be dropped again for a second order, nor with ``recompute``, nor under a transform of
-        torch.func, nor in a graph: there each layer chooses for itself.
+        Not on a CPU, where it gains nothing; not where a second order would have to repeat the
+        dropout between layers; and not with ``recompute``, under a transform of torch.func or in a
+        graph. There each layer chooses by itself.
         """
         if not x.is_cuda or self._dropped or self.recompute or torch.compiler.is_compiling():
             return False
@@ -357,8 +358,8 @@ class FastLSTM(nn.LSTM):
     ) -> Outputs:
         """All layers once more, with a graph that can be differentiated twice.
 
-        Without dropout and ``recompute``, whatever the layer's modes are by now: with these it does
-        not come to one call.
+        Without dropout and ``recompute``, whatever the layer's modes are by now: layers with these
+        never run in one call.
         """
         impl = fit.second_order(x, self.hidden_size) or "reference"
         options: dict[str, Any] = {"dropout": 0.0, "recompute": False, "impl": impl}
@@ -373,8 +374,8 @@ class FastLSTM(nn.LSTM):
         return lambda k: flat[k * count : (k + 1) * count]
 
     def _flat(self) -> list[Tensor]:
-        # By name at each call, so that parametrizations, weight drop and tying work: what is no
-        # parameter is an attribute, and slower to read.
+        # By name at each call, so that parametrizations, weight drop and tying work: one that is
+        # not a parameter is an attribute, and slower to read.
         stored: dict[str, Any] = self._parameters
         return [
             stored[name] if name in stored else getattr(self, name)
@@ -463,7 +464,7 @@ class FastLSTMCell(nn.LSTMCell):
             raise RuntimeError(f"LSTMCell: Expected hx to be a pair (h, c), got {len(hx)} tensors")
 
     def _check_sizes(self, x: Tensor, *states: Tensor) -> None:
-        # In torch's words, by which code may tell the two apart.
+        # In torch's words: code may match them to tell the two errors apart.
         for index, state in enumerate(states):
             if state.size(0) != x.size(0):
                 raise RuntimeError(

@@ -18,7 +18,7 @@ __all__ = ["complete", "rebuild", "set_class"]
 
 
 class _ComputedWeightProperty(property):
-    """The property of a weight's name. ``torchs``: the one of torch in whose place it is."""
+    """The property of a weight's name. ``torchs``: torch's property, which it replaces."""
 
     torchs: property
 
@@ -33,19 +33,19 @@ def set_class(module: nn.Module, base: type, *, ours: tuple[str, ...] = ()) -> N
 
     That is safe between a layer of torch's and ours of the same family, and only there: both are
     plain classes without ``__slots__`` (Python refuses another layout), the state lies in
-    ``__dict__`` and is the same but for attributes that the callers add or take away, and neither
+    ``__dict__`` and is the same except for attributes that the callers add or remove, and neither
     constructor registers anything outside of it. The object stays, and with it whatever refers to
     it: hooks, DDP, its places in the model.
 
     Args:
-        ours: weights with a spectral norm of this library, besides those that had one. None and
-            none of those: the class is as torch makes it.
+        ours: weights with a spectral norm of this library, besides those that already had one.
+            Without any the class is the one that torch makes.
     """
     if not parametrize.is_parametrized(module):
         module.__class__ = base
         return
-    # parametrize has put a class of properties in between. A deepcopy shares it: so not that one
-    # is changed, but its body goes to a new one.
+    # parametrize has inserted a class of properties, which a deepcopy shares. So it is not changed:
+    # a new class gets its body.
     body = vars(type(module))
     if ours:
         ours += tuple(name for name in body if _is_ours(body, name))
@@ -97,7 +97,7 @@ def _property(name: str, torchs: property) -> _ComputedWeightProperty:
 def _reset_parameters(self: Any) -> None:
     base: Any = parametrize.type_before_parametrizations(self)
     base.reset_parameters(self)
-    # That may go by self.parameters(), past the weights that can be written to.
+    # It may go through self.parameters(), and so bypass the weights that can be written to.
     for chain in self.parametrizations.values():
         for item in chain:
             if hasattr(item, "start_again") and len(chain) == 1:

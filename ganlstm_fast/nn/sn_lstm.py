@@ -31,8 +31,9 @@ class SNLSTM(FastLSTM):
     value, for every layer and direction; biases and the projection of ``proj_size`` are not
     (Miyato et al., Spectral Normalization for Generative Adversarial Networks, 2018). In training
     mode a forward runs ``n_power_iterations`` for each weight, once. A torch.nn.LSTM under torch's
-    parametrization runs two to four times as many, since its forward reads the weights so often;
-    inside ``torch.nn.utils.parametrize.cached()`` both run the same and have the same numbers.
+    parametrization runs two to four times as many, since its forward reads each weight several
+    times; inside ``torch.nn.utils.parametrize.cached()`` both run the same and have the same
+    numbers.
 
     ``state_dict`` is that of a ``torch.nn.LSTM`` with
     ``torch.nn.utils.parametrizations.spectral_norm`` on the same weights. First and second order

@@ -108,7 +108,7 @@ class SpectralNorm(nn.Module):
         return normalized
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy, or what is loaded from a file, is in no block of spectral_norm_step.
+        # A copied or loaded layer is outside of any block of spectral_norm_step.
         return {name: value for name, value in self.__dict__.items() if name != "_shared"}
 
     def right_inverse(self, value: Tensor) -> Tensor:
@@ -144,12 +144,12 @@ def _translate_state(
             state_dict[keys[what]] = state_dict.pop(key)
         return
     weight, u = state_dict.get(f"{prefix}{name}"), state_dict.get(f"{prefix}sn_u")
-    # These have the rows in dimension 0; what does not fit is left to load_state_dict's message.
+    # These have the rows in dimension 0. If the shapes do not fit, load_state_dict reports it.
     fits = name == "weight" and norm.dim == 0 and isinstance(weight, Tensor) and weight.dim() > 1
     if fits and isinstance(u, Tensor) and u.shape == (1, weight.shape[0]):
         matrix = reference.as_matrix(weight.detach(), 0).to(u.dtype)
-        # Half an iteration more than what gives a v: in eval mode these layers iterate once as
-        # well, without storing it, and so sigma is the one they have.
+        # Half an iteration more than v needs: in eval mode those layers iterate once too, without
+        # storing the result, so this gives the same sigma.
         v = F.normalize(torch.mv(matrix.t(), u[0]), dim=0)
         values = {"weight": weight, "u": F.normalize(torch.mv(matrix, v), dim=0), "v": v}
         for key in (name, "sn_u", "sn_sigma"):
@@ -290,7 +290,7 @@ def remove_spectral_norm(module: ModuleT, name: str = "weight") -> ModuleT:
     return module
 
 
-# Of NotQuantized: torch quantizes no parametrized layer.
+# For NotQuantized: torch does not quantize parametrized layers.
 _FIRST = "ganlstm_fast.remove_spectral_norm(layer), then "
 
 # An integer, or a tuple of one for each spatial dimension.

@@ -36,15 +36,16 @@ def spectral_norm_step(model: nn.Module) -> Iterator[None]:
     ``critic(real).mean().backward()``, then ``critic(fake).mean().backward()`` is fine where our
     kernels run; elsewhere add the losses, or ``retain_graph=True``.
 
-    When a weight has changed in the block, as an optimiser changes it, its next access iterates
-    again, for all weights that have. (Changes through ``.data`` are not seen.) A layer that was in
-    eval mode on entry iterates when it is accessed in training mode. Accesses under ``no_grad`` or
-    of a weight that does not require a gradient have none, whatever the first access was.
+    When weights change in the block, for instance in an optimiser's step, the next access of one
+    iterates again, for all that changed. (Changes through ``.data`` are not seen.) A layer that was
+    in eval mode on entry iterates when it is accessed in training mode. An access under
+    ``no_grad``, or of a weight that does not require a gradient, returns a tensor that does not
+    require one, whatever the first access was.
 
     A block inside of another one for the same layers shares the outer one's weights. Weights that
-    are no plain tensors (DTensor), that have other parametrizations before the spectral norm, or
-    that a replica of ``DataParallel`` or ``torch.func.functional_call`` brings along, are
-    normalised at each access as outside of the block. Like ``parametrize.cached()`` it holds for
+    are not plain tensors (DTensor), that have other parametrizations before the spectral norm, or
+    that come from a replica of ``DataParallel`` or from ``torch.func.functional_call`` are
+    normalised at each access, as outside of the block. Like ``parametrize.cached()`` it holds for
     all threads.
 
     Raises:
@@ -82,7 +83,7 @@ def _weights_of(model: nn.Module) -> Iterator[tuple[SpectralNorm, Tensor]]:
 
 @dataclass(slots=True)
 class _Entry:
-    """A layer's normalised weight, and what the weight was that it is made of."""
+    """A layer's normalised weight, and the state of the weight it was computed from."""
 
     weight: Tensor
     version: int
@@ -100,7 +101,7 @@ class SharedWeights:
 
     @outside_of_graphs("what is shared depends on whether the weights have changed")
     def get(self, layer: SpectralNorm, weight: Tensor) -> Tensor | None:
-        """The normalised ``weight`` of ``layer``, or None: it is not one that is shared."""
+        """The normalised ``weight`` of ``layer``; None if this block does not share it."""
         entry = self._entries.get(layer)
         if entry is None or weight is not entry.weight:
             return None

@@ -24,6 +24,8 @@ from pathlib import Path
 
 import torch
 
+from ganlstm_fast.ops import registry  # noqa: F401  (defines the operators)
+
 PACKAGE = Path(__file__).parents[1]
 IMPLS = ("auto", "reference", "torch", "cpu", "cuda", "cell", "triton")
 ENV_IMPL = "GANLSTM_FAST_IMPL"
@@ -93,7 +95,6 @@ FAMILIES: dict[str, tuple[_Implementation, ...]] = {
             "one Triton launch for all steps of a pass",
             ("cuda",),
             _NOT_FLOAT64,
-            library="cpu",  # has the operators' schemas
             package="triton",
             proven=_ON_AN_H100,
             by_size=True,
@@ -154,24 +155,6 @@ _INSTALLED = {
 }
 
 
-def _check_first_import() -> None:
-    """Operators are registered for the life of a process, and a second time is an error.
-
-    From Python torch raises, and says nothing of the cause. From a shared object it crashes.
-
-    Raises:
-        ImportError: modules of another copy of the package, or of an import that was undone, have
-            registered them.
-    """
-    if any(hasattr(torch.ops.ganlstm_fast, name) for name in ("triton_interpolate", "cpu_isa")):
-        objects = [Path(p).parent for p in torch.ops.loaded_libraries if "_C_cpu" in Path(p).name]
-        raise ImportError(
-            "ganlstm_fast: its operators are in this process already"
-            f"{''.join(f', from {folder}' for folder in objects)}, and this import from "
-            f"{PACKAGE} would register them a second time; start Python again"
-        )
-
-
 def _load(name: str) -> _Library:
     path = PACKAGE / f"_C_{name}.so"
     if not path.exists():
@@ -205,8 +188,6 @@ def _check_environment() -> None:
 
 
 _check_environment()
-if "_LIBRARIES" not in globals():  # else this module is being reloaded
-    _check_first_import()
 _LIBRARIES = {name: _load(name) for name in ("cpu", "cuda")}
 
 

@@ -1,10 +1,10 @@
-"""What the autograd Functions of the families share."""
+"""What the autograd Functions of the families share: names for their inputs, and the last order."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Container, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,11 @@ def without_autocast(device: str) -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
+def on_device(tensor: Tensor) -> contextlib.AbstractContextManager[None]:
+    """Triton launches on the current device, which need not be that of the tensors."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else contextlib.nullcontext()
+
+
 def contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.contiguous()
 
@@ -54,15 +59,72 @@ def records(*tensors: Any) -> bool:
     return False
 
 
+A = TypeVar("A", bound=tuple[Any, ...])
+
+
+class Layout(Generic[A]):
+    """How a NamedTuple of arguments stands in the flat arguments of a Function.
+
+    ``apply`` takes tensors one by one, since a list would hide them from autograd: the fields named
+    in ``lists``, which have one length, come last and are spread.
+    """
+
+    def __init__(self, kind: type[A], *lists: str) -> None:
+        self.kind = kind
+        fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
+        self.lists = lists
+        self.plain = tuple(name for name in fields if name not in lists)
+        order = (*self.plain, *lists)
+        self._to_flat = tuple(fields.index(name) for name in order)
+        self._from_flat = tuple(order.index(name) for name in fields)
+
+    def flat(self, a: A) -> list[Any]:
+        values = [a[index] for index in self._to_flat]
+        count = len(self.plain)
+        result = values[:count]
+        for spread in values[count:]:
+            result += spread
+        return result
+
+    def count(self, flat: Sequence[Any]) -> int:
+        """The length of each list."""
+        return (len(flat) - len(self.plain)) // len(self.lists) if self.lists else 0
+
+    def of(self, flat: Sequence[Any]) -> A:
+        first, count = len(self.plain), self.count(flat)
+        values = list(flat[:first])
+        for index in range(len(self.lists)):
+            start = first + index * count
+            values.append(flat[start : start + count])
+        return self.kind(*[values[index] for index in self._from_flat])
+
+    def gradients(self, count: int, **found: Any) -> tuple[Tensor | None, ...]:
+        """What a backward returns: ``found``, by field, and None for the others.
+
+        Lists have ``count`` elements.
+        """
+        result = [found.get(name) for name in self.plain]
+        for name in self.lists:
+            result += found.get(name) or [None] * count
+        return tuple(result)
+
+
 def are_tensors(inputs: Sequence[object]) -> list[bool]:
     return [isinstance(value, Tensor) for value in inputs]
 
 
-def wanted_inputs(ctx: Any, tensors: Sequence[bool], first_weight: int) -> list[bool]:
-    """Which inputs' gradients this backward has to return.
+def wanted_inputs(ctx: Any, layout: Layout[A]) -> A:
+    """Which inputs' gradients this backward has to return: a bool for each, by field.
 
-    ``ctx.needs_input_grad`` says which inputs require a gradient, also those that this call of
-    ``autograd.grad`` does not ask for; the engine knows.
+    ``ctx.are_tensors`` has :func:`are_tensors` of the inputs. The last list has the weights.
+    """
+    flat = ctx.are_tensors
+    return layout.of(_wanted(ctx, flat, len(flat) - layout.count(flat)))
+
+
+def _wanted(ctx: Any, tensors: Sequence[bool], first_weight: int) -> list[bool]:
+    """``ctx.needs_input_grad`` without the inputs that this call of ``autograd.grad`` does not ask
+    for, which the engine knows.
 
     Args:
         tensors: whether each input is a tensor; ``ctx.next_functions`` has those only.
@@ -95,31 +157,100 @@ def wanted_inputs(ctx: Any, tensors: Sequence[bool], first_weight: int) -> list[
     return needs
 
 
-def refuse_unless_linear(
-    ctx: Any, tensors: Sequence[bool], linear: Container[int], message: str
-) -> list[bool]:
-    """Which gradients a third derivative wants, if only of the inputs that enter linearly.
+class SecondOrder(NamedTuple):
+    """A family's double backward, as :class:`LastOrder` needs it.
 
-    A double backward is ``J(z)^T v``, where ``J = [A | H]`` is the Jacobian of the backward
-    ``A(z) grad`` with respect to ``grad`` and ``z``. For ``v`` its gradient is ``J w = A w_grad +
-    H w_z``: one more backward and, as the Hessian ``H`` is symmetric, one more double backward.
-    ``torch.autograd.functional.hvp`` asks for no other.
-
-    Args:
-        tensors: as for :func:`wanted_inputs`.
-        linear: the indices of ``v``.
-
-    Raises:
-        RuntimeError: ``message``; another input's gradient is wanted, which is of third order.
+    Attributes:
+        what: the family, for the error's message.
+        layout: of the arguments.
+        linear: the fields in which it is linear: cotangents of the backward's results.
+        run: computes all results, in a flat tuple.
+        transposed: the gradients of the linear fields, by name, from the other arguments, the
+            cotangents of the results, whether each field is wanted, and what is unread.
     """
-    needs = wanted_inputs(ctx, tensors, len(tensors))
-    if any(need and index not in linear for index, need in enumerate(needs)):
-        raise RuntimeError(message)
-    return needs
+
+    what: str
+    layout: Layout[Any]
+    linear: tuple[str, ...]
+    run: Callable[[Any], tuple[Tensor, ...]]
+    transposed: Callable[
+        [Any, Sequence[Tensor | None], Any, Sequence[Tensor | None]], dict[str, Any]
+    ]
 
 
-def added(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """The sum, where None is zero."""
-    if first is None or second is None:
-        return second if first is None else first
-    return first + second
+class LastOrder(Function):
+    """A double backward as a node of the graph, so that a third order meets an error.
+
+    (second, count, *unread, *arguments) -> all results. ``unread`` are tensors that an argument
+    without a graph stands for: through them a third order finds its way to the error.
+    ``torch.autograd.function.once_differentiable`` would not do: a sum of a third-order term and an
+    ordinary one backpropagates through it with the former silently missing.
+
+    A double backward is ``J(z)^T v``, where ``J = [A | H]`` is the Jacobian of the backward ``A(z)
+    grad`` with respect to ``grad`` and ``z``. For ``v`` its gradient is ``J w = A w_grad + H w_z``:
+    one more backward and, as the Hessian ``H`` is symmetric, one more double backward.
+    ``torch.autograd.functional.hvp`` asks for no other; for any other the backward raises
+    ``RuntimeError``.
+    """
+
+    @staticmethod
+    def forward(second: SecondOrder, count: int, *flat: Any) -> tuple[Tensor, ...]:
+        return second.run(second.layout.of(flat[count:]))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.second, ctx.unread, *rest = inputs
+        layout = ctx.second.layout
+        ctx.set_materialize_grads(False)
+        ctx.are_tensors = are_tensors(inputs)
+        unread, flat = rest[: ctx.unread], rest[ctx.unread :]
+        ctx.count = layout.count(flat)
+        v = {n: [None] * ctx.count if n in layout.lists else None for n in ctx.second.linear}
+        flat = layout.flat(layout.of(flat)._replace(**v))
+        ctx.others = [None if isinstance(value, Tensor) else value for value in flat]
+        ctx.save_for_backward(
+            *unread, *(value if isinstance(value, Tensor) else None for value in flat)
+        )
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        second, layout = ctx.second, ctx.second.layout
+        _, _, *rest = _wanted(ctx, ctx.are_tensors, len(ctx.are_tensors))
+        needs = layout.of(rest[ctx.unread :])
+        linear = {n: [] if n in layout.lists else False for n in second.linear}
+        refused = layout.flat(needs._replace(**linear))
+        if any(rest[: ctx.unread]) or any(refused):
+            raise RuntimeError(
+                f"ganlstm_fast: the fused {second.what} is differentiable twice, and a third "
+                'derivative was asked for; use impl="reference", which is differentiable to any '
+                "order"
+            )
+        unread, saved = ctx.saved_tensors[: ctx.unread], ctx.saved_tensors[ctx.unread :]
+        pairs = zip(saved, ctx.others, strict=True)
+        a = layout.of([other if tensor is None else tensor for tensor, other in pairs])
+        found = second.transposed(a, cotangents, needs, unread)
+        return None, None, *(None,) * ctx.unread, *layout.gradients(ctx.count, **found)
+
+
+def double_backward(
+    second: SecondOrder, a: Any, unread: Sequence[Tensor | None] = ()
+) -> tuple[Tensor, ...]:
+    """The results of a double backward, recorded where it may be differentiated again."""
+    if torch.is_grad_enabled():
+        return LastOrder.apply(second, len(unread), *unread, *second.layout.flat(a))
+    return second.run(a)
+
+
+def if_wanted(values: Sequence[Any], needs: Sequence[bool]) -> list[Any]:
+    """``values``, None for those that are not wanted."""
+    return [value if need else None for value, need in zip(values, needs, strict=True)]
+
+
+def all_added(
+    first: Sequence[Tensor | None], second: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """The sums one by one, where None is zero."""
+    return [
+        (b if a is None else a) if a is None or b is None else a + b
+        for a, b in zip(first, second, strict=True)
+    ]

@@ -76,7 +76,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Looked for and not imported: scikit-learn takes a second, and is needed for some metrics only.
+    # Only looked for: importing scikit-learn takes a second, and only some metrics need it.
     missing = [extra for extra in _EXTRA if not _is_there(extra)]
     if missing:
         raise ModuleNotFoundError(

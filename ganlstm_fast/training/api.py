@@ -35,7 +35,7 @@ class TrainResult:
         metrics: what metrics.json holds; None in all processes but the first.
         first: whether this is the first process of the run, or the only one.
 
-    Its repr has two lines: what was done, and the scores of what is generated.
+    Its repr has two lines: the steps that were done, and the scores of generated samples.
     """
 
     folder: Path

@@ -1,8 +1,8 @@
 """Differentiable augmentation, applied alike to real and generated samples before the critic.
 
 Zhao et al., Differentiable Augmentation for Data-Efficient GAN Training, NeurIPS 2020: the critic
-then sees no sample as it is, and cannot learn a small data set by heart, while the generator's
-gradient passes through the change, so that it does not learn to make changed samples.
+then never sees an unchanged sample, so it cannot memorise a small data set. The generator's
+gradient passes through the change, so the generator does not learn to make changed samples.
 
 Jitter and scaling of series: Um et al., Data Augmentation of Wearable Sensor Data, ICMI 2017.
 """
@@ -18,7 +18,8 @@ from torch import Tensor
 from ganlstm_fast.ops.validation import check_lengths, check_tensor
 from ganlstm_fast.training.errors import InputError
 
-# What is drawn for one batch, by the transform's name. Of a shift, the steps along each dimension.
+# The random numbers for one batch, by the transform's name; for a shift, the steps along each
+# dimension.
 Parameters = dict[str, Tensor]
 
 
@@ -46,8 +47,8 @@ class Augment:
         names: the changes.
         jitter, scale: standard deviations, 0 or more.
         shift: a share of the length, from 0 to 1.
-        padding: what a shift moves in: ``"edge"``, the value at the end, or ``"wrap"``, what it
-            moved out at the other end.
+        padding: what fills the gap that a shift leaves: ``"edge"``, the value at that end, or
+            ``"wrap"``, the values that the shift moved out at the other end.
 
     Raises:
         InputError: an unknown name, or a setting out of range.
@@ -113,8 +114,8 @@ class Augment:
             generator: as for :meth:`draw`.
             parameters: of :meth:`draw` for a batch of this shape; None draws anew. Real and
                 generated samples may have the same, or each their own.
-            lengths: [batch] integers from 1 to ``steps``, how many steps of each series count. What
-                comes after them is neither moved in nor changed.
+            lengths: [batch] integers from 1 to ``steps``, how many steps of each series count.
+                Steps after them are neither shifted into the series nor changed.
 
         Raises:
             TypeError, ValueError: as :meth:`draw`; lengths of another shape, for images, or out of

@@ -25,7 +25,7 @@ KEYS = ("config", "data", "step", "history", "random", "model")
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, which takes its place when the block ends.
 
-    The block makes a file there, or a folder: that takes the place of none, or of an empty one.
+    The block makes a file there, or a folder, which can only replace an empty folder or none.
 
     If the block raises, or the process is killed in it, ``path`` stays as it was.
 
@@ -98,7 +98,7 @@ def load_checkpoint(run: Path, kind: str | None = None) -> dict[str, Any]:
 
 
 def add_to_data(path: Path, **values: Any) -> None:
-    """Write ``values`` into what the checkpoint ``path`` tells of its data."""
+    """Write ``values`` into the description of the data in the checkpoint ``path``."""
     content = load_checkpoint(path)
     content["data"] |= values
     save_checkpoint(path, content["kind"], content)

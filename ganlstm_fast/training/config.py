@@ -165,8 +165,8 @@ class Settings:
     clip: float = option(10.0, "largest gradient norm of a network, 0: any", WEIGHT)
     patience: int = option(
         0,
-        "stop after so many checkpoints without a better value of what is watched (held-out loss; "
-        "of a GAN: distance of its samples from the data), and keep the best; 0: never",
+        "stop after this many checkpoints without a better value of what is watched (held-out "
+        "loss; for a GAN: distance of its samples from the data), and keep the best; 0: never",
         NATURAL,
     )
     steps: int = run_option(2000, "steps to train for", COUNT)
@@ -190,8 +190,8 @@ class Settings:
     )
     threads: int = run_option(
         1,
-        # For small models one is about as fast as more, does not suffer when cores are shared, and
-        # sums in the same order on every machine.
+        # For small models one thread is about as fast as several, does not suffer when cores are
+        # shared, and sums in the same order on every machine.
         "of the CPU, for each process",
         COUNT,
     )
@@ -256,14 +256,14 @@ class Settings:
         return f"{type(self).__name__}({', '.join(told)})"
 
     def to_dict(self) -> dict[str, Any]:
-        """For a checkpoint: only numbers, strings, lists and None; of a table what it is."""
+        """For a checkpoint: numbers, strings, lists and None only; of a table its description."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["data"] = self.data if self.data is None else shown(self.data)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
     @classmethod
     def from_dict(cls: type[ConfigT], values: dict[str, Any]) -> ConfigT:
-        """The inverse of :meth:`to_dict`; raises InputError where the names are not ours.
+        """The inverse of :meth:`to_dict`; raises InputError for unknown names.
 
         Settings that are newer than the checkpoint have their defaults.
         """
@@ -302,8 +302,7 @@ class GANSettings(Settings):
     loss: str = option("wgan-gp", "of critic and generator", choices=LOSS_NAMES)
     label_smoothing: float = option(
         0.0,
-        f"the critic's label of real samples is less than 1 by this; for "
-        f"{', '.join(LABELLED_LOSSES)}",
+        f"how far the critic's label of real samples is below 1; for {', '.join(LABELLED_LOSSES)}",
         DECAY,
     )
     penalty: float | None = option(
@@ -316,10 +315,11 @@ class GANSettings(Settings):
         # Lazy regularisation: Karras et al., Analyzing and Improving the Image Quality of StyleGAN,
         # 2020, section 3.1.
         1,
-        "steps of the critic between two penalties, which then weigh as many times as much",
+        "steps of the critic from one penalty to the next; each then weighs that many times as "
+        "much",
         COUNT,
     )
-    penalty_fraction: float = option(1.0, "part of a batch that the penalty is taken of", SHARE)
+    penalty_fraction: float = option(1.0, "part of a batch that the penalty is computed on", SHARE)
     lr_g: float = option(2e-4, "generator's learning rate", RATE)
     lr_d: float = option(1e-4, "critic's learning rate", RATE)
     beta1: float = option(0.5, "of Adam", DECAY)

@@ -36,12 +36,12 @@ from ganlstm_fast.training.tables.given import SERIES, TableLike, is_table
 SINES = "sines"
 CRITICS = ("lstm", "bilstm", "attention", "conv")
 AUDIBLE = Rule(lambda v: 1000 <= v <= 192000, "1000 to 192000")
-# The highest note that is made needs so many samples a second.
+# The highest generated note needs at least this many samples a second.
 LEAST_RATE = 8000
 # What can be done about missing values: see load_series.
 FILLS = ("interpolate", "previous", "drop")
-# Losses that are a mean over the scores of patches. (A relativistic average would mix those of two
-# critics, and the penalty of wgan-gp is on a score of the whole image.)
+# Losses that are a mean over the scores of patches. (A relativistic average would mix the scores of
+# two critics, and the penalty of wgan-gp needs one score for the whole image.)
 PATCH_LOSSES = ("lsgan", "hinge", "minimax", "non-saturating", "relativistic")
 
 
@@ -60,7 +60,7 @@ class TableOptions:
 
     data: TableLike | None = table_option("column names, and numbers below them (bundled weather)")
     columns: tuple[str, ...] | None = data_option(
-        None, "columns to learn (all of numbers, but for those that number the rows)", metavar="A,B"
+        None, "columns to learn (all of numbers, except those that number the rows)", metavar="A,B"
     )
     date_column: str | None = data_option(
         None,
@@ -114,7 +114,7 @@ class TrainConfig(TableOptions, SequenceGANOptions, GANSettings):
     seq_len: int = data_option(24, "rows in a window", TWO)
     lr_g: float = option(4e-4, "generator's learning rate", RATE)
     lr_d: float = option(2e-4, "critic's learning rate", RATE)
-    score_seeds: int = run_option(1, "times that TimeGAN's scores are taken", COUNT)
+    score_seeds: int = run_option(1, "how often TimeGAN's scores are computed", COUNT)
 
     @property
     def of_sines(self) -> bool:
@@ -137,12 +137,12 @@ class AnomalyConfig(TrainConfig):
     planted: int = data_option(2, "anomalies planted of each kind", COUNT)
     search_steps: int = model_option(50, "steps of the search for a window's noise", COUNT)
     weight: float = model_option(
-        0.5, "of the reconstruction in the score, the critic has the rest", WEIGHT
+        0.5, "of the reconstruction in the score; the critic has the rest", WEIGHT
     )
     threshold_quantile: float = run_option(
         0.99,
-        "share of the held-out windows, as they are without planted anomalies, below the threshold "
-        "above which score flags a window",
+        "share of the held-out windows without planted anomalies that lie below the threshold; "
+        "score flags windows above it",
         SHARE,
     )
 
@@ -191,7 +191,7 @@ class ForecasterConfig(TableOptions, LSTMOptions, SupervisedSettings):
     )
     batch_size: int = option(64, "samples a step, over all processes together", COUNT)
     patience: int = option(
-        8, "stop after so many checkpoints without a lower held-out loss; 0: never", NATURAL
+        8, "stop after this many checkpoints without a lower held-out loss; 0: never", NATURAL
     )
     checkpoint_every: int = run_option(100, "steps between checkpoints", COUNT)
 
@@ -254,7 +254,7 @@ class TextClassifierConfig(LSTMOptions, SupervisedSettings):
     )
     text_column: str = data_option("text", "column of the texts")
     label_column: str = data_option("label", "column of their classes")
-    longest: int = data_option(500, "symbols that are read of a text, its first", COUNT)
+    longest: int = data_option(500, "how many symbols of a text are read, from its start", COUNT)
     embedding: int = model_option(16, "numbers that a symbol is", COUNT)
     hidden: int = model_option(64, "units of each LSTM", COUNT)
     bidirectional: bool = model_option(True, "read texts in both directions")
@@ -263,7 +263,7 @@ class TextClassifierConfig(LSTMOptions, SupervisedSettings):
     noise: float = option(
         # As the word dropout of Iyyer et al., 2015, with another symbol in the place of none.
         0.15,
-        "share of a text's symbols in whose place others stand in training, anew in each step",
+        "share of a text's symbols that training replaces by others, anew in each step",
         DECAY,
     )
     weight_decay: float = option(0.05, "of AdamW", WEIGHT)
@@ -289,7 +289,9 @@ class SequenceToSequenceConfig(SupervisedSettings):
         "additive", "over the steps of the source", choices=("additive", "dot")
     )
     beams: int = model_option(
-        4, "beginnings of a translation that are kept, 1: the likeliest symbol each", COUNT
+        4,
+        "beginnings of a translation that are kept; 1 takes the likeliest symbol each time",
+        COUNT,
     )
     batch_size: int = option(64, "samples a step, over all processes together", COUNT)
     steps: int = run_option(600, "steps to train for", COUNT)
@@ -383,7 +385,8 @@ class TextToImageConfig(ImageOptions, GANSettings):
     loss: str = option("hinge", "of critic and generator", choices=LOSS_NAMES)
     penalty_every: int = option(
         8,
-        "steps of the critic between two penalties, which then weigh as many times as much",
+        "steps of the critic from one penalty to the next; each then weighs that many times as "
+        "much",
         COUNT,
     )
     batch_size: int = option(64, "samples a step, over all processes together", COUNT)
@@ -406,9 +409,9 @@ class TextGANConfig(SequenceGANOptions, GANSettings):
     data: str | None = path_option("text in UTF-8 (bundled sonnets)", metavar="FILE.txt")
     seq_len: int = data_option(32, "symbols in a sequence", TWO)
     hidden: int = model_option(128, "units of each LSTM", COUNT)
-    embedding: int = model_option(32, "numbers that the critic reads of a symbol", COUNT)
+    embedding: int = model_option(32, "numbers that the critic embeds a symbol in", COUNT)
     feedback: bool = model_option(
-        True, "the generator reads the symbol that it has drawn before, not its noise alone"
+        True, "the generator reads the symbol that it drew before, not only its noise"
     )
     pretrain: int = option(
         # Yu et al., SeqGAN, 2017, section 3.3.
@@ -429,7 +432,8 @@ class TextGANConfig(SequenceGANOptions, GANSettings):
     penalty: float | None = option(1.0, "weight of the gradient penalty, 0 for none", WEIGHT)
     penalty_every: int = option(
         2,
-        "steps of the critic between two penalties, which then weigh as many times as much",
+        "steps of the critic from one penalty to the next; each then weighs that many times as "
+        "much",
         COUNT,
     )
     n_critic: int = option(2, "steps of the critic for one of the generator", COUNT)
@@ -471,7 +475,8 @@ class VideoGANConfig(GANSettings):
     loss: str = option("hinge", "of critic and generator", choices=LOSS_NAMES)
     penalty_every: int = option(
         4,
-        "steps of the critic between two penalties, which then weigh as many times as much",
+        "steps of the critic from one penalty to the next; each then weighs that many times as "
+        "much",
         COUNT,
     )
     batch_size: int = option(32, "videos a step, over all processes together", COUNT)
@@ -518,7 +523,7 @@ class CycleGANConfig(GANSettings):
         WEIGHT,
     )
     identity: float = option(
-        2.5, "weight of how translators change images that are of their target's kind", WEIGHT
+        2.5, "weight of the change that translators make to images of their target's kind", WEIGHT
     )
     pool: int = option(
         50, "earlier translations of each kind that are kept for its critic, 0: none", NATURAL
@@ -568,7 +573,7 @@ class SoundGANConfig(SequenceGANOptions, GANSettings):
     )
     seconds: float = data_option(0.64, "length of a sound", RATE)
     window: int = data_option(
-        512, "samples that a frame's spectrum is of; half as many from one frame to the next", COUNT
+        512, "samples in the spectrum of a frame; frames are half as many apart", COUNT
     )
     condition: str = data_option(
         "note", "what is given: the note of the sound, or none", choices=("note", "none")
@@ -582,7 +587,8 @@ class SoundGANConfig(SequenceGANOptions, GANSettings):
     loss: str = option("non-saturating", "of critic and generator", choices=LOSS_NAMES)
     penalty_every: int = option(
         4,
-        "steps of the critic between two penalties, which then weigh as many times as much",
+        "steps of the critic from one penalty to the next; each then weighs that many times as "
+        "much",
         COUNT,
     )
     n_critic: int = option(1, "steps of the critic for one of the generator", COUNT)

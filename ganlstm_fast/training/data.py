@@ -43,7 +43,7 @@ class Series:
         file_rows: [rows] int64, which row of the file each is, from 0.
         times: [rows] datetime64[ns]; None where no column says them.
         series: the names of the series, in order; none where the file has one without a name.
-        notes: what was found out about the file, in some words each.
+        notes: what was detected in the file, in a few words each.
         time_column: the name of the column that says the times; None without one.
         step: the usual time from a row to the next; None where it is not known.
     """
@@ -65,7 +65,8 @@ class Series:
         """A hash of names, values and stretches: tables with the same one train the same."""
         digest = hashlib.sha256("\n".join(self.columns).encode())
         digest.update(self.values.numpy().tobytes())
-        # That of a table without gaps is as it was before tables could have some.
+        # Without gaps the hash equals that of versions that had no gaps, so their checkpoints
+        # resume.
         if len(self.stretches.starts) > 1:
             digest.update(self.stretches.starts.numpy().tobytes())
         return digest.hexdigest()
@@ -87,15 +88,15 @@ def load_series(
 ) -> Series:
     """Read a text file whose first line names its columns, or a table in memory.
 
-    A file's encoding, delimiter and decimal sign are found out. Rows come by series, and by time
-    where a column of dates says it.
+    A file's encoding, delimiter and decimal sign are detected. Rows are sorted by series, and by
+    time where there is a column of dates.
 
     Args:
         data: the file, or a DataFrame, an array or a tensor; None is the bundled daily weather of
             Seattle, 2012 to 2015 (``seattle_weather.SOURCE.md``: precipitation in mm, temperatures
             in degrees Celsius, wind in m/s).
-        columns: the columns to keep, in this order; None keeps all columns of numbers but for
-            those that number the rows.
+        columns: the columns to keep, in this order; None keeps all columns of numbers except those
+            that number the rows.
         date_column: says when a row was; None: the first whose cells are all dates, if there is
             one; ``none``: rows are in order as they stand.
         series_column: says which series a row is of, where there are several; None: refuse a file
@@ -132,7 +133,7 @@ def series_of(
     """The series in ``table``; the arguments are those of :func:`load_series`.
 
     Args:
-        beside: columns that say something else, and are left alone.
+        beside: columns with another role, which are left out.
     """
     number, found = find_series(table, series_column)
     told = {*beside, *([series_column] if found and series_column else [])}
@@ -249,7 +250,7 @@ class MinMaxScaler:
         """The inverse of :meth:`scale`, [..., channels] float64, constant ones as they are."""
         values = self.minimum.expand(*scaled.shape[:-1], -1).clone()
         values[..., self.learnt] += scaled.double() * self._span[self.learnt]
-        # Checkpoints of earlier versions have learnt constants too, and give what is near them.
+        # Models of earlier versions learnt constants too, and generate values near them.
         return torch.where(self.maximum > self.minimum, values, self.minimum)
 
     def changed(self, values: Tensor) -> Tensor:
@@ -260,7 +261,7 @@ class MinMaxScaler:
 def constant_columns(
     columns: Sequence[str], values: Tensor, scaler: MinMaxScaler, source: str
 ) -> list[str]:
-    """What is said of the columns that ``scaler``, fitted to rows of ``values``, leaves out.
+    """Notes on the columns that ``scaler``, fitted to rows of ``values``, leaves out.
 
     Args:
         columns: the channels' names.

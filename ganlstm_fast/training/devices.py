@@ -17,7 +17,7 @@ from ganlstm_fast.ops.explanation import explain
 from ganlstm_fast.training.errors import InputError, Line
 
 AUTO = "auto"
-# What torch raises for a device that is not there, or that cannot compute.
+# The errors that torch raises for a device that is missing or cannot compute.
 _ERRORS = (RuntimeError, AssertionError, NotImplementedError)
 
 
@@ -30,8 +30,8 @@ def find_device(
 ) -> torch.device:
     """The device called ``name``, after it has computed something.
 
-    ``auto`` is a GPU, or the CPU where there is none. A GPU that is there and cannot be used is
-    left for the CPU with a warning, but only in a run of one process: several could choose
+    ``auto`` is a GPU, or the CPU where there is none. If there is a GPU that cannot be used, the
+    CPU takes its place with a warning, but only in a run of one process: several could choose
     differently, and then wait for each other for ever.
 
     Args:
@@ -49,7 +49,7 @@ def find_device(
         reason = _first_line(error)
     if name != AUTO or processes > 1:
         raise InputError(f"`device={name}` cannot be used here ({reason}); try cpu")
-    warn(Line(f"the GPU cannot be used ({reason}), so the CPU is; `device=cpu` asks for it"))
+    warn(Line(f"the GPU cannot be used ({reason}), so the CPU is used; `device=cpu` asks for it"))
     return torch.device("cpu")
 
 
@@ -112,7 +112,7 @@ def explain_devices(name: str | None = None, dtype: torch.dtype = torch.float32)
     """
     gpus = [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
     devices = [torch.device("cpu"), *gpus] if name is None else [find_device(name)]
-    # Devices of which the same is to be said stand together.
+    # Devices with the same text are listed together.
     heads: dict[str, list[str]] = {}
     for device in devices:
         what = "\n".join(f"  {line}" for line in explain(device, dtype).splitlines())

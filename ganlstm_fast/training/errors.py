@@ -80,7 +80,7 @@ class TrainingError(_ForUser, RuntimeError):
 
 
 def did_you_mean(name: str, known: Iterable[object]) -> str:
-    """The end of an error's message about a ``name`` that is not known: the one that is like it."""
+    """The end of a message about an unknown ``name``: the known name that is most like it."""
     spelled = {str(one).lower(): str(one) for one in known}
     near = difflib.get_close_matches(name.lower(), spelled, n=1)
     return f"; did you mean {spelled[near[0]]}?" if near else ""

@@ -1,12 +1,12 @@
 """Devices, processes and precision of a run, by Lightning Fabric.
 
-A run of one process in full precision, which is most of them, needs nothing of it, and begins two
-seconds sooner without: :class:`OneProcess`.
+Most runs have one process and full precision. They do not need Fabric, and start two seconds sooner
+without it: :class:`OneProcess`.
 
 Fabric rather than Hugging Face Accelerate: a thin layer over the loop that is written here, which
 launches processes, knows ``torchrun``, Slurm and other clusters, scales gradients in 16 bits and
-clips them; Accelerate does as much, but also wraps data loaders and schedulers, which a GAN's two
-optimisers and data that lie on the device have no use for.
+clips them; Accelerate does the same, but also wraps data loaders and schedulers, which a GAN with
+two optimisers and its data on the device does not need.
 
 **Several devices of a machine**: ``ganlstm-fast train --device cuda --devices 4 ...`` starts a
 process for each (``--device auto`` does the same, and on a machine without a GPU starts four on the
@@ -22,8 +22,8 @@ only the first process writes it. ``--batch-size`` is that of all processes toge
 numbers of a step do not depend on how many they are, up to rounding: each draws the random numbers
 of the whole batch and takes its share of the samples (:class:`Share`). Exceptions: the noise of
 the Gumbel-softmax and of dropout, and batch norm on the CPU, where torch has none that is
-synchronised. (And where a gradient is zero but for rounding, as that of a critic's last bias in a
-loss that no shift of all scores changes, Adam makes whole steps of the rounding.)
+synchronised. (And where a gradient is zero up to rounding, Adam turns the rounding into full steps.
+One such is the critic's last bias, in a loss that does not change when all scores shift.)
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ from ganlstm_fast.training.errors import InputError
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-# What Slurm, LSF and MPI set in each process that they start.
+# Variables that Slurm, LSF and MPI set in each process that they start.
 CLUSTERS = ("SLURM_NTASKS", "LSB_JOBID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 class OneProcess:
-    """What a run needs of Fabric, by its names, where the run is one process in full precision.
+    """The part of Fabric's interface that a run of one process in full precision needs.
 
     Fabric loads torch._dynamo, torch.distributed.fsdp and with them sympy, which takes as long as
     loading torch.
@@ -94,7 +94,7 @@ class OneProcess:
 def make_fabric(
     config: Settings, warn: Callable[[str], object] = lambda line: None
 ) -> Fabric | OneProcess:
-    """The Fabric of a run, or what stands for it; its processes are not started yet.
+    """The Fabric of a run, or its stand-in; its processes are not started yet.
 
     Args:
         warn: called with a line where ``--device auto`` cannot use the GPU that is there.
@@ -123,10 +123,10 @@ def make_fabric(
         return OneProcess(device)
     if devices > 1 and not clusters and "LOCAL_RANK" not in os.environ and not _is_script():
         raise InputError(
-            f"`devices={devices}`: each process runs the script that trains, and here is none; "
+            f"`devices={devices}`: each process runs the script that trains, and there is none; "
             "write one, or start it with torchrun"
         )
-    # Fabric's processes each count from the first device, but for one that is named.
+    # Each process of Fabric counts from the first device, unless a device is named.
     return _launchable(config, device.type, [device.index] if numbered else devices, nodes)
 
 
@@ -197,7 +197,7 @@ def synchronised(module: nn.Module, fabric: Fabric | OneProcess) -> nn.Module:
 class Share:
     """The samples of a batch that this process takes: every ``count``-th from number ``rank``.
 
-    So a part of the batch, as a lazy penalty takes its first samples, is a like part of each share.
+    So the first part of a batch, which a lazy penalty takes, is an equal part of each share.
     """
 
     rank: int = 0

@@ -10,12 +10,12 @@ from ganlstm_fast.training.tables.records import names
 if TYPE_CHECKING:
     import pandas as pd
 
-# As many stretches of rows are named.
+# At most this many stretches of rows are named.
 MOST = 5
 
 
 def flagged_words(table: pd.DataFrame) -> str:
-    """What ``table`` of :func:`~ganlstm_fast.training.using.score` says, in a line."""
+    """A line that sums up ``table``, a result of :func:`~ganlstm_fast.training.using.score`."""
     threshold, changed = table.attrs["threshold"], table.attrs["changed"]
     if threshold is None:
         return (

@@ -7,10 +7,10 @@ from typing import Any
 
 from ganlstm_fast.training.config import Settings
 
-# Fewer steps than this share of the default are said to be few.
+# Runs with fewer steps than this share of the default get a note that they are short.
 FEW = 1 / 5
 
-# By the whole name of a score. What is better comes last; where nothing does, that of real data is.
+# By a score's whole name. A line ends with what is best: higher, lower, or near real data's value.
 _MEANINGS = {
     r"discriminative_score": "how far beyond chance a judge trained for it tells these from real "
     "data: 0 is best, 0.5 is always",
@@ -22,7 +22,7 @@ _MEANINGS = {
     "near that of real data is best",
     r"diversity": "how evenly these spread over the real samples: 0 is one sample over and over, "
     "near that of real data is best",
-    r"autocorrelation_error": "how far these are from following in time as the data does: near "
+    r"autocorrelation_error": "how far their autocorrelation is from the data's: near "
     "that of real data is best",
     r"inception_score": "how clearly a classifier of real images sees one class in each, and all "
     "in turn: higher is better",
@@ -40,15 +40,15 @@ _MEANINGS = {
     r"(speed|turn)_distance": r"of the \1s from the data's: lower is better",
     r"straight_on": "share of steps that go on as the one before: near that of real data is best",
     r"condition_error": "how far the months or histories asked for are missed: lower is better",
-    r"area_under_roc": "chance that a planted anomaly scores above a usual window: 1 is best, 0.5 "
-    "is none",
-    r"threshold": "score above which a window is flagged, unless threshold_quantile says other: "
-    "1 in 100 of the held-out windows without planted anomalies",
+    r"area_under_roc": "chance that a planted anomaly scores above a usual window: 1 is best, "
+    "0.5 is chance",
+    r"threshold": "score above which a window is flagged: by default 1 in 100 of the held-out "
+    "windows without planted anomalies (threshold_quantile)",
     r"anomalies_found": "share of the planted anomalies with a flagged window: 1 is best",
     r"precision": "share of the flagged windows that have a planted anomaly: 1 is best",
     r"recall": "share of the windows with a planted anomaly that are flagged: 1 is best",
-    r"accuracy": "share of held-out samples that are named rightly: higher is better",
-    r"accuracy_of_most_frequent_class": "what naming the most frequent class always would get",
+    r"accuracy": "share of held-out samples that are classified correctly: higher is better",
+    r"accuracy_of_most_frequent_class": "what always naming the most frequent class would get",
     r"accuracy_of_symbol_frequencies": "what counting symbols would get",
     r"cross_entropy": "surprise at the right class, in nats: lower is better",
     r"exact_match(_greedy)?": "share of held-out texts that are translated without an error: "
@@ -121,9 +121,9 @@ def few_steps(config: Settings) -> list[str]:
 
 
 def doubts(metrics: dict[str, Any]) -> list[str]:
-    """What about the scores is to be doubted: of a judge that cannot tell noise from real data."""
+    """Doubts about the scores: names a judge that cannot tell noise from real data."""
     scores = metrics.get("discriminative_score")
-    if not isinstance(scores, dict):  # none of this run, or without a value
+    if not isinstance(scores, dict):  # this run has none, or it has no value
         return []
     noise, real = (_value(scores.get(kind)) for kind in ("noise", "real"))
     if noise is None or real is None or noise - real >= 0.25:

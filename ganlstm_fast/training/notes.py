@@ -36,7 +36,7 @@ class Notes:
     def of(cls, pitches: np.ndarray) -> Notes:
         """The notes of sounds with ``pitches`` [n] in Hz, NaN for none.
 
-        Where all are tuned away from 440 Hz alike, the semitones are moved with them.
+        If all are detuned from 440 Hz by the same amount, the semitones shift with them.
         """
         semitones = A4_NUMBER + 12 * np.log2(pitches / A4)
         pitched = np.isfinite(semitones)
@@ -63,7 +63,7 @@ def note_name(number: int) -> str:
 
 
 def place_of(note: str, names: list[str]) -> int:
-    """The place of ``note`` among ``names``; raises InputError where it is none of them."""
+    """The index of ``note`` in ``names``; raises InputError if it is not there."""
     known = [name.lower() for name in names]
     if note.strip().lower() not in known:
         raise InputError(f"`note`: expected one of {', '.join(names)}, got {note}")

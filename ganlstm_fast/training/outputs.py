@@ -87,7 +87,7 @@ def _written(column: pd.Series) -> pd.Series:
     finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values[:0]
     if not len(finite):
         return column
-    # A single number is no constant: it is written as if the column had a range of 1.
+    # A single number does not count as a constant: it is written as if the column's range were 1.
     span, largest = np.ptp(finite) if len(finite) > 1 else 1.0, np.abs(finite).max()
     if span > 0:
         more = math.floor(math.log10(max(largest / span, 1)))
@@ -121,7 +121,7 @@ def trained(run: Run) -> nn.Module:
 
 
 def read_finished(run: Run) -> dict[str, Any] | None:
-    """What :func:`finish` has written for the run as it is; None where it has to be written."""
+    """What :func:`finish` has written for the run's present state; None if it has not."""
     state = run.state
     try:
         found = json.loads((run.folder / METRICS).read_text())

@@ -154,7 +154,7 @@ def plot_confusion(path: Path, confusion: Tensor, classes: Sequence[str]) -> Non
 
 
 def plot_attention(path: Path, cases: Sequence[tuple[str, str, Tensor]]) -> None:
-    """Where a decoder looked for each symbol: a text, what was written, and the weights.
+    """Where a decoder looked for each symbol: the source, the written text, and the weights.
 
     Args:
         cases: the source, the target, and the weights [len(target) + 1, len(source)] of each, the

@@ -30,7 +30,7 @@ STYLE = {
 
 @contextmanager
 def drawing(width: float, height: float, **style: Any) -> Iterator[Figure]:
-    """Yield an empty figure, of so many inches, for which the project's style is in force."""
+    """Yield an empty figure of a size in inches, in the project's style."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -97,7 +97,8 @@ def plot_samples(
                 row[2].stairs(share, bins, fill=True, alpha=0.15, **options)
                 row[2].stairs(share, bins, lw=1.3, label=label, **options)
             if np.histogram(real[..., c], bins)[0].max() > 0.4 * real[..., c].size:
-                # One value is most of them, such as no rain: the rest would be invisible.
+                # Most values are the same, such as no rain; on a linear scale the rest would be
+                # invisible.
                 row[2].set_xscale("log")
                 row[2].set_xlim(left=1e-4)
             row[2].xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")

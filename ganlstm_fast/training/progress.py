@@ -8,17 +8,17 @@ from typing import Any
 
 from tqdm import tqdm
 
-# A rate is that of so many last seconds, read this often.
+# The rate covers this many last seconds, and is read this often.
 SECONDS = 5.0
 EVERY = 0.05
 
 
 class Bar(tqdm):
-    """A bar of tqdm's whose rate, and with it the time that is left, is that of the last seconds.
+    """A tqdm bar whose rate, and so its remaining time, comes from the last seconds.
 
     tqdm's own rate is a mean over the last lines that it wrote, which in a log file are minutes,
-    and over the whole run in the last of them. The first step is in no rate but its own: it is
-    slower than all others.
+    and over the whole run in the last of them. The first step, slower than all others, counts only
+    in its own rate.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

@@ -64,7 +64,7 @@ def write_report(run: str | Path, output: str | Path | None = None, device: str 
     """
     folder = Path(run)
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder of a run")
+        raise InputError(f"{folder} is not the folder of a run")
     found = load_trained(folder, device)
     path = folder / "report.html" if output is None else Path(output)
     parts = [_head(folder, found), _scores(folder)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 # Frames overlap by half of the window, with which a Hann window keeps all of a sound.
 OVERLAP = 2
-# Magnitudes are told apart down to so many dB below the loudest.
+# Magnitudes further below the loudest than this, in dB, count as silence.
 RANGE = 60.0
 # The momentum of the fast Griffin-Lim algorithm, and how often it goes back and forth.
 MOMENTUM = 0.99
@@ -68,11 +68,11 @@ class Spectrogram:
         return torch.where(frames.transpose(1, 2) > 0, self.loudest * 10**exponent, 0)
 
     def waves(self, frames: Tensor, seed: int = 0, iterations: int = ITERATIONS) -> Tensor:
-        """``frames`` [n, steps, bins] -> sounds [n, samples], whose phases are looked for.
+        """``frames`` [n, steps, bins] -> sounds [n, samples], with estimated phases.
 
-        Their spectra come close to ``frames``, and those of no sound need be equal to them. By the
-        fast Griffin-Lim algorithm (Perraudin, Balazs and Sondergaard, A fast Griffin-Lim algorithm,
-        2013), from random phases; each sound has those that it has alone.
+        The fast Griffin-Lim algorithm (Perraudin, Balazs and Sondergaard, A fast Griffin-Lim
+        algorithm, 2013) starts from random phases and brings the spectra close to ``frames``, which
+        need not be those of any sound. A sound does not depend on the others of the call.
 
         Args:
             seed: of the phases to begin with.

@@ -58,7 +58,7 @@ def _blocks(known: Stretches, seq_len: int, block: int) -> Tensor:
         # Of equal length, so that a block at a stretch's end is not too short for a window.
         pieces = max(1, round(length / block))
         numbers.append(count + torch.arange(length) * pieces // length)
-        # A stretch that is too short for a window takes no fold's turn.
+        # A stretch that is too short for a window does not use up a fold's turn.
         count += pieces if length >= seq_len else 0
     return torch.cat(numbers)
 
@@ -88,7 +88,7 @@ def series_folds(
 def split_by_time(
     rows: int | Stretches, seq_len: int, held_out: int, context: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """:meth:`Stretches.split` of so many rows of one series, or of stretches."""
+    """:meth:`Stretches.split` of a number of rows of one series, or of stretches."""
     return stretches_of(rows).split(seq_len, held_out, context)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class State:
-    """All that changes while a run trains, so that a run that is resumed goes on exactly.
+    """All that changes while a run trains; saved, so that a resumed run goes on exactly.
 
     Args:
         recipe: what is trained, not set up yet.
@@ -38,9 +38,9 @@ class State:
         generator: of all random numbers; the same in all processes.
         share: the samples of a batch that this process takes.
         history: [steps, len(recipe.columns)], the numbers of each step.
-        best: of early stopping: the best ``value`` of what is watched, its ``step``, the
-            ``weights`` then, and the checkpoints ``since``.
-        signs: of each sign of trouble, at how many checkpoints in a row it was there.
+        best: for early stopping: the best ``value`` watched, its ``step``, the ``weights`` at that
+            step, and the number of checkpoints ``since``.
+        signs: for each sign of trouble, at how many checkpoints in a row it was seen.
     """
 
     def __init__(self, recipe: Recipe, fabric: Fabric | OneProcess) -> None:
@@ -74,11 +74,11 @@ class State:
         }
 
     def restore(self, content: dict[str, Any]) -> bool:
-        """Take up where ``content`` of :func:`load_checkpoint` was saved.
+        """Continue from the state in ``content`` of :func:`load_checkpoint`.
 
         Returns:
             Whether the run goes on exactly. It does not after steps on another kind of device,
-            whose random numbers are others: they begin anew then, from the seed and the step.
+            which has other random numbers: they then start anew from the seed and the step.
         """
         self.step = content["step"]
         self.history[: self.step] = content["history"].to(self.device)
@@ -97,14 +97,14 @@ class State:
         return same or self.step == 0
 
     def own_generator(self) -> torch.Generator:
-        """A generator of which this process draws for itself, at the state that the run is in."""
+        """The random generator of this process alone, seeded from the run's present state."""
         if self.share.count == 1:
             return self.generator
         seed = torch.randint(2**62, (), generator=self.generator, device=self.device).item()
         return torch.Generator(self.device).manual_seed(int(seed) + self.share.rank)
 
     def last(self, column: str) -> Tensor:
-        """The number of the step before; not a number in the first one."""
+        """The value of the step before; NaN in the first one."""
         return self.history[max(0, self.step - 1), self.recipe.columns.index(column)]
 
 
@@ -256,7 +256,7 @@ def resume_run(
     if not exact and fabric.is_global_zero:
         warn(
             "the last steps of the run were on another kind of device: its random numbers begin "
-            "anew, and it goes on other than it would have there"
+            "anew, and its numbers differ from those it would have had there"
         )
     return Run(folder if folder.is_dir() else folder.parent, state)
 
@@ -282,10 +282,10 @@ def changed(config: Settings, changes: dict[str, Any]) -> Settings:
     for name, value in list(changes.items()):
         if name not in fields:
             raise InputError(
-                f"`{name}` is no setting of the run's model{did_you_mean(name, fields)}"
+                f"`{name}` is not a setting of the run's model{did_you_mean(name, fields)}"
             )
         if is_table(value):
-            continue  # It has no simple equality; its fingerprint says whether it is the same.
+            continue  # A table has no simple equality; its fingerprint says whether it is the same.
         if value == getattr(config, name):
             del changes[name]
         elif not fields[name].metadata["resumable"]:

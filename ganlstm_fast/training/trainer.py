@@ -17,11 +17,12 @@ from ganlstm_fast.training.progress import Bar
 from ganlstm_fast.training.state import Run, on_first
 from ganlstm_fast.training.undefined import Undefined, defined
 
-# At so many checkpoints in a row a sign of trouble has to be there to be told.
+# A sign of trouble is reported if it is there at this many checkpoints in a row.
 TROUBLE = 3
-# Before this step nothing is a sign: every run begins with a generator that is easily told.
+# Before this step nothing counts as a sign: at first every generator is easy to tell from real
+# data.
 EARLY = 300
-# Several processes ask each other only every so many steps whether a signal has come.
+# Several processes ask each other about signals only once in this many steps.
 ASK_EVERY = 10
 
 
@@ -147,10 +148,10 @@ def _watch(run: Run, warn: Callable[[str], object]) -> None:
         # Judged by the first process, since the last bit may differ.
         value = on_first(state.fabric, lambda: defined(recipe.watched))
         if isinstance(value, Undefined):
-            # Nothing to compare: this checkpoint counts neither as better nor as no better.
+            # Nothing to compare: this checkpoint counts neither as better nor as worse.
             if "watched" not in state.signs:
                 warn(Line(f"step {state.step}: `patience` has nothing to go by: {value.reason}"))
-                state.signs["watched"] = TROUBLE  # as one that has been told
+                state.signs["watched"] = TROUBLE  # counts as reported
         elif not state.best or value < state.best["value"]:
             weights = copy.deepcopy(recipe.best_part().state_dict())
             state.best = {"value": value, "step": state.step, "since": 0, "weights": weights}
@@ -166,7 +167,7 @@ def _watch(run: Run, warn: Callable[[str], object]) -> None:
 
 
 def _names(run: Run, found: dict[str, str]) -> list[str]:
-    """The signs to count: those that are there, and those that have been told."""
+    """The signs to count: those that are there, and those already reported."""
     told = [name for name, count in run.state.signs.items() if count >= TROUBLE]
     return list(dict.fromkeys((*told, *found)))
 

@@ -1,9 +1,8 @@
 """Scores that have no value for some data, and why.
 
-A measure that has no value raises :class:`~ganlstm_fast.training.errors.UndefinedScore`. What puts
-several scores together calls each through :func:`defined`, so that one without a value costs none
-of the others, and :func:`for_json` writes them all. No other error is caught: it is a mistake in
-the program.
+A measure that has no value raises :class:`~ganlstm_fast.training.errors.UndefinedScore`. Code that
+combines several scores calls each through :func:`defined`, so that one without a value does not
+lose the others, and :func:`for_json` writes them all. Other errors are bugs, and are not caught.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def defined_all(names: Iterable[str], measure: Callable[[], dict[str, Any]]) -> 
 
 
 def shown(value: float | Undefined | None, digits: int = 3) -> str:
-    """A score as it is printed: so many digits after the point, or a dash for none."""
+    """A score as it is printed: with ``digits`` after the point, or a dash for none."""
     return "-" if value is None or isinstance(value, Undefined) else f"{value:.{digits}f}"
 
 
@@ -90,7 +89,7 @@ def for_json(scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def undefined_lines(metrics: dict[str, Any]) -> list[str]:
-    """What is told of the scores without a value in ``metrics``, a line for each reason."""
+    """Lines about the scores without a value in ``metrics``, one for each reason."""
     by_reason: dict[str, dict[str, list[str]]] = {}
     for path, reason in metrics.get("undefined", {}).items():
         score, _, part = path.partition(".")

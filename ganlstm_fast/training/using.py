@@ -1,4 +1,4 @@
-"""What a trained run makes: the generator, and whatever else its model can do.
+"""Use of a trained run: samples of its generator, and whatever else its model can do.
 
 Each function computes on ``device``: "cpu", "cuda", "cuda:1", ..., or "auto", a GPU if there is
 one. The same seed gives other random numbers on another kind of device.
@@ -39,7 +39,7 @@ class Trained:
     Attributes:
         recipe: the class of its recipe.
         config: its settings.
-        data: what the checkpoint tells of the data.
+        data: the checkpoint's description of the data.
         content: all of the checkpoint.
     """
 
@@ -165,7 +165,7 @@ def _generated(
     for name in given:
         if name not in found.recipe.given:
             near = did_you_mean(name, found.recipe.given)
-            raise InputError(f"`{name}`: a run of {found.name} is given no {name}{near}")
+            raise InputError(f"`{name}`: a run of {found.name} does not take {name}{near}")
     with torch.no_grad():
         return found, make(found.model, found.config, found.data, count, seed, **given)
 
@@ -311,7 +311,7 @@ def classify(
     if not texts:
         return able(found.model, found.config, found.data, data)
     if "symbols" not in found.data:
-        raise InputError(f"a run of {found.name} classifies sequences of numbers, and no text")
+        raise InputError(f"a run of {found.name} classifies sequences of numbers, not texts")
     if data is not None:
         raise InputError("`data`: expected none beside texts")
     return able(found.model, found.config, found.data, None, texts)

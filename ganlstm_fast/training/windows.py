@@ -67,7 +67,7 @@ class Stretches:
         return self.starts[number] + torch.arange(len(number)) - before[number]
 
     def left(self, count: int | Tensor) -> Tensor:
-        """[rows] bool: which rows are none of the last ``count`` of their series."""
+        """[rows] bool: which rows are not among the last ``count`` of their series."""
         return self._in_series() < (self.lengths - count)[self.series[self.of_row]]
 
     def part(self, kept: Tensor) -> Stretches:
@@ -128,7 +128,7 @@ class Stretches:
 
 
 def left_over(known: Stretches, seq_len: int) -> list[str]:
-    """What is said of the stretches that are too short for a window of ``seq_len`` rows."""
+    """Notes on the stretches that are too short for a window of ``seq_len`` rows."""
     lengths = known.stops - known.starts
     short = lengths[lengths < seq_len]
     if not len(short):

@@ -465,7 +465,7 @@ def test_what_cannot_be_translated(tmp_path: Path, capsys: pytest.CaptureFixture
         (["--images", str(tmp_path / "no.png"), "-o", str(out)], "no.png cannot be read"),
         (["-o", str(out.with_suffix(".jpg"))], "or a file that ends with .png"),
         ([], "do not go to a screen"),
-        (["--month", "3", "-o", str(out)], "a run of cyclegan is given no month"),
+        (["--month", "3", "-o", str(out)], "a run of cyclegan does not take month"),
     ):
         capsys.readouterr()
         assert main(["generate", str(folder), *options]) == 2

@@ -395,7 +395,7 @@ def test_the_report_reads_well() -> None:
         "2 converted, 1 left alone",
         "0: spectral norm of weight (torch) -> spectral norm of weight (ganlstm_fast)",
         "1: torch.nn.LSTM -> ganlstm_fast.FastLSTM",
-        "2: test_convert.OwnLSTM, left alone: a subclass may have a forward of its own; derive it "
+        "2: tests.OwnLSTM, left alone: a subclass may have a forward of its own; derive it "
         "from FastLSTM",
     ]
     assert str(gf.accelerate(nn.Linear(3, 4))) == "0 converted, 0 left alone"

@@ -1,4 +1,4 @@
-"""Memory that the CPU kernels use again: csrc/common/pool.h."""
+"""Memory that the CPU kernels use again: csrc/common/cpu/pool.h."""
 
 from __future__ import annotations
 

@@ -19,13 +19,19 @@ os.environ["TRITON_INTERPRET"] = "0"
 import pytest
 import torch
 
-from ganlstm_fast.ops.gradient_penalty import triton_kernels
+from ganlstm_fast.ops.gradient_penalty import operators as penalty_operators
 from ganlstm_fast.ops.lstm import autograd, gpu
+from ganlstm_fast.ops.lstm.operators import (
+    BackwardArguments,
+    DoubleBackwardArguments,
+    ForwardArguments,
+)
 from ganlstm_fast.ops.lstm.triton_common import MOST_HIDDEN
-from ganlstm_fast.ops.spectral_norm import triton_ops
+from ganlstm_fast.ops.spectral_norm import operators as spectral_norm_operators
 from tests.gpu_cases import FLOAT32, GPU_CASES, Numbers
 from tests.lstm_cases import Case
 from tests.penalty_cases import CASES, Samples
+from tests.triton_tools import by_triton, interpreted
 
 # Of tests that have cases of their own.
 OTHER_CASES = [
@@ -51,13 +57,12 @@ def parameters(test: Callable[..., None], *names: str) -> list[tuple[Any, ...]]:
 
 
 def lstm_jobs() -> Iterator[Callable[[], None]]:
-    from tests.ops.lstm import test_gpu, test_gpu_device
+    from tests.ops.lstm import test_gpu
 
     cases: dict[tuple[str, Numbers], Case] = {}
-    for module in (test_gpu, test_gpu_device):
-        for test in vars(module).values():
-            for name, numbers in parameters(test, "name", "numbers"):
-                cases[name, numbers] = GPU_CASES[name]
+    for test in vars(test_gpu).values():
+        for name, numbers in parameters(test, "name", "numbers"):
+            cases[name, numbers] = GPU_CASES[name]
     found = [(case, numbers) for (_, numbers), case in cases.items()]
     found += [(case, FLOAT32) for case in OTHER_CASES]
     for case, numbers in sorted(found, key=lambda pair: -pair[0].H):
@@ -75,19 +80,27 @@ def all_passes(case: Case, numbers: Numbers) -> None:
     sides = [t.to(numbers.dtype) for t in case.cotangents]
     wanted = [True] * 6
     inputs = (x, weights, h0, c0, lengths)
-    gpu.lstm_forward(*inputs, False, 0, "triton")
-    y, _, _, *saved = gpu.lstm_forward(*inputs, True, 0, "triton")
-    gpu.lstm_backward(*sides, *inputs, y, *saved, wanted, False, 0, "triton")
-    gpu.lstm_backward(None, *sides[1:], *inputs, y, *saved, wanted, True, 0, "triton")
-    *_, dz, d = gpu.lstm_backward(*sides, *inputs, y, *saved, wanted, True, 0, "triton")
+    gpu.lstm_forward(ForwardArguments(*inputs, False, 0, "triton"))
+    y, _, _, *saved = gpu.lstm_forward(ForwardArguments(*inputs, True, 0, "triton"))
+    gpu.lstm_backward(BackwardArguments(*sides, *inputs, y, *saved, wanted, False, 0, "triton"))
+    gpu.lstm_backward(
+        BackwardArguments(None, *sides[1:], *inputs, y, *saved, wanted, True, 0, "triton")
+    )
+    *_, dz, d = gpu.lstm_backward(
+        BackwardArguments(*sides, *inputs, y, *saved, wanted, True, 0, "triton")
+    )
     v_x, v_h, v_c, *v_weights = (t.to(numbers.dtype) for t in case.directions)
     rest = (h0, c0, lengths, y, *saved, dz, d, [True] * 9, "triton")
     for given in (v_weights, [None] * len(v_weights)):
-        gpu.lstm_double_backward(v_x, v_h, v_c, given, sides[2], x, weights, *rest)
+        gpu.lstm_double_backward(
+            DoubleBackwardArguments(v_x, v_h, v_c, given, sides[2], x, weights, *rest)
+        )
     if case.T > autograd.RECOMPUTE_WINDOW_GPU:
         window = autograd.RECOMPUTE_WINDOW_GPU
-        y, _, _, *saved = gpu.lstm_forward(*inputs, True, window, "triton")
-        gpu.lstm_backward(*sides, *inputs, y, *saved, wanted, False, window, "triton")
+        y, _, _, *saved = gpu.lstm_forward(ForwardArguments(*inputs, True, window, "triton"))
+        gpu.lstm_backward(
+            BackwardArguments(*sides, *inputs, y, *saved, wanted, False, window, "triton")
+        )
 
 
 def spectral_norm_jobs() -> Iterator[Callable[[], None]]:
@@ -106,17 +119,17 @@ def penalty_jobs() -> Iterator[Callable[[], None]]:
     import tests.ops.gradient_penalty.test_on_gpu as tests
 
     def run(shapes: list[tuple[int, ...]], dtype: torch.dtype, curve: tuple[float, bool]) -> None:
-        samples = Samples(shapes, dtype)
+        samples, kernels = Samples(shapes, dtype), by_triton(penalty_operators)
         seed = torch.zeros(1, dtype=torch.int64)
-        value, norms = triton_kernels.penalty_forward(samples.first, *curve)
-        triton_kernels.penalty_backward(value, samples.first, norms, *curve)
+        value, norms = kernels.penalty_forward(samples.first, *curve)
+        kernels.penalty_backward(value, samples.first, norms, *curve)
         for wanted in ([True, True], [False, True]):
-            triton_kernels.penalty_double_backward(
+            kernels.penalty_double_backward(
                 samples.second, value, samples.first, norms, *curve, wanted
             )
         for real, fake in zip(samples.first, samples.second, strict=True):
             for pair in ((real, fake), (real, None), (None, real)):
-                triton_kernels.interpolate(*pair, seed)
+                kernels.interpolate(*pair, seed)
 
     for name, curve, dtype in parameters(
         tests.test_penalty_to_second_order, "name", "curve", "dtype"
@@ -134,15 +147,14 @@ def work(number: int, count: int, architecture: int) -> None:
 
     compiled = triton_tools.compile_only(architecture)
     torch.set_num_threads(1)
-    interpreted = triton_ops.register("CPU")
-    for job in jobs()[number::count]:
-        begun = time.monotonic()
-        try:
-            job()
-        except Exception as error:  # the tests will say
-            print(f"{type(error).__name__}: {str(error)[:200]}", flush=True)
-        print(f"{time.monotonic() - begun:5.1f} s, {len(compiled)} compiled", flush=True)
-    del interpreted
+    with interpreted(spectral_norm_operators):
+        for job in jobs()[number::count]:
+            begun = time.monotonic()
+            try:
+                job()
+            except Exception as error:  # the tests will say
+                print(f"{type(error).__name__}: {str(error)[:200]}", flush=True)
+            print(f"{time.monotonic() - begun:5.1f} s, {len(compiled)} compiled", flush=True)
 
 
 def main() -> int:

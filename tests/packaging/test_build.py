@@ -351,7 +351,7 @@ def test_cuda_kernels_keep_to_their_registers(cuda_object):
     dump = (find_cuobjdump(), "--dump-resource-usage", cuda_object)
     log = run(*dump, cwd=cuda_object.parent)
     kernels = re.findall(r"Function (\S+):\s+REG:\d+ STACK:(\d+)", log)
-    for source in (ROOT / "csrc").glob("*/*.cu"):
+    for source in (ROOT / "csrc").glob("*/gpu/*.cu"):
         for name in re.findall(r"(\w+_kernel)\(const", source.read_text()):
             assert any(name in kernel for kernel, _ in kernels), name
     assert not [kernel for kernel, stack in kernels if stack != "0"]
@@ -378,12 +378,11 @@ def test_kernels_of_one_instruction_set_export_no_weak_symbol(wheel, checkout):
     if shutil.which("nm") is None:
         pytest.skip("nm was not found")
     x86 = platform.machine() in ("x86_64", "AMD64")
-    sources = sorted((checkout / "csrc").glob("*/*_cpu.cpp"))
-    kernels = [source for source in sources if source.name != "binding_cpu.cpp"]
+    kernels = sorted((checkout / "csrc").glob("*/cpu/*.simd.cpp"))
     assert kernels
     for source in kernels:
         for isa in setup.ISA_FLAGS if x86 else ["baseline"]:
-            folder = checkout / setup.OBJECTS / source.parent.name
+            folder = checkout / setup.OBJECTS / source.parent.relative_to(checkout / "csrc")
             symbols = run("nm", "--demangle", folder / f"{source.name}.{isa}.o", cwd=checkout)
             weak = re.findall(r"(?m)^[0-9a-f]+ [WVu] (.*)", symbols)
             # A pointer to the C++ runtime's handler of exceptions: the same in every object.
@@ -479,7 +478,7 @@ def test_cmake_builds_the_plain_library(checkout, wheel, tmp_path, monkeypatch):
             theirs[source, deciding_flags(command)] = output
     assert theirs.keys() == ours.keys()
     if setup.find_nvcc() is not None:  # the wheel has its kernels: here they are not compiled
-        assert set(cuda) == set(Path("csrc").glob("*/*.cu"))
+        assert set(cuda) == set(Path("csrc").glob("*/gpu/*.cu"))
     for command in cuda.values():
         assert {"-O3", "-std=c++17"} <= set(command)
         assert re.findall(r"sm_(\d+)", " ".join(command)) == ["80", "90"]

@@ -257,7 +257,7 @@ def test_forecast(tmp_path, capsys):
         (["text-gan", "--bidirectional"], "--bidirectional: expected off with --feedback, got"),
         (["text-gan", "--no-feedback"], "--pretrain: expected 0 with --no-feedback, got"),
         (["lstm-classifier", "--data=nowhere"], "nowhere does not exist"),
-        (["lstm-classifier", "--label-column=a"], "--label-column is of a table, and no --data"),
+        (["lstm-classifier", "--label-column=a"], "--label-column needs a table, and no --data"),
         (["lstm-forecaster", "--held-out=1400"], "--horizon 1; --held-out 730 works"),
         (["anomaly", "--data=sines"], "--data sines: independent series have no last rows"),
         (["conditional-lstm-gan", "--date-column=day"], "has no column day"),
@@ -284,7 +284,7 @@ def test_report(tmp_path, capsys):
     for words in ("Real beside generated", "Autocorrelation", "Losses", "seq_len", "2 of 2 steps"):
         assert words in page
     assert main(["report", str(tmp_path / "nowhere")]) == 2
-    assert "no folder of a run" in capsys.readouterr().err
+    assert "not the folder of a run" in capsys.readouterr().err
 
 
 def test_bench_says_where_the_benchmarks_are(tmp_path, monkeypatch, capsys):

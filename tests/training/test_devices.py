@@ -140,7 +140,7 @@ def test_a_run_says_where_it_is(tmp_path, monkeypatch, capsys):
     assert captured.out.splitlines()[0].endswith(f"; on the CPU; writing to {tmp_path / 'r'}")
     assert captured.err.splitlines()[0] == (
         "ganlstm-fast: warning: the GPU cannot be used (CUDA error: no kernel image), so the CPU "
-        "is; --device cpu asks for it"
+        "is used; --device cpu asks for it"
     )
     assert main(["train", f"--resume={tmp_path / 'r'}", "--steps=2", "--device=cpu"]) == 0
     captured = capsys.readouterr()

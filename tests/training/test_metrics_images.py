@@ -151,7 +151,7 @@ def test_no_score_by_a_classifier_that_is_no_judge():
     guessed = Labelled(some.inputs, some.labels.flip(0), some.classes)
     scores = evaluate_images(guessed, test, some.inputs)
     assert not scores["reported"]
-    assert "names 0." in scores["reason"]
+    assert "right about 0." in scores["reason"]
     for name in ("inception_score", "class_entropy", "frechet_distance"):
         assert scores[name]["generated"] is None
         assert scores[name]["real"] is not None

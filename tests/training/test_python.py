@@ -276,7 +276,7 @@ def test_a_setting_that_is_not_there():
     folder = train(GAN, out="r").folder
     with pytest.raises(InputError, match="changes go with a run that is resumed"):
         train(GAN, changes={"steps": 1})
-    with pytest.raises(InputError, match=r"stepz is no setting of .*; did you mean steps\?"):
+    with pytest.raises(InputError, match=r"stepz is not a setting of .*; did you mean steps\?"):
         train(resume=folder, changes={"stepz": 1})
 
 

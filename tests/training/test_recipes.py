@@ -276,12 +276,12 @@ def test_a_condition_that_was_not_trained_on(tmp_path, condition, given):
 @pytest.mark.usefixtures("undrawn")
 def test_other_models_are_given_no_condition(tmp_path):
     folder = run(TINY["mlp-gan"], out=tmp_path / "r").folder
-    with pytest.raises(InputError, match="month: a run of mlp-gan is given no month"):
+    with pytest.raises(InputError, match="month: a run of mlp-gan does not take month"):
         generate(folder, 1, month=1)
     conditional = run(
         dataclasses.replace(TINY["conditional-lstm-gan"], steps=1), out=tmp_path / "c"
     )
-    with pytest.raises(InputError, match=r"is given no mnth; did you mean month\?"):
+    with pytest.raises(InputError, match=r"does not take mnth; did you mean month\?"):
         generate(conditional.folder, 1, mnth=1)
 
 

@@ -427,7 +427,7 @@ def test_commands_on_a_folder(tmp_path, capsys):
     for wrong, line in (
         (["--note", "C4", "-o", "x.wav"], "note: expected one of A3, E4, A4, got C4"),
         ([], "sounds do not go to a screen"),
-        (["--text", "a", "-o", "x.wav"], "--text: a run of sound-gan is given no text"),
+        (["--text", "a", "-o", "x.wav"], "--text: a run of sound-gan does not take text"),
     ):
         assert main(["generate", str(run), "-n", "1", *wrong]) == 2
         assert line in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_signs_between_thousands(tmp_path, text, values):
         ('a,b\n1,"x\ny"\n2\n', "got 1 in line 4;"),
         ('a,b\n1,"x\n2,z\n3,w\n', "a quote in line 2 is not closed"),
         ("a,b,a\n1,2,3\n", r"the name a stands 2 times in line 1 \(columns 1, 3\)"),
-        (",Unnamed: 0,b\n1,2,3\n", "called as one without a name would be"),
+        (",Unnamed: 0,b\n1,2,3\n", "has the name that one without a name gets"),
         ("a\n1 234\n2 500\n", r"0 numbers and 2 of other kinds, such as '1 234'"),
         ("a,b\n1,inf\n2,1e400\n", "missing or infinite values in b, lines 2-3"),
         ("a,,b\n1,2,3\n", "column 2 has values but no name"),
@@ -173,7 +173,7 @@ def test_a_column_that_only_grows_is_told(tmp_path):
     [
         ("utf-8-sig", []),
         ("utf-16", ["UTF-16"]),
-        ("latin-1", ["no UTF-8: read as Windows-1252"]),
+        ("latin-1", ["not UTF-8: read as Windows-1252"]),
     ],
 )
 def test_encodings(tmp_path, encoding, note):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ganlstm_fast.ops import backends
 from ganlstm_fast.ops.functions import records
-from ganlstm_fast.ops.lstm import autograd, fit, reference, torch_impl
+from ganlstm_fast.ops.lstm import autograd, fit, gpu, reference, torch_impl  # noqa: F401 (gpu: the operators on CUDA)
 from ganlstm_fast.ops.validation import check_lengths, check_tensor, describe
 
 __all__ = ["lstm", "lstm_cell", "work_of"]
@@ -128,11 +128,14 @@ def _run(
         return torch_impl.lstm_forward(x, flat, h0, c0, lengths)
     if lengths is not None:
         lengths = lengths.to(x.device, non_blocking=x.is_cuda)  # to a CPU it has to arrive
-    contiguous = [w.contiguous() for w in flat]
     return autograd.lstm_forward(
-        *(x.contiguous(), contiguous, h0.contiguous(), c0.contiguous(), lengths),
-        recompute,
-        name,
+        x=x.contiguous(),
+        weights=[w.contiguous() for w in flat],
+        h0=h0.contiguous(),
+        c0=c0.contiguous(),
+        lengths=lengths,
+        recompute=recompute,
+        impl=name,
     )
 
 

@@ -10,41 +10,42 @@ recorded makes dz for some steps at a time.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from ganlstm_fast.ops import backends
-from ganlstm_fast.ops.lstm import fit, projections
+from ganlstm_fast.ops.lstm import fit, operators, projections
+from ganlstm_fast.ops.lstm.operators import (
+    BackwardArguments,
+    BackwardSteps,
+    DoubleBackwardArguments,
+    ForwardArguments,
+    ForwardSteps,
+    TangentBackwardSteps,
+    TangentForwardSteps,
+    Wanted,
+    WantedAgain,
+    saved_dtype,
+)
 from ganlstm_fast.ops.lstm.projections import allows_tf32, by_direction, precision_of_lstm
+from ganlstm_fast.ops.registry import Operator
 
-_ops = torch.ops.ganlstm_fast
+Steps = TypeVar("Steps", ForwardSteps, BackwardSteps, TangentForwardSteps, TangentBackwardSteps)
 
 # Elements of the buffers that are made for some steps at a time: 64 MiB in float32.
 PART = 2**24
 
-MODULES = {
-    "lstm_forward_steps": "triton_forward",
-    "lstm_backward_steps": "triton_backward",
-    "lstm_tangent_forward_steps": "triton_double_backward",
-    "lstm_tangent_backward_steps": "triton_double_backward",
-}
 
-
-def _steps(name: str, impl: str) -> Callable[..., None]:
-    """The operator ``name``, or its namesake in Triton."""
-    if impl == "triton":
-        module = importlib.import_module(f"ganlstm_fast.ops.lstm.{MODULES[name]}")
-        return getattr(module, name)
-    return partial(getattr(_ops, name), impl=impl)
-
-
-def _saved_dtype(x: Tensor) -> torch.dtype:
-    return torch.float32 if x.dtype.itemsize == 2 else x.dtype
+def _walk(operator: Operator[Steps, None], a: Steps) -> None:
+    """Run the steps of a pass by ``a.impl``, in place."""
+    if a.impl == "triton":
+        operator.triton(a)
+    else:
+        operator(a)
 
 
 def _parts(total: int, size: int) -> list[tuple[int, int]]:
@@ -59,26 +60,18 @@ def _part_size(x: Tensor, h0: Tensor) -> int:
 class _Layer:
     """One call's sizes and weights."""
 
-    def __init__(
-        self,
-        x: Tensor,
-        weights: Sequence[Tensor],
-        h0: Tensor,
-        lengths: Tensor | None,
-        impl: str,
-    ) -> None:
-        self.x, self.weights, self.impl = x, weights, impl
-        self.total = x.size(0)
-        self.directions, self.batch, self.hidden = h0.shape
-        self.lengths = None if lengths is None else lengths.to(x.device)
-        self.saved = _saved_dtype(x)
-        self.tf32 = allows_tf32(x)
-        self.weight_hh = by_direction(weights, self.directions, 1)
-        self.has_bias = len(weights) > 2 * self.directions
+    def __init__(self, a: ForwardArguments | BackwardArguments | DoubleBackwardArguments) -> None:
+        self.x, self.weights = a.x, a.weights
+        self.impl = a.impl or _default(a.x, a.h0)
+        self.total = a.x.size(0)
+        self.directions, self.batch, self.hidden = a.h0.shape
+        self.lengths = None if a.lengths is None else a.lengths.to(a.x.device)
+        self.saved = saved_dtype(a.x)
+        self.tf32 = allows_tf32(a.x)
+        self.weight_hh = by_direction(a.weights, self.directions, 1)
+        self.has_bias = len(a.weights) > 2 * self.directions
 
-    def steps(self, name: str, *arguments: Any) -> None:
-        _steps(name, self.impl)(*arguments, tf32=self.tf32)
-
+    @cached_property
     def bias(self) -> Tensor | None:
         if not self.has_bias:
             return None
@@ -99,44 +92,59 @@ class _Layer:
         weight_ih = by_direction(self.weights, self.directions, 0)
         return projections.project(self.x, weight_ih, self.saved, first, steps)
 
+    def walk_forward(
+        self,
+        z: Tensor,
+        first: int,
+        h: Tensor,
+        c: Tensor,
+        y: Tensor,
+        gates: Tensor | None,
+        c_all: Tensor | None,
+    ) -> None:
+        """The steps from ``first`` on of the forward, in place."""
+        walk = ForwardSteps(
+            z=z,
+            bias=self.bias,
+            weight_hh=self.weight_hh,
+            lengths=self.lengths,
+            first=first,
+            total=self.total,
+            h=h,
+            c=c,
+            y=y,
+            gates=gates,
+            c_all=c_all,
+            tf32=self.tf32,
+            impl=self.impl,
+        )
+        _walk(operators.lstm_forward_steps, walk)
 
-def lstm_forward(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    h0: Tensor,
-    c0: Tensor,
-    lengths: Tensor | None,
-    save: bool,
-    window: int = 0,
-    impl: str = "",
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+
+@operators.lstm_forward.on_gpu
+def lstm_forward(a: ForwardArguments) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The operator ``ganlstm_fast::lstm_forward``."""
-    layer = _Layer(x, weights, h0, lengths, impl or _default(x, h0))
-    total, bias = layer.total, layer.bias()
-    keeps_all = save and window == 0
-    y = layer.empty(total, 1, x.dtype)
-    h, c = h0.clone(), layer.carried(c0)
-    c_all, windows, gates = None, [], x.new_empty(0, dtype=layer.saved)
+    layer = _Layer(a)
+    keeps_all = a.save and a.window == 0
+    y = layer.empty(layer.total, 1, a.x.dtype)
+    h, c = a.h0.clone(), layer.carried(a.c0)
+    c_all, windows, gates = None, [], a.x.new_empty(0, dtype=layer.saved)
     if keeps_all:
-        c_all, size = layer.empty(total, 1, layer.saved), total
+        c_all, size = layer.empty(layer.total, 1, layer.saved), layer.total
     else:
-        size = window if save else _part_size(x, h0)
-    with precision_of_lstm(x):
-        for first, steps in _parts(total, size):
-            if save and first > 0:
+        size = a.window if a.save else _part_size(a.x, a.h0)
+    with precision_of_lstm(a.x):
+        for first, steps in _parts(layer.total, size):
+            if a.save and first > 0:
                 windows.append(c.clone())
             z = layer.project(first, steps)
             gates = z if keeps_all else gates
-            layer.steps(
-                "lstm_forward_steps",
-                *(z, bias, layer.weight_hh, layer.lengths, first, total, h, c, y),
-                *((z, c_all) if keeps_all else (None, None)),
-            )
-    if c_all is None and save:
+            layer.walk_forward(z, first, h, c, y, z if keeps_all else None, c_all)
+    if c_all is None and a.save:
         c_all = torch.stack(windows) if windows else c.new_empty(0, *c.shape)
     elif c_all is None:
         c_all = c.new_empty(0)
-    return y.flatten(2), h, c.to(x.dtype), gates, c_all
+    return y.flatten(2), h, c.to(a.x.dtype), gates, c_all
 
 
 def _window_gates(
@@ -153,141 +161,154 @@ def _window_gates(
             h[1] = torch.where((before < layer.lengths)[:, None], h[1], h0[1])
     z = layer.project(first, steps)
     c_all = layer.empty(steps, 1, layer.saved)
-    layer.steps(
-        "lstm_forward_steps",
-        *(z, layer.bias(), layer.weight_hh, layer.lengths, first, layer.total, h),
-        *(c_before.clone(), layer.empty(steps, 1, y.dtype), z, c_all),
-    )
+    y_again = layer.empty(steps, 1, y.dtype)
+    layer.walk_forward(z, first, h, c_before.clone(), y_again, z, c_all)
     return z, c_all
 
 
+@operators.lstm_backward.on_gpu
 def lstm_backward(
-    grad_y: Tensor | None,
-    grad_h_last: Tensor | None,
-    grad_c_last: Tensor | None,
-    x: Tensor,
-    weights: Sequence[Tensor],
-    h0: Tensor,
-    c0: Tensor,
-    lengths: Tensor | None,
-    y: Tensor,
-    gates: Tensor,
-    c: Tensor,
-    wanted: Sequence[bool],
-    save: bool,
-    window: int = 0,
-    impl: str = "",
+    a: BackwardArguments,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor, Tensor]:
     """The operator ``ganlstm_fast::lstm_backward``."""
-    layer = _Layer(x, weights, h0, lengths, impl or _default(x, h0))
+    layer, x, save, window = _Layer(a), a.x, a.save, a.window
+    gates, c = a.gates, a.c
     if window > 0 and save:
-        *_, gates, c = lstm_forward(x, weights, h0, c0, lengths, True, 0, layer.impl)
+        forward = ForwardArguments(x, a.weights, a.h0, a.c0, a.lengths, save=True, impl=layer.impl)
+        _, _, _, gates, c = lstm_forward(forward)
         window = 0
-    total, directions = layer.total, layer.directions
+    total, directions, wanted = layer.total, layer.directions, Wanted(*a.wanted)
     states = (total, layer.batch, directions, layer.hidden)
-    y = y.view(states)
-    grad_y = None if grad_y is None else grad_y.view(states)
-    n, e = layer.carried(grad_h_last), layer.carried(grad_c_last)
-    start = c0.to(layer.saved)
-    size = total if save else window or _part_size(x, h0)
-    of_x = projections.InputGradient(weights, directions, x) if wanted[0] else None
-    of_weights = projections.WeightGradients(weights, directions, wanted[3:], total)
+    y = a.y.view(states)
+    grad_y = None if a.grad_y is None else a.grad_y.view(states)
+    n, e = layer.carried(a.grad_h_last), layer.carried(a.grad_c_last)
+    start = a.c0.to(layer.saved)
+    size = total if save else window or _part_size(x, a.h0)
+    of_x = projections.InputGradient(a.weights, directions, x) if wanted.x else None
+    of_weights = projections.WeightGradients(
+        a.weights, directions, (wanted.weight_ih, wanted.weight_hh, wanted.bias), total
+    )
     d = layer.empty(total, 1, layer.saved) if save else None
     dz = x.new_empty(0)
     with precision_of_lstm(x):
         for first, steps in reversed(_parts(total, size)):
             c_before = c[first // window - 1] if window > 0 and first > 0 else start
-            part = gates, c
+            part_gates, part_c = gates, c
             if window > 0:
-                part = _window_gates(layer, y, h0, c_before, first, steps)
+                part_gates, part_c = _window_gates(layer, y, a.h0, c_before, first, steps)
             if dz.size(0) != steps:
                 dz = layer.empty(steps, 4, x.dtype)
-            layer.steps(
-                "lstm_backward_steps",
-                *(grad_y, layer.weight_hh, layer.lengths, first, total, c_before, *part),
-                *(n, e, dz, d),
+            walk = BackwardSteps(
+                grad_y=grad_y,
+                weight_hh=layer.weight_hh,
+                lengths=layer.lengths,
+                first=first,
+                total=total,
+                c_before=c_before,
+                gates=part_gates,
+                c_all=part_c,
+                n=n,
+                e=e,
+                dz=dz,
+                d=d,
+                tf32=layer.tf32,
+                impl=layer.impl,
             )
+            _walk(operators.lstm_backward_steps, walk)
             if of_x is not None:
                 of_x.add(dz, first)
-            of_weights.add(dz, y, h0, x, layer.lengths, True, first)
+            of_weights.add(dz, y, a.h0, x, layer.lengths, True, first)
     absent = x.new_empty(0)
     return (
         absent if of_x is None else of_x.result,
-        n.to(x.dtype) if wanted[1] else absent,
-        e.to(x.dtype) if wanted[2] else absent,
+        n.to(x.dtype) if wanted.h0 else absent,
+        e.to(x.dtype) if wanted.c0 else absent,
         of_weights.results(),
         dz if save else absent,
         absent.to(layer.saved) if d is None else d,
     )
 
 
+@operators.lstm_double_backward.on_gpu
 def lstm_double_backward(
-    v_x: Tensor | None,
-    v_h0: Tensor | None,
-    v_c0: Tensor | None,
-    v_weights: Sequence[Tensor | None],
-    grad_c_last: Tensor | None,
-    x: Tensor,
-    weights: Sequence[Tensor],
-    h0: Tensor,
-    c0: Tensor,
-    lengths: Tensor | None,
-    y: Tensor,
-    gates: Tensor,
-    c: Tensor,
-    dz: Tensor,
-    d: Tensor,
-    wanted: Sequence[bool],
-    impl: str = "",
+    a: DoubleBackwardArguments,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
     """The operator ``ganlstm_fast::lstm_double_backward``."""
-    layer = _Layer(x, weights, h0, lengths, impl or _default(x, h0))
+    layer, x, weights, wanted = _Layer(a), a.x, a.weights, WantedAgain(*a.wanted)
     directions = layer.directions
     per_direction = len(weights) // directions
     came = [
-        any(v is not None for v in v_weights[kind::per_direction]) for kind in range(per_direction)
+        any(v is not None for v in a.v_weights[kind::per_direction])
+        for kind in range(per_direction)
     ]
     filled = [
-        torch.zeros_like(w) if v is None else v for v, w in zip(v_weights, weights, strict=True)
+        torch.zeros_like(w) if v is None else v for v, w in zip(a.v_weights, weights, strict=True)
     ]
-    states = y.view(c.shape)
-    h_last_ = torch.zeros_like(h0) if v_h0 is None else v_h0.clone()
-    c_last_, n_ = layer.carried(v_c0), layer.carried(None)
-    e, e_ = layer.carried(grad_c_last), layer.carried(None)
-    start, start_ = c0.to(layer.saved), layer.carried(v_c0)
-    h_, c_ = torch.empty_like(states), torch.empty_like(c)
+    states = a.y.view(a.c.shape)
+    h_last_ = torch.zeros_like(a.h0) if a.v_h0 is None else a.v_h0.clone()
+    c_last_, n_ = layer.carried(a.v_c0), layer.carried(None)
+    e, e_ = layer.carried(a.grad_c_last), layer.carried(None)
+    start, start_ = a.c0.to(layer.saved), layer.carried(a.v_c0)
+    h_, c_ = torch.empty_like(states), torch.empty_like(a.c)
     g_x = absent = x.new_empty(0)
-    of_weights = projections.WeightGradients(weights, directions, wanted[6:], layer.total)
+    of_weights = projections.WeightGradients(
+        weights, directions, (wanted.weight_ih, wanted.weight_hh, wanted.bias), layer.total
+    )
     with precision_of_lstm(x):
-        z_, extra = _tangent_of_z(layer, v_x, filled, came, states, h0, dz)
-        layer.steps(
-            "lstm_tangent_forward_steps",
-            *(z_, layer.weight_hh, layer.lengths, start, gates, c),
-            *(h_last_, c_last_, h_, z_, c_),
+        z_, extra = _tangent_of_z(layer, a.v_x, filled, came, states, a.h0, a.dz)
+        # z_ becomes the tangent of the gates in place.
+        forward = TangentForwardSteps(
+            z_=z_,
+            weight_hh=layer.weight_hh,
+            lengths=layer.lengths,
+            c_before=start,
+            gates=a.gates,
+            c_all=a.c,
+            h_=h_last_,
+            c_=c_last_,
+            y_=h_,
+            gates_=z_,
+            c_all_=c_,
+            tf32=layer.tf32,
+            impl=layer.impl,
         )
-        gates_ = z_
-        dz_ = gates_ if x.dtype == layer.saved else torch.empty_like(dz)
-        layer.steps(
-            "lstm_tangent_backward_steps",
-            *(extra, layer.weight_hh, layer.lengths, start, start_, gates, c, d),
-            *(gates_, c_, n_, e, e_, dz_),
+        _walk(operators.lstm_tangent_forward_steps, forward)
+        dz_ = z_ if x.dtype == layer.saved else torch.empty_like(a.dz)
+        backward = TangentBackwardSteps(
+            extra=extra,
+            weight_hh=layer.weight_hh,
+            lengths=layer.lengths,
+            c_before=start,
+            c_before_=start_,
+            gates=a.gates,
+            c_all=a.c,
+            d=a.d,
+            gates_=z_,
+            c_all_=c_,
+            n_=n_,
+            e=e,
+            e_=e_,
+            dz_=dz_,
+            tf32=layer.tf32,
+            impl=layer.impl,
         )
-        if wanted[3]:
+        _walk(operators.lstm_tangent_backward_steps, backward)
+        if wanted.x:
             of_x = projections.InputGradient(weights, directions, x)
             of_x.add(dz_)
             if came[0]:
                 of_x.weight = by_direction(filled, directions, 0)
-                of_x.add(dz, to_itself=True)
+                of_x.add(a.dz, to_itself=True)
             g_x = of_x.result
-        of_weights.add(dz_, states, h0, x, layer.lengths, with_bias=True)
-        of_weights.add(dz, h_, v_h0, v_x, layer.lengths, with_bias=False)
+        of_weights.add(dz_, states, a.h0, x, layer.lengths, with_bias=True)
+        of_weights.add(a.dz, h_, a.v_h0, a.v_x, layer.lengths, with_bias=False)
     return (
-        h_.flatten(2) if wanted[0] else absent,
-        h_last_ if wanted[1] else absent,
-        c_last_.to(x.dtype) if wanted[2] else absent,
+        h_.flatten(2) if wanted.grad_y else absent,
+        h_last_ if wanted.grad_h_last else absent,
+        c_last_.to(x.dtype) if wanted.grad_c_last else absent,
         g_x,
-        n_.to(x.dtype) if wanted[4] else absent,
-        e_.to(x.dtype) if wanted[5] else absent,
+        n_.to(x.dtype) if wanted.h0 else absent,
+        e_.to(x.dtype) if wanted.c0 else absent,
         of_weights.results(),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from ganlstm_fast.ops.dynamo import outside_of_graphs
 from ganlstm_fast.ops.functions import (
     Function,
+    Layout,
     are_tensors,
     records,
     wanted_inputs,
@@ -37,40 +38,57 @@ GRAPH_BREAK = (
 CUDNN = "CudnnRnnBackward0"
 
 
+class Inputs(NamedTuple):
+    """Of ``SecondOrderFunction``: how to compute the outputs again, the outputs, the inputs."""
+
+    again: Callable[..., Outputs]
+    y: Tensor
+    h_last: Tensor
+    c_last: Tensor
+    lengths: Tensor | None
+    batch_sizes: Tensor | None
+    x: Tensor
+    h0: Tensor
+    c0: Tensor
+    weights: Sequence[Tensor]
+
+
+INPUTS = Layout(Inputs, "weights")
+
+
 class SecondOrderFunction(Function):
-    """(again, y, h_T, c_T, lengths, batch_sizes, *inputs) -> y, h_T, c_T, of torch's LSTM.
+    """``Inputs``, flat -> y, h_T, c_T, of torch's LSTM.
 
     A backward passes the gradients on to torch's graph. One that is itself recorded, which that
     graph might not allow, passes them to the graph of ``again(lengths, batch_sizes, *inputs)``
-    instead, and of that computes what is wanted.
+    instead, and computes what is wanted of that.
     """
 
     @staticmethod
-    def forward(
-        again: Callable[..., Outputs],
-        y: Tensor,
-        h: Tensor,
-        c: Tensor,
-        lengths: Tensor | None,
-        batch_sizes: Tensor | None,
-        *inputs: Tensor,
-    ) -> Outputs:
-        return y.detach(), h.detach(), c.detach()
+    def forward(*flat: Any) -> Outputs:
+        a = INPUTS.of(flat)
+        return a.y.detach(), a.h_last.detach(), a.c_last.detach()
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Outputs) -> None:
-        ctx.again = inputs[0]
+        a = INPUTS.of(inputs)
+        ctx.again, ctx.count = a.again, len(a.weights)
         ctx.are_tensors = are_tensors(inputs)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*inputs[4:])
+        ctx.save_for_backward(a.lengths, a.batch_sizes, a.x, a.h0, a.c0, *a.weights)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if not torch.is_grad_enabled():
-            return (None, *grads, *(None,) * (len(ctx.are_tensors) - 4))
+            grad_y, grad_h, grad_c = grads
+            return INPUTS.gradients(ctx.count, y=grad_y, h_last=grad_h, c_last=grad_c)
         lengths, batch_sizes, *saved = ctx.saved_tensors
-        needs = wanted_inputs(ctx, ctx.are_tensors, 9)[6:]
-        return *(None,) * 6, *_recorded(ctx.again, lengths, batch_sizes, saved, needs, grads)
+        needs = wanted_inputs(ctx, INPUTS)
+        wanted = (needs.x, needs.h0, needs.c0, *needs.weights)
+        of_x, of_h0, of_c0, *of_weights = _recorded(
+            ctx.again, lengths, batch_sizes, saved, needs=wanted, grads=grads
+        )
+        return INPUTS.gradients(ctx.count, x=of_x, h0=of_h0, c0=of_c0, weights=of_weights)
 
 
 def _recorded(
@@ -118,8 +136,10 @@ def _after_cudnn(
     node: Any = torch._C._current_autograd_node()
     saved = [node._saved_input, node._saved_hx, node._saved_cx, *node._saved_weight]
     x, *weights, h, c = (grad is not None for grad in grads_of_inputs)
-    found = _recorded(again, None, batch_sizes, saved, (x, h, c, *weights), grads[:3])
-    return found[0], *found[3:], found[1], found[2]
+    of_x, of_h, of_c, *of_weights = _recorded(
+        again, None, batch_sizes, saved, needs=(x, h, c, *weights), grads=grads[:3]
+    )
+    return of_x, *of_weights, of_h, of_c
 
 
 # Absent from a torch that has changed it: then as if there were hooks.
@@ -151,7 +171,9 @@ def with_second_order(
         # For less time than a Function takes, which is much of a small layer's.
         y.grad_fn.register_hook(functools.partial(_after_cudnn, again, batch_sizes))
         return outputs
-    return SecondOrderFunction.apply(again, *outputs, lengths, batch_sizes, *inputs)
+    x, h0, c0, *weights = inputs
+    a = Inputs(again, *outputs, lengths, batch_sizes, x, h0, c0, weights)
+    return SecondOrderFunction.apply(*INPUTS.flat(a))
 
 
 def torch_lstm(

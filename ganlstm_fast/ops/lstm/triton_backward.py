@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
+from ganlstm_fast.ops.lstm.operators import BackwardSteps
 from ganlstm_fast.ops.lstm.triton_common import (
     if_alive,
     is_part,
@@ -88,26 +88,12 @@ def lstm_backward_kernel(
     tl.store(e_ptr + state_at, e, mask=mask)
 
 
-def lstm_backward_steps(
-    grad_y: Tensor | None,
-    weight_hh: Tensor,
-    lengths: Tensor | None,
-    first: int,
-    total: int,
-    c_before: Tensor,
-    gates: Tensor,
-    c_all: Tensor,
-    n: Tensor,
-    e: Tensor,
-    dz: Tensor,
-    d: Tensor | None,
-    tf32: bool,
-) -> None:
+def lstm_backward_steps(a: BackwardSteps) -> None:
     """As the operator of this name, for H up to ``MOST_HIDDEN``."""
     launch(
         lstm_backward_kernel,
-        *(grad_y, weight_hh, lengths, c_before, gates, c_all, n, e, dz, d),
-        *(is_part(gates, total), first, dz.size(0), total),
-        state=n,
-        tf32=tf32,
+        *(a.grad_y, a.weight_hh, a.lengths, a.c_before, a.gates, a.c_all, a.n, a.e, a.dz, a.d),
+        *(is_part(a.gates, a.total), a.first, a.dz.size(0), a.total),
+        state=a.n,
+        tf32=a.tf32,
     )

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ganlstm_fast.ops.triton_ops import on_device
+from ganlstm_fast.ops.functions import on_device
 
 # Hidden units up to which weight_hh fits on chip, by bytes of an element.
 MOST_HIDDEN = {2: 128, 4: 64}

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
+from ganlstm_fast.ops.lstm.operators import TangentBackwardSteps, TangentForwardSteps
 from ganlstm_fast.ops.lstm.triton_common import (
     if_alive,
     launch,
@@ -167,51 +167,46 @@ def lstm_tangent_backward_kernel(
     tl.store(e__ptr + state_at, e_, mask=mask)
 
 
-def lstm_tangent_forward_steps(
-    z_: Tensor,
-    weight_hh: Tensor,
-    lengths: Tensor | None,
-    c_before: Tensor,
-    gates: Tensor,
-    c_all: Tensor,
-    h_: Tensor,
-    c_: Tensor,
-    y_: Tensor,
-    gates_: Tensor,
-    c_all_: Tensor,
-    tf32: bool,
-) -> None:
+def lstm_tangent_forward_steps(a: TangentForwardSteps) -> None:
     """As the operator of this name, for H up to ``MOST_HIDDEN``."""
     launch(
         lstm_tangent_forward_kernel,
-        *(z_, weight_hh, lengths, c_before, gates, c_all, h_, c_, y_, gates_, c_all_, z_.size(0)),
-        state=h_,
-        tf32=tf32,
+        *(
+            a.z_,
+            a.weight_hh,
+            a.lengths,
+            a.c_before,
+            a.gates,
+            a.c_all,
+            a.h_,
+            a.c_,
+            a.y_,
+            a.gates_,
+            a.c_all_,
+            a.z_.size(0),
+        ),
+        state=a.h_,
+        tf32=a.tf32,
     )
 
 
-def lstm_tangent_backward_steps(
-    extra: Tensor | None,
-    weight_hh: Tensor,
-    lengths: Tensor | None,
-    c_before: Tensor,
-    c_before_: Tensor,
-    gates: Tensor,
-    c_all: Tensor,
-    d: Tensor,
-    gates_: Tensor,
-    c_all_: Tensor,
-    n_: Tensor,
-    e: Tensor,
-    e_: Tensor,
-    dz_: Tensor,
-    tf32: bool,
-) -> None:
+def lstm_tangent_backward_steps(a: TangentBackwardSteps) -> None:
     """As the operator of this name, for H up to ``MOST_HIDDEN``."""
     launch(
         lstm_tangent_backward_kernel,
-        *(extra, weight_hh, lengths, c_before, c_before_, gates, c_all, d, gates_, c_all_),
-        *(n_, e, e_, dz_, dz_.size(0)),
-        state=n_,
-        tf32=tf32,
+        *(
+            a.extra,
+            a.weight_hh,
+            a.lengths,
+            a.c_before,
+            a.c_before_,
+            a.gates,
+            a.c_all,
+            a.d,
+            a.gates_,
+            a.c_all_,
+        ),
+        *(a.n_, a.e, a.e_, a.dz_, a.dz_.size(0)),
+        state=a.n_,
+        tf32=a.tf32,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
+from ganlstm_fast.ops.lstm.operators import ForwardSteps
 from ganlstm_fast.ops.lstm.triton_common import (
     if_alive,
     is_part,
@@ -85,25 +85,12 @@ def lstm_forward_kernel(
     tl.store(c_ptr + state_at, c, mask=mask)
 
 
-def lstm_forward_steps(
-    z: Tensor,
-    bias: Tensor | None,
-    weight_hh: Tensor,
-    lengths: Tensor | None,
-    first: int,
-    total: int,
-    h: Tensor,
-    c: Tensor,
-    y: Tensor,
-    gates: Tensor | None,
-    c_all: Tensor | None,
-    tf32: bool,
-) -> None:
+def lstm_forward_steps(a: ForwardSteps) -> None:
     """As the operator of this name, for H up to ``MOST_HIDDEN``."""
     launch(
         lstm_forward_kernel,
-        *(z, bias, weight_hh, lengths, h, c, y, gates, c_all),
-        *(is_part(y, total), first, z.size(0), total),
-        state=h,
-        tf32=tf32,
+        *(a.z, a.bias, a.weight_hh, a.lengths, a.h, a.c, a.y, a.gates, a.c_all),
+        *(is_part(a.y, a.total), a.first, a.z.size(0), a.total),
+        state=a.h,
+        tf32=a.tf32,
     )

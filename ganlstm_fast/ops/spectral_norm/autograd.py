@@ -1,56 +1,96 @@
 """The autograd Functions of the spectral norm: three orders, the last of which raises.
 
 Each takes a list of weights, so that all weights of a network are one node of the graph. They are
-laid out like those of the LSTM (``ganlstm_fast.ops.lstm.autograd``), which says why the third order
-is a Function of its own.
+laid out like those of the LSTM (``ganlstm_fast.ops.lstm.autograd``).
 
 The backward reads the normalised weights, never the weights: an optimiser may have changed those in
 place. They are still inputs of the backward's Function, because second-order gradients flow to
-them. What is computed from ``u`` and ``v`` is constant for autograd, so they are passed in lists,
-which autograd does not look into.
+them. What is computed from ``u`` and ``v`` is constant for autograd.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ganlstm_fast.ops.functions import (
     Function,
-    added,
+    Layout,
+    SecondOrder,
+    all_added,
     are_tensors,
     contiguous,
+    double_backward,
+    if_wanted,
     records,
-    refuse_unless_linear,
     wanted_inputs,
 )
-from ganlstm_fast.ops.operators import Operators, register
-from ganlstm_fast.ops.spectral_norm import triton_ops  # noqa: F401  (defines operators)
-
-THIRD_ORDER = (
-    "ganlstm_fast: the fused spectral norm is differentiable twice, and a third derivative was "
-    'asked for; use impl="reference", which is differentiable to any order'
+from ganlstm_fast.ops.spectral_norm import operators
+from ganlstm_fast.ops.spectral_norm.operators import (
+    BackwardArguments,
+    DoubleBackwardArguments,
+    ForwardArguments,
+    UpdateArguments,
+    Wanted,
 )
 
 
-def _forward(
-    kernels: Operators,
-    weights: Sequence[Tensor],
-    u: Sequence[Tensor],
-    v: Sequence[Tensor],
-    dims: Sequence[int],
-    n_power_iterations: int,
-    eps: float,
-    training: bool,
-    update: bool = False,
-) -> tuple[list[Tensor], Tensor]:
-    if not update:
-        return kernels.spectral_norm_forward(weights, u, v, dims, n_power_iterations, eps, training)
-    results = kernels.spectral_norm_forward_(weights, u, v, dims, n_power_iterations, eps)
-    torch.autograd.graph.increment_version((*u, *v))
+class ForwardInputs(NamedTuple):
+    """Of the forward's Function.
+
+    ``update``: u and v are overwritten; needs ``training``, and cannot be traced. ``keep``: a
+    backward may come more than once without ``retain_graph``.
+    """
+
+    arguments: ForwardArguments  # without the weights; autograd does not look into it
+    update: bool
+    keep: bool
+    weights: Sequence[Tensor]
+
+
+class BackwardInputs(NamedTuple):
+    """Of the backward's Function."""
+
+    arguments: BackwardArguments  # without the grads
+    grads: Sequence[Tensor | None]
+    weights: Sequence[Tensor]
+
+
+class DoubleBackwardInputs(NamedTuple):
+    """Of the double backward's Function."""
+
+    v_weights: Sequence[Tensor | None]
+    grads: Sequence[Tensor | None]
+    normalized: Sequence[Tensor]
+    vectors: Tensor
+    inner: Tensor
+    dims: Sequence[int]
+    eps: float
+    wanted: Wanted
+    impl: str
+    weights: Sequence[Tensor]
+
+    def arguments(self) -> DoubleBackwardArguments:
+        fields = DoubleBackwardArguments._fields
+        return DoubleBackwardArguments(**{name: getattr(self, name) for name in fields})
+
+
+FORWARD = Layout(ForwardInputs, "weights")
+BACKWARD = Layout(BackwardInputs, "grads", "weights")
+DOUBLE_BACKWARD = Layout(DoubleBackwardInputs, "v_weights", "grads", "normalized", "weights")
+
+
+def _forward(inputs: ForwardInputs) -> tuple[list[Tensor], Tensor]:
+    a = inputs.arguments._replace(weights=inputs.weights)
+    if not inputs.update:
+        return operators.spectral_norm_forward(a)
+    results = operators.spectral_norm_forward_(
+        UpdateArguments(a.weights, a.u, a.v, a.dims, a.n_power_iterations, a.eps, a.impl)
+    )
+    torch.autograd.graph.increment_version((*a.u, *a.v))
     return results
 
 
@@ -80,225 +120,166 @@ class _Kept:
 
 
 class SpectralNormFunction(Function):
-    """(kernels, dims, n_power_iterations, eps, training, update, keep, u, v, *weights)
-    -> *normalized, vectors.
-
-    ``update``: u and v are overwritten. ``keep``: a backward may come more than once without
-    ``retain_graph``.
-    """
+    """``ForwardInputs``, flat -> *normalized, vectors."""
 
     @staticmethod
-    def forward(
-        kernels: Operators,
-        dims: Sequence[int],
-        n_power_iterations: int,
-        eps: float,
-        training: bool,
-        update: bool,
-        keep: bool,
-        u: Sequence[Tensor],
-        v: Sequence[Tensor],
-        *weights: Tensor,
-    ) -> tuple[Tensor, ...]:
-        options = (dims, n_power_iterations, eps, training, update)
-        normalized, vectors = _forward(kernels, weights, u, v, *options)
+    def forward(*flat: Any) -> tuple[Tensor, ...]:
+        normalized, vectors = _forward(FORWARD.of(flat))
         return *normalized, vectors
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.kernels, ctx.dims, _, ctx.eps, _, _, keep, _, _, *ctx.weights = inputs
-        ctx.mark_non_differentiable(output[-1])
+        given = FORWARD.of(inputs)
+        ctx.arguments, ctx.weights = given.arguments, given.weights
+        *_, vectors = output
+        ctx.mark_non_differentiable(vectors)
         ctx.set_materialize_grads(False)
-        ctx.kept = _Kept(output) if keep else None
-        if not keep:
+        ctx.are_tensors = are_tensors(inputs)
+        ctx.kept = _Kept(output) if given.keep else None
+        if not given.keep:
             ctx.save_for_backward(*output)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        count = len(ctx.weights)
-        needs = wanted_inputs(ctx, [False] * 9 + [True] * count, 9)[9:]
-        wanted = [contiguous(g) if n else None for g, n in zip(grads[:-1], needs, strict=True)]
-        if all(grad is None for grad in wanted):
-            return (None,) * (9 + count)
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        *grads, _ = cotangents
+        needs = wanted_inputs(ctx, FORWARD)
+        grads = [contiguous(grad) for grad in if_wanted(grads, needs.weights)]
+        if all(grad is None for grad in grads):
+            return FORWARD.gradients(len(grads))
         *normalized, vectors = ctx.saved_tensors if ctx.kept is None else ctx.kept.get()
+        a = BackwardArguments(
+            grads=grads,
+            normalized=normalized,
+            vectors=vectors,
+            dims=ctx.arguments.dims,
+            eps=ctx.arguments.eps,
+            impl=ctx.arguments.impl,
+        )
         if torch.is_grad_enabled():
             # Their share of the second derivative is in the double backward's equations: seen from
             # there they are constants.
-            saved = [*(n.detach() for n in normalized), vectors]
-            outputs = SpectralNormBackwardFunction.apply(
-                ctx.kernels, ctx.dims, ctx.eps, saved, *wanted, *ctx.weights
-            )[:-1]
+            a = a._replace(normalized=[n.detach() for n in normalized])
+            grad_weights = _recorded_backward(a, ctx.weights)
         else:
-            outputs = ctx.kernels.spectral_norm_backward(
-                wanted, normalized, vectors, ctx.dims, ctx.eps
-            )[0]
-        return (None,) * 9 + tuple(_present(outputs))
+            grad_weights, _ = operators.spectral_norm_backward(a)
+        return FORWARD.gradients(len(grads), weights=_present(grad_weights))
+
+
+def _recorded_backward(a: BackwardArguments, weights: Sequence[Tensor]) -> list[Tensor]:
+    inputs = BackwardInputs(a._replace(grads=()), a.grads, weights)
+    *grad_weights, _ = SpectralNormBackwardFunction.apply(*BACKWARD.flat(inputs))
+    return grad_weights
 
 
 class SpectralNormBackwardFunction(Function):
-    """(kernels, dims, eps, [*normalized, vectors], *grads, *weights) -> *grad_weights, inner."""
+    """``BackwardInputs``, flat -> *grad_weights, inner."""
 
     @staticmethod
-    def forward(
-        kernels: Operators,
-        dims: Sequence[int],
-        eps: float,
-        saved: list[Tensor],
-        *tensors: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        *normalized, vectors = saved
-        grads = tensors[: len(normalized)]
-        grad_weights, inner = kernels.spectral_norm_backward(grads, normalized, vectors, dims, eps)
+    def forward(*flat: Any) -> tuple[Tensor, ...]:
+        given = BACKWARD.of(flat)
+        a = given.arguments._replace(grads=given.grads)
+        grad_weights, inner = operators.spectral_norm_backward(a)
         return *grad_weights, inner
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.kernels, ctx.dims, ctx.eps, saved, *tensors = inputs
-        count = len(tensors) // 2
-        ctx.weights = tensors[count:]
-        ctx.mark_non_differentiable(output[-1])
+        given = BACKWARD.of(inputs)
+        a, ctx.weights = given.arguments, given.weights
+        ctx.options = {"dims": a.dims, "eps": a.eps, "impl": a.impl}
+        *_, inner = output
+        ctx.mark_non_differentiable(inner)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors[:count], *saved, output[-1])
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        count = len(ctx.weights)
-        grads = ctx.saved_tensors[:count]
-        *normalized, vectors, inner = ctx.saved_tensors[count:]
-        tensors = [False] * 4 + [g is not None for g in grads] + [True] * count
-        needs = wanted_inputs(ctx, tensors, 4 + count)[4:]
-        v_weights = [contiguous(v) for v in cotangents[:-1]]
-        wanted = [any(needs[:count]), any(needs[count:])]
-        if not any(wanted) or all(v is None for v in v_weights):
-            return (None,) * (4 + 2 * count)
-        apply = SpectralNormDoubleBackwardFunction.forward
-        if torch.is_grad_enabled():
-            apply = SpectralNormDoubleBackwardFunction.apply
-        options = (ctx.kernels, ctx.dims, ctx.eps, wanted, [*normalized, vectors, inner])
-        outputs = _present(apply(*options, *v_weights, *grads, *ctx.weights))
-        outputs = [o if need else None for o, need in zip(outputs, needs, strict=True)]
-        return None, None, None, None, *outputs
-
-
-class SpectralNormDoubleBackwardFunction(Function):
-    """Second-order gradients as a node of the graph, so that a third order meets an error.
-
-    (kernels, dims, eps, wanted, [*normalized, vectors, inner], *v_weights, *grads, *weights)
-    -> *g_grads, *g_weights.
-    """
-
-    @staticmethod
-    def forward(
-        kernels: Operators,
-        dims: Sequence[int],
-        eps: float,
-        wanted: list[bool],
-        saved: list[Tensor],
-        *tensors: Tensor | None,
-    ) -> tuple[Tensor, ...]:
-        *normalized, vectors, inner = saved
-        count = len(normalized)
-        v_weights, grads = tensors[:count], tensors[count : 2 * count]
-        g_grads, g_weights = kernels.spectral_norm_double_backward(
-            v_weights, grads, normalized, vectors, inner, dims, eps, wanted
-        )
-        return *g_grads, *g_weights
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.kernels, ctx.dims, ctx.eps, _, saved, *tensors = inputs
-        count = len(saved) - 2
-        ctx.weights = tensors[2 * count :]
         ctx.are_tensors = are_tensors(inputs)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors[count : 2 * count], *saved)
+        ctx.save_for_backward(*given.grads, *a.normalized, a.vectors, inner)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         count = len(ctx.weights)
-        grads, saved = ctx.saved_tensors[:count], list(ctx.saved_tensors[count:])
-        linear = range(5, 5 + count)
-        needs = refuse_unless_linear(ctx, ctx.are_tensors, linear, THIRD_ORDER)[5 : 5 + count]
-        w_grads, w_weights = (
-            [contiguous(w) for w in part] for part in (cotangents[:count], cotangents[count:])
+        grads, (*normalized, vectors, inner) = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        needs = wanted_inputs(ctx, BACKWARD)
+        *v_weights, _ = (contiguous(v) for v in cotangents)
+        wanted = Wanted(any(needs.grads), any(needs.weights))
+        if not any(wanted) or all(v is None for v in v_weights):
+            return BACKWARD.gradients(count)
+        given = DoubleBackwardInputs(
+            v_weights=v_weights,
+            grads=grads,
+            normalized=normalized,
+            vectors=vectors,
+            inner=inner,
+            wanted=wanted,
+            weights=ctx.weights,
+            **ctx.options,
         )
-        found: list[Tensor | None] = [None] * count
-        options = (ctx.kernels, ctx.dims, ctx.eps)
-        if any(w is not None for w in w_grads):
-            outputs = SpectralNormBackwardFunction.apply(
-                *options, saved[:-1], *w_grads, *ctx.weights
-            )
-            found = _present(outputs[:-1])
-        if any(w is not None for w in w_weights):
-            outputs = SpectralNormDoubleBackwardFunction.apply(
-                *options, [False, True], saved, *w_weights, *grads, *ctx.weights
-            )
-            second = _present(outputs[count:])
-            found = [added(a, b) for a, b in zip(found, second, strict=True)]
-        found = [f if need else None for f, need in zip(found, needs, strict=True)]
-        return *(None,) * 5, *found, *(None,) * (2 * count)
+        results = _present(double_backward(SECOND_ORDER, given))
+        return BACKWARD.gradients(
+            count,
+            grads=if_wanted(results[:count], needs.grads),
+            weights=if_wanted(results[count:], needs.weights),
+        )
+
+
+def _run_double_backward(given: DoubleBackwardInputs) -> tuple[Tensor, ...]:
+    g_grads, g_weights = operators.spectral_norm_double_backward(given.arguments())
+    return *g_grads, *g_weights
+
+
+def _transposed(
+    given: DoubleBackwardInputs,
+    cotangents: Sequence[Tensor | None],
+    needs: DoubleBackwardInputs,
+    unread: Sequence[Tensor | None],
+) -> dict[str, Any]:
+    """See ``SecondOrder.transposed``."""
+    count = len(given.weights)
+    w_grads, w_weights = (
+        [contiguous(w) for w in part] for part in (cotangents[:count], cotangents[count:])
+    )
+    found: list[Tensor | None] = [None] * count
+    if any(w is not None for w in w_grads):
+        backward = BackwardArguments(
+            grads=w_grads,
+            normalized=given.normalized,
+            vectors=given.vectors,
+            dims=given.dims,
+            eps=given.eps,
+            impl=given.impl,
+        )
+        found = _present(_recorded_backward(backward, given.weights))
+    if any(w is not None for w in w_weights):
+        again = given._replace(v_weights=w_weights, wanted=Wanted(grads=False, weights=True))
+        results = _present(double_backward(SECOND_ORDER, again))
+        found = all_added(found, results[count:])
+    return {"v_weights": if_wanted(found, needs.v_weights)}
+
+
+SECOND_ORDER = SecondOrder(
+    what="spectral norm",
+    layout=DOUBLE_BACKWARD,
+    linear=("v_weights",),
+    run=_run_double_backward,
+    transposed=_transposed,
+)
+
+
+@operators.spectral_norm_forward.differentiate
+def _recorded_forward(a: ForwardArguments) -> tuple[list[Tensor], Tensor]:
+    inputs = ForwardInputs(a._replace(weights=()), update=False, keep=False, weights=a.weights)
+    *normalized, vectors = SpectralNormFunction.apply(*FORWARD.flat(inputs))
+    return normalized, vectors
 
 
 def spectral_norm_forward(
-    kernels: Operators,
-    weights: Sequence[Tensor],
-    u: Sequence[Tensor],
-    v: Sequence[Tensor],
-    dims: Sequence[int],
-    n_power_iterations: int,
-    eps: float,
-    training: bool,
-    update: bool = False,
-    keep: bool = False,
+    a: ForwardArguments, update: bool = False, keep: bool = False
 ) -> tuple[Sequence[Tensor], Tensor]:
-    """The operator: normalised weights, and u, v and sigma in one tensor (see bindings.cpp).
+    """The operator: normalised weights, and u, v and sigma in one tensor.
 
-    Args:
-        update: u and v are overwritten. Needs ``training``, and cannot be traced.
-        keep: a backward may come more than once without ``retain_graph``.
+    ``update`` and ``keep`` as in :class:`ForwardInputs`.
     """
-    options = (dims, n_power_iterations, eps, training)
     if torch.compiler.is_compiling():
-        return kernels.traced_spectral_norm_forward(weights, u, v, *options)
-    if records(*weights):
-        outputs = SpectralNormFunction.apply(kernels, *options, update, keep, u, v, *weights)
-        return outputs[:-1], outputs[-1]
-    return _forward(kernels, weights, u, v, *options, update)
-
-
-def _forward_autograd(
-    kernels: Operators,
-    weights: list[Tensor],
-    u: list[Tensor],
-    v: list[Tensor],
-    dims: list[int],
-    n_power_iterations: int,
-    eps: float,
-    training: bool,
-) -> tuple[list[Tensor], Tensor]:
-    """What the forward's operator does for autograd."""
-    options = (dims, n_power_iterations, eps, training)
-    if records(*weights):
-        *normalized, vectors = SpectralNormFunction.apply(
-            kernels, *options, False, False, u, v, *weights
-        )
+        return operators.spectral_norm_forward.dispatch(a)
+    inputs = ForwardInputs(a._replace(weights=()), update, keep, a.weights)
+    if records(*a.weights):
+        *normalized, vectors = SpectralNormFunction.apply(*FORWARD.flat(inputs))
         return normalized, vectors
-    return _forward(kernels, weights, u, v, *options)
-
-
-def outputs_like(
-    weights: list[Tensor], u: list[Tensor], v: list[Tensor], *_: Any
-) -> tuple[list[Tensor], Tensor]:
-    """Of the shapes and dtypes of what the operator returns."""
-    size = sum(t.numel() + 1 for t in u) + sum(t.numel() for t in v)
-    wide = torch.promote_types(weights[0].dtype, torch.float32)
-    return [w.new_empty(w.shape) for w in weights], weights[0].new_empty(size, dtype=wide)
-
-
-# The first is kept for the life of the process.
-_library, KERNELS = register(
-    tuple(
-        f"spectral_norm_{name}" for name in ("forward", "forward_", "backward", "double_backward")
-    ),
-    {"spectral_norm_forward": (_forward_autograd, outputs_like)},
-)
+    return _forward(inputs)

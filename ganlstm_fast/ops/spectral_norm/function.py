@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ganlstm_fast.ops.backends import resolve
 from ganlstm_fast.ops.functions import without_autocast
-from ganlstm_fast.ops.operators import Operators
 from ganlstm_fast.ops.spectral_norm import autograd, reference
+from ganlstm_fast.ops.spectral_norm.operators import ForwardArguments
 from ganlstm_fast.ops.validation import check_tensor, describe
 
 __all__ = [
@@ -90,9 +90,9 @@ def spectral_normalize(
     """
     dim = _check(weight, u, v, n_power_iterations, eps, dim)
     options = (n_power_iterations, eps, training)
-    kernels = _kernels(impl, weight)
-    if kernels is not None:
-        normalized, new_u, new_v = _fused(kernels, [weight], [u], [v], [dim], *options)
+    name = _resolve(impl, weight)
+    if name != "reference":
+        normalized, new_u, new_v = _fused(name, [weight], [u], [v], [dim], *options)
         return normalized[0], new_u[0], new_v[0]
     return _reference(weight, u, v, dim, *options)
 
@@ -129,18 +129,18 @@ def spectral_normalize_group(
                 f"{name}: expected {len(weights)} as there are weights, got {len(values)}"
             )
     options = (n_power_iterations, eps, training)
-    together: dict[tuple[Operators, torch.device, torch.dtype], list[int]] = {}
+    together: dict[tuple[str, torch.device, torch.dtype], list[int]] = {}
     results: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
     for k, weight in enumerate(weights):
         dims[k] = _check(weight, u[k], v[k], n_power_iterations, eps, dims[k])
-        kernels = _kernels(impl, weight)
-        if kernels is not None:
-            together.setdefault((kernels, weight.device, weight.dtype), []).append(k)
+        name = _resolve(impl, weight)
+        if name != "reference":
+            together.setdefault((name, weight.device, weight.dtype), []).append(k)
         else:
             results[k] = _reference(weight, u[k], v[k], dims[k], *options)
-    for (kernels, *_), members in together.items():
+    for (name, *_), members in together.items():
         lists = ([values[k] for k in members] for values in (weights, u, v, dims))
-        results |= zip(members, zip(*_fused(kernels, *lists, *options), strict=True), strict=True)
+        results |= zip(members, zip(*_fused(name, *lists, *options), strict=True), strict=True)
     normalized, new_u, new_v = ([results[k][i] for k in range(len(weights))] for i in range(3))
     return normalized, new_u, new_v
 
@@ -160,16 +160,15 @@ def normalize_and_update(
     Arguments are not checked. The weights are of one dtype on one device. ``keep``: more than one
     backward may come without ``retain_graph``.
     """
-    kernels = _kernels(None, weights[0])
-    if kernels is not None:
+    name = _resolve(None, weights[0])
+    if name != "reference":
         weights = [w.contiguous() for w in weights]
-        given_u, given_v = _readable(kernels, weights[0], u, v)
+        given_u, given_v = _readable(name, weights[0], u, v)
         is_readable = given_u is u or all(map(operator.is_, (*given_u, *given_v), (*u, *v)))
-        options = (dims, n_power_iterations, eps, training)
         update = training and is_readable and not torch.compiler.is_compiling()
-        normalized, vectors = autograd.spectral_norm_forward(
-            kernels, weights, given_u, given_v, *options, update, keep
-        )
+        options = (n_power_iterations, eps, training, name)
+        a = ForwardArguments(weights, given_u, given_v, dims, *options)
+        normalized, vectors = autograd.spectral_norm_forward(a, update, keep)
         if update or not training:
             return normalized
         new = _vectors(vectors, u, v)
@@ -186,10 +185,8 @@ def normalize_and_update(
     return normalized
 
 
-def _kernels(impl: str | None, weight: Tensor) -> Operators | None:
-    """Of the implementation that serves the weight; None for the reference."""
-    name = resolve("spectral_norm", impl, weight.device, weight.dtype)
-    return autograd.KERNELS.get(name)
+def _resolve(impl: str | None, weight: Tensor) -> str:
+    return resolve("spectral_norm", impl, weight.device, weight.dtype)
 
 
 def _check(
@@ -236,7 +233,7 @@ def _reference(
 
 
 def _fused(
-    kernels: Operators,
+    impl: str,
     weights: Sequence[Tensor],
     u: Sequence[Tensor],
     v: Sequence[Tensor],
@@ -246,11 +243,10 @@ def _fused(
     training: bool,
 ) -> tuple[Sequence[Tensor], list[Tensor], list[Tensor]]:
     weights = [w.contiguous() for w in weights]
-    options = (dims, n_power_iterations, eps, training)
-    given_u, given_v = _readable(kernels, weights[0], u, v)
-    normalized, vectors = autograd.spectral_norm_forward(
-        kernels, weights, given_u, given_v, *options
-    )
+    given_u, given_v = _readable(impl, weights[0], u, v)
+    options = (n_power_iterations, eps, training, impl)
+    a = ForwardArguments(weights, given_u, given_v, dims, *options)
+    normalized, vectors = autograd.spectral_norm_forward(a)
     new = _vectors(vectors, u, v)
     # Copies, so that a caller who changes what was returned does not change what was saved.
     return normalized, *(
@@ -259,11 +255,9 @@ def _fused(
     )
 
 
-def _readable(
-    kernels: Operators, weight: Tensor, *vectors: Sequence[Tensor]
-) -> Sequence[Sequence[Tensor]]:
+def _readable(impl: str, weight: Tensor, *vectors: Sequence[Tensor]) -> Sequence[Sequence[Tensor]]:
     """A GPU's kernels take them contiguous, in the dtype of the weight or in that of the sums."""
-    if not (weight.is_cuda or kernels is autograd.KERNELS["triton"]):
+    if not (weight.is_cuda or impl == "triton"):
         return vectors
     wide = torch.promote_types(weight.dtype, torch.float32)
     dtypes = (weight.dtype, wide)

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ganlstm_fast.ops.spectral_norm.operators import BackwardArguments
 from ganlstm_fast.ops.spectral_norm.triton_common import (
     ADDRESSES,
     BLOCK_ELEMENTS,
@@ -100,32 +100,25 @@ def spectral_norm_backward_kernel(
         store(grad_weight_ptr, at, grad_weight.to(ELEMENT), elements, is_whole)
 
 
-def spectral_norm_backward(
-    grads: Sequence[Tensor | None],
-    normalized: Sequence[Tensor],
-    vectors: Tensor,
-    dims: Sequence[int],
-    eps: float,
-) -> tuple[list[Tensor], Tensor]:
-    """The operator ``ganlstm_fast::triton_spectral_norm_backward``."""
-    weights = Weights(normalized, "normalized", dims)
-    weights.check_arrays(grads, "grads")
-    used = [grad is not None for grad in grads]
+def spectral_norm_backward(a: BackwardArguments) -> tuple[list[Tensor], Tensor]:
+    weights = Weights(a.normalized, "normalized", a.dims)
+    weights.check_arrays(a.grads, "grads")
+    used = [grad is not None for grad in a.grads]
     plan = weights.plan(used)
-    weights.check_sums(vectors, "vectors", plan.vectors + len(normalized))
+    weights.check_sums(a.vectors, "vectors", plan.vectors + len(a.normalized))
     grad_weights = weights.empty_arrays(used)
-    inner = weights.empty(len(normalized))
+    inner = weights.empty(len(a.normalized))
     if not any(used):
         return grad_weights, inner
     dots = weights.empty(plan.element_parts)
-    places = [addresses(tensors, used) for tensors in (grads, normalized, grad_weights)]
+    places = [addresses(tensors, used) for tensors in (a.grads, a.normalized, grad_weights)]
     launch = Launcher(weights.first, plan, list(chain.from_iterable(places)))
     constants = {"ALIGNED": launch.is_aligned, "BLOCK": BLOCK_ELEMENTS}
     launch(spectral_norm_inner_kernel, plan.element_parts, dots, **constants)
     launch(
         spectral_norm_backward_kernel,
         plan.element_parts,
-        *(vectors, dots, inner, eps),
+        *(a.vectors, dots, inner, a.eps),
         **constants,
     )
     return grad_weights, inner

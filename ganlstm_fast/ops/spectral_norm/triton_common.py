@@ -26,7 +26,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ganlstm_fast.ops.triton_ops import on_device
+from ganlstm_fast.ops.functions import on_device
 
 DTYPES = {
     torch.float32: tl.float32,

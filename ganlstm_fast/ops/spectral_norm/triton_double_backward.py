@@ -3,13 +3,13 @@ products <V, P> and <V, G>, one for the second-order gradients."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import chain
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from ganlstm_fast.ops.spectral_norm.operators import DoubleBackwardArguments, Wanted
 from ganlstm_fast.ops.spectral_norm.triton_common import (
     ADDRESSES,
     BLOCK_ELEMENTS,
@@ -123,47 +123,38 @@ def spectral_norm_double_backward_kernel(
             store(g_weight_ptr, at, g_weight.to(ELEMENT), elements, is_whole)
 
 
-def spectral_norm_double_backward(
-    v_weights: Sequence[Tensor | None],
-    grads: Sequence[Tensor | None],
-    normalized: Sequence[Tensor],
-    vectors: Tensor,
-    inner: Tensor,
-    dims: Sequence[int],
-    eps: float,
-    wanted: Sequence[bool],
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The operator ``ganlstm_fast::triton_spectral_norm_double_backward``."""
-    weights = Weights(normalized, "normalized", dims)
-    weights.check_arrays(v_weights, "v_weights")
-    weights.check_arrays(grads, "grads")
-    if len(wanted) != 2:
-        raise RuntimeError(f"wanted: expected 2 values, got {len(wanted)}")
-    pairs = zip(v_weights, grads, strict=True)
+def spectral_norm_double_backward(a: DoubleBackwardArguments) -> tuple[list[Tensor], list[Tensor]]:
+    weights = Weights(a.normalized, "normalized", a.dims)
+    weights.check_arrays(a.v_weights, "v_weights")
+    weights.check_arrays(a.grads, "grads")
+    if len(a.wanted) != 2:
+        raise RuntimeError(f"wanted: expected 2 values, got {len(a.wanted)}")
+    wanted = Wanted(*a.wanted)
+    pairs = zip(a.v_weights, a.grads, strict=True)
     used = [v is not None and grad is not None for v, grad in pairs]
     plan = weights.plan(used)
-    weights.check_sums(vectors, "vectors", plan.vectors + len(normalized))
-    weights.check_sums(inner, "inner", len(normalized))
+    weights.check_sums(a.vectors, "vectors", plan.vectors + len(a.normalized))
+    weights.check_sums(a.inner, "inner", len(a.normalized))
     g_grads, g_weights = (weights.empty_arrays([want and u for u in used]) for want in wanted)
     if not any(used) or not any(wanted):
         return g_grads, g_weights
     with_outer, with_grad = weights.empty(plan.element_parts), weights.empty(plan.element_parts)
-    arrays = (v_weights, grads, normalized, g_grads, g_weights)
+    arrays = (a.v_weights, a.grads, a.normalized, g_grads, g_weights)
     places = [addresses(tensors, used) for tensors in arrays]
     launch = Launcher(weights.first, plan, list(chain.from_iterable(places)))
     constants = {"ALIGNED": launch.is_aligned, "BLOCK": BLOCK_ELEMENTS}
     launch(
         spectral_norm_tangent_inner_kernel,
         plan.element_parts,
-        *(vectors, with_outer, with_grad),
+        *(a.vectors, with_outer, with_grad),
         **constants,
     )
     launch(
         spectral_norm_double_backward_kernel,
         plan.element_parts,
-        *(vectors, inner, with_outer, with_grad, eps),
-        WANTS_GRADS=wanted[0],
-        WANTS_WEIGHTS=wanted[1],
+        *(a.vectors, a.inner, with_outer, with_grad, a.eps),
+        WANTS_GRADS=wanted.grads,
+        WANTS_WEIGHTS=wanted.weights,
         **constants,
     )
     return g_grads, g_weights

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ganlstm_fast.ops.spectral_norm.operators import ForwardArguments, UpdateArguments
 from ganlstm_fast.ops.spectral_norm.triton_common import (
     ADDRESSES,
     BLOCK_COLUMNS,
@@ -366,26 +367,9 @@ def _forward(
     return normalized, vectors
 
 
-def spectral_norm_forward(
-    weights: Sequence[Tensor],
-    u: Sequence[Tensor],
-    v: Sequence[Tensor],
-    dims: Sequence[int],
-    n_power_iterations: int,
-    eps: float,
-    training: bool,
-) -> tuple[list[Tensor], Tensor]:
-    """The operator ``ganlstm_fast::triton_spectral_norm_forward``."""
-    return _forward(weights, u, v, dims, n_power_iterations, eps, training, False)
+def spectral_norm_forward(a: ForwardArguments) -> tuple[list[Tensor], Tensor]:
+    return _forward(a.weights, a.u, a.v, a.dims, a.n_power_iterations, a.eps, a.training, False)
 
 
-def spectral_norm_forward_(
-    weights: Sequence[Tensor],
-    u: Sequence[Tensor],
-    v: Sequence[Tensor],
-    dims: Sequence[int],
-    n_power_iterations: int,
-    eps: float,
-) -> tuple[list[Tensor], Tensor]:
-    """The operator ``ganlstm_fast::triton_spectral_norm_forward_``."""
-    return _forward(weights, u, v, dims, n_power_iterations, eps, True, True)
+def spectral_norm_forward_(a: UpdateArguments) -> tuple[list[Tensor], Tensor]:
+    return _forward(a.weights, a.u, a.v, a.dims, a.n_power_iterations, a.eps, True, True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.windows import Stretches, windows
 
-# A change of less than this, in standard deviations of the channel, is no anomaly to be found.
+# A smaller change, in standard deviations of the channel, does not count as an anomaly.
 CHANGE = 0.5
 TRIES = 1000
 
@@ -112,18 +112,17 @@ def plant_anomalies(
     swapped       10 to 20  2        each has the other's values
     ============= ========= ======== ============================================================
 
-    Places and channels where an anomaly would change no value by half a standard deviation of its
-    channel, such as a flat stretch where there was one, are not taken. Values may leave the range
-    of the data.
+    It skips places and channels where no value would change by half a standard deviation of its
+    channel, such as a flat stretch that is flat already. Values may leave the range of the data.
 
     Args:
         rows: [rows, channels], scaled so that channels can be compared: of channels in different
             units, swapped ones are trivial to find.
         gap: rows between two anomalies, at least; with the length of a window or more, none has
             two.
-        strict: raise where fewer than ``count`` of a kind have a place; else plant those that
-            have, and say in ``missing`` why the others are not there. Where room is short, fewer of
-            each kind are planted rather than all of some kinds.
+        strict: raise where there is no room for ``count`` of each kind. Otherwise plant as many as
+            fit, and say in ``missing`` why there are fewer. Where room is short, there are fewer of
+            each kind rather than all of some kinds.
         stretches: of the rows, in one of which an anomaly lies; None: all follow each other.
         generator: of the random numbers, on the CPU; None is torch's own.
 

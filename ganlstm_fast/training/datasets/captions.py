@@ -1,4 +1,4 @@
-"""Images with a text each: digits described by what is measured in them, or a folder's captions."""
+"""Images with a text each: digits described by measurements, or a folder's captions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Words:
-    """The words of texts and their numbers, from 0: what is not a letter parts two words.
+    """The words of texts and their numbers, from 0: everything but letters separates words.
 
     Attributes:
         words: sorted, in small letters.
@@ -122,9 +122,9 @@ def weight_and_slant(images: Tensor) -> Tensor:
 def captioned_digits(size: int = 28) -> tuple[Captioned, Captioned]:
     """Digits with a text such as "a thin seven, leaning right", to train on and held out.
 
-    A digit is thin, or leans left, that is in the lowest third of its class by
-    :func:`weight_and_slant`; the highest third is thick, and leans right. (Ones have less ink than
-    eights, and sevens lean more than ones.) The form of the text is drawn, the same each time.
+    A digit in the lowest third of its class by :func:`weight_and_slant` is thin, or leans left; one
+    in the highest third is thick, or leans right. (Ones have less ink than eights, and sevens lean
+    more than ones.) The form of the text is drawn, the same each time.
 
     """
     train, test = digit_images(size)

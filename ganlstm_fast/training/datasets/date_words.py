@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import torch
 
 FIRST, LAST = date(1900, 1, 1), date(2099, 12, 31)
-# Of words in small letters, one in so many.
+# On average one date in this many is in lower case.
 LOWERED = 4
 
 _UNITS = (
@@ -17,7 +17,7 @@ _UNITS = (
     "nineteen",
 )
 _TENS = ("", "ten", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-# Those that are not the number with th.
+# Ordinals that are not the number with th.
 _ORDINALS = {
     "one": "first",
     "two": "second",
@@ -29,7 +29,7 @@ _ORDINALS = {
     "twenty": "twentieth",
     "thirty": "thirtieth",
 }
-# Not from the calendar module, whose names are those of the machine's language.
+# Not from the calendar module, whose names depend on the machine's language.
 _MONTHS = (
     *("January", "February", "March", "April", "May", "June", "July", "August", "September"),
     *("October", "November", "December"),
@@ -67,7 +67,7 @@ def _year(value: int) -> str:
     return f"{_number(century)} {'oh ' if rest < 10 else ''}{_number(rest)}"
 
 
-# The ways to write a date. None is a number for the month, which might be the day.
+# The ways to write a date. None writes the month as a number, which could be read as the day.
 FORMATS: tuple[Callable[[date], str], ...] = (
     lambda d: f"{d.day} {_MONTHS[d.month - 1]} {d.year}",
     lambda d: f"{_MONTHS[d.month - 1]} {d.day}, {d.year}",
@@ -84,7 +84,7 @@ FORMATS: tuple[Callable[[date], str], ...] = (
 def dates_in_words(count: int, generator: torch.Generator | None = None) -> list[tuple[str, str]]:
     """Different dates from 1900 to 2099, each in words, in one of ``FORMATS``, and in ISO 8601.
 
-    Which date, format and case, is drawn from ``generator``, on the CPU; None is torch's own.
+    The dates, their format and case are drawn from ``generator``, on the CPU; None is torch's own.
 
     Raises:
         ValueError: more dates than there are.

@@ -30,7 +30,7 @@ class ImageFolder:
         images: [n, channels, size, size] float32 in [-1, 1].
         labels: [n] int64, the class of each; None where the folder has no sub-folders.
         classes: the names of the sub-folders, sorted.
-        skipped: for each file that is no image, a line that names it and says why.
+        skipped: for each file that is not an image, a line that names it and says why.
     """
 
     images: Tensor
@@ -45,8 +45,8 @@ class ImageFolder:
 def load_image(path: str | Path, size: int, channels: int = 3) -> Tensor:
     """Read an image: its largest square around the centre, resized to [channels, size, size].
 
-    It is turned as its camera noted, what is transparent becomes white, and of an animation it is
-    the first picture. 16 bits a pixel are taken where there is one channel.
+    It is rotated as its metadata says, transparent parts become white, and an animation gives its
+    first picture. Images of one channel may have 16 bits a pixel.
 
     Args:
         channels: 3, or 1 for levels of grey.
@@ -55,8 +55,8 @@ def load_image(path: str | Path, size: int, channels: int = 3) -> Tensor:
         float32 in [-1, 1].
 
     Raises:
-        InputError: the file is missing, is no image, is cut off, or holds numbers of which the
-            range is not known; one line that names it.
+        InputError: the file is missing, is not an image, is cut off, or holds numbers of unknown
+            range; one line that names it.
         ModuleNotFoundError: Pillow is not installed.
     """
     if channels not in MODES:
@@ -118,7 +118,7 @@ def to_pixels(image: PILImage, path: str | Path, size: int, channels: int) -> Te
 
 
 def files_in(folder: Path, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
-    """The files at any depth that end so, sorted; none whose path has a hidden part."""
+    """The files at any depth with these endings, sorted, without hidden files and folders."""
     return sorted(
         file
         for file in folder.rglob("*")
@@ -131,8 +131,8 @@ def files_in(folder: Path, endings: tuple[str, ...] = ENDINGS) -> list[Path]:
 def load_image_folder(path: str | Path, size: int, channels: int = 3) -> ImageFolder:
     """Read all images in a folder, or in its sub-folders, which are then their classes.
 
-    Files with other endings than those of images, and those whose names start with a dot, are no
-    matter. All images are held in memory: 20,000 of 64 pixels and 3 channels take 1 GB.
+    It ignores files with other endings than those of images, and those whose names start with a
+    dot. All images are held in memory: 20,000 of 64 pixels and 3 channels take 1 GB.
 
     Args:
         path: the folder. In its sub-folders images may lie at any depth.

@@ -25,7 +25,7 @@ SCALE = (60, 62, 64, 65, 67, 69, 71, 72, 74, 76, 77, 79, 81, 83, 84)
 # string that rings on decays by 60 dB.
 HELD = (0.3, 0.95)
 DECAY = (0.4, 2.0)
-# In so many seconds a note that is let go of decays by 60 dB.
+# Seconds in which a released note decays by 60 dB.
 DAMPED = 0.06
 # The share of a neighbour in the average of a string of 1 Hz.
 DULL = 15.0
@@ -54,8 +54,8 @@ def plucked_strings(
 ) -> Plucked:
     """Notes of ``scale`` in turn, plucked at random.
 
-    Random are where and how softly the string is plucked, what the pluck itself sounds like, how
-    loud it is, how long the string rings, and when it is let go of.
+    These are random: where and how softly the string is plucked, the noise of the pluck, how loud
+    it is, how long the string rings, and when it is released.
 
     Args:
         count: of notes.
@@ -84,7 +84,7 @@ def _string(
     period = rate / pitch
     pluck = np.zeros(samples)
     burst = round(period)
-    # Noise alone would now and then have next to none of the lowest partial, which is the pitch.
+    # Noise alone sometimes has almost nothing at the lowest partial, which is the pitch.
     pluck[:burst] = random.uniform(-1, 1, burst) + np.sin(2 * math.pi * np.arange(burst) / period)
     pluck[:burst] -= pluck[:burst].mean()
     pluck = lfilter([1 - softness], [1, -softness], pluck)
@@ -98,9 +98,9 @@ def _string(
 def loop_filter(pitch: float, decay: float, rate: int) -> tuple[np.ndarray, np.ndarray]:
     """The string as a linear filter, as :func:`scipy.signal.lfilter` takes it.
 
-    Once round the loop there are a delay of whole samples, a weighted average of neighbours, which
-    takes more of the high partials, and an allpass filter that makes up what the two lack of the
-    period at the pitch itself. The higher the pitch, the less of the neighbour is in the average:
+    The loop consists of a delay of whole samples, a weighted average of neighbours, which damps
+    high partials more, and an allpass filter, which adds the rest of the period at the pitch. The
+    higher the pitch, the less of the neighbour is in the average:
     a high string goes round more often, and would otherwise be dull at once.
 
     Args:

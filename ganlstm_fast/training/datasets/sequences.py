@@ -26,7 +26,7 @@ class Sequences:
         names: what the file calls each, in the order of their first rows.
         labels: the class of each; None where they were not asked for.
         columns: the channels' names.
-        notes: what was found out about the file, in some words each.
+        notes: what was detected in the file, in a few words each.
     """
 
     values: Tensor
@@ -51,8 +51,8 @@ def load_sequences(
         data: the file, a DataFrame, or an array [series, steps, channels].
         series_column: says which sequence a row belongs to.
         label_column: says the sequence's class, the same in all of its rows; None: there is none.
-        columns: the channels, in this order; None: all other columns of numbers, but for those
-            that number the rows.
+        columns: the channels, in this order; None: all other columns of numbers, except those that
+            number the rows.
         date_column: by which the rows of a sequence are sorted, as
             :func:`~ganlstm_fast.training.data.load_series` has it.
         fill: what is done about missing values, as there; ``drop`` makes a sequence shorter.

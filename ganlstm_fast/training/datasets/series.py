@@ -95,9 +95,9 @@ def forecast_pairs(
     """All pairs of ``history`` rows and the ``horizon`` rows after them.
 
     The futures of the held-out pairs lie in the last ``held_out`` rows, and start at each of them
-    from which there is a whole one; their histories may reach back further. No pair to train on
-    has a row in common with any of them: what is trained on are the first ``rows - held_out -
-    history`` rows, to which a scaler is to be fitted as well.
+    from which there is a whole one; their histories may reach back further. No training pair shares
+    a row with any of them: training uses the first ``rows - held_out - history`` rows, and so
+    should the fit of a scaler.
 
     Args:
         rows: [rows, channels].

@@ -19,7 +19,7 @@ def sines(
 
     Source: the authors' code of Yoon, Jarrett and van der Schaar, Time-series Generative
     Adversarial Networks, NeurIPS 2019 (``data_loading.py``). The paper states other ranges than
-    the code by which its figures, and those of later papers, were made.
+    this code, which produced its figures and those of later papers.
 
     Args:
         generator: of the random numbers, on the CPU; None is torch's own.

@@ -17,7 +17,7 @@ from ganlstm_fast.training.datasets.image_folder import files_in
 from ganlstm_fast.training.errors import InputError
 
 ENDINGS = (".wav", ".wave")
-# What is nowhere louder than this is silent: three steps of 16 bits.
+# A sound that is nowhere louder than this is silent: three steps of 16 bits.
 SILENCE = 1e-4
 
 
@@ -29,7 +29,7 @@ class SoundFolder:
         waves: [n, samples] float32, full scale is 1.
         source: [n] int64, which of ``names`` each is of: long files are cut into several.
         names: of the files, below the folder.
-        notes: what was done to the files, in some words each.
+        notes: what was done to the files, in a few words each.
         skipped: for each file that is left out, a line that names it and says why.
     """
 
@@ -58,7 +58,7 @@ def load_sound(path: str | Path) -> tuple[np.ndarray, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", wavfile.WavFileWarning)
-            # Of a file that is cut off it only warns.
+            # For a file that is cut off it only warns.
             warnings.filterwarnings("error", "Reached EOF|Incomplete", wavfile.WavFileWarning)
             rate, values = wavfile.read(path)
     except Exception as error:
@@ -125,7 +125,7 @@ def load_sound_folder(path: str | Path, rate: int, samples: int, least: int) -> 
 def _pieces(
     file: Path, rate: int, samples: int, least: int, tell: Callable[[str], None]
 ) -> np.ndarray:
-    """The pieces of a file, [n, samples] float32; ``tell`` is told what was done to it."""
+    """The pieces of a file, [n, samples] float32; calls ``tell`` with what was done to the file."""
     from scipy.signal import resample_poly
 
     values, its_rate = load_sound(file)

@@ -82,7 +82,7 @@ def text_windows(
     """All stretches of ``seq_len`` symbols, to train on and held out; the two share no symbol.
 
     Args:
-        held_out: the share of the text, its end, of which the held-out windows are.
+        held_out: the share of the text, at its end, that the held-out windows come from.
         name: what errors call the text.
 
     Returns:

@@ -16,7 +16,7 @@ from ganlstm_fast.training.tables.read import read_table
 
 # By class.
 TEXTS = {"alice": BUNDLED.with_name("alice.txt"), "sonnets": BUNDLED}
-# Symbols of a block, of which every fifth is held out, and of the pieces of a block.
+# Symbols of a block, and of its pieces. Every fifth block is held out.
 BLOCK, SHORTEST, LONGEST = 500, 80, 200
 
 
@@ -48,7 +48,7 @@ def pad_texts(
     """The numbers [n, longest] int64 of the texts' symbols, padded with 0, and lengths [n] int64.
 
     Args:
-        before: how many texts stand before these, for the number of one that is wrong.
+        before: how many texts precede these; errors number texts from there.
 
     Raises:
         InputError: a text that is empty or has a symbol that is not in ``vocabulary``.
@@ -75,8 +75,9 @@ def text_pieces(seed: int = 0) -> tuple[list[tuple[str, str]], list[tuple[str, s
 
     Both texts are cut into blocks of whole paragraphs (a sonnet is one), and every fifth is held
     out. A piece has 80 to 200 symbols of one block and begins with a word; line ends are spaces, so
-    that they do not tell verse from prose. To train on there is one from every word that has room
-    for it, and as many of each text, drawn from the longer one; held out, one after the other.
+    that they do not tell verse from prose. Training pieces start at every word that has room for
+    one, and are drawn from the longer text so that both have as many; held-out pieces follow one
+    another.
     """
     random = torch.Generator().manual_seed(seed)
     train, test = {}, []

@@ -18,10 +18,10 @@ Split = tuple[Labelled, Labelled]
 
 # The level of ink at which the edge of a stroke is, and how sharp it is drawn.
 EDGE, SHARPNESS = 0.5, 6.0
-# Columns that a digit of style b leans for each row, and how much smaller it is, to have the room.
+# Columns that a digit of style b leans for each row, and the factor that shrinks it to make room.
 SLANT, SHRUNK = 0.15, 1.1
-# Ink between the outlines. (Without any, what is in a stroke looks like what is in a zero's ring,
-# and exchanging the two comes back as well as not doing so.)
+# Ink between the outlines. (Without any, the inside of a stroke looks like that of a zero's ring.
+# The cycle loss then cannot tell whether a translation exchanges the two.)
 CORE = 0.4
 
 

@@ -51,8 +51,8 @@ def load_video_folder(
     Each GIF file is a video. So are the other images of one folder together, a frame each, in the
     order of their names, in which numbers count as numbers (``9.png`` is before ``10.png``). Frames
     are cut to squares and resized as images are. A video is cut into pieces of ``frames`` frames
-    that follow each other; what is left at its end is no piece. How long a frame is shown is not
-    looked at. All is held in memory, a byte a pixel.
+    that follow each other; the frames left at its end are dropped. The frames' durations are
+    ignored. All is held in memory, a byte a pixel.
 
     Args:
         path: the folder. Files whose names start with a dot are left out.

@@ -26,8 +26,8 @@ def area_under_roc(
             other.
 
     Returns:
-        ``all``, and by kind: its windows against those without any anomaly. Of the kinds of
-        ``planted.missing``, why they are not there.
+        ``all``, and one for each kind: its windows against those without any anomaly. For the kinds
+        in ``planted.missing`` the reason.
 
     Raises:
         UndefinedScore: nothing was planted, no window is without an anomaly, or scores that are not
@@ -105,7 +105,8 @@ def scores_at(
 
 
 def _strange(scores: Tensor, planted: Planted, seq_len: int | None) -> tuple[Tensor, int]:
-    """[windows] bool, which have an anomaly, and the rows of a window; raises as the measures."""
+    """[windows] bool, which have an anomaly, and the rows of a window; raises the measures'
+    errors."""
     known = planted.stretches or Stretches.whole(len(planted.rows))
     if seq_len is None:
         seq_len = len(planted.rows) - len(scores) + 1

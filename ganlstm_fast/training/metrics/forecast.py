@@ -30,7 +30,7 @@ def period_before(
         starts: [n] int64, the first row of each forecast.
         horizon: steps of each.
         period: how many rows to go back; 1 is the last row before, for all steps. Where the horizon
-            is longer, whole periods more are gone back.
+            is longer, it goes back more whole periods.
         stretches: of the rows; None: all follow each other.
 
     Returns:
@@ -103,8 +103,8 @@ def forecast_scores(
         starts: [n] int64, the first row of each forecast.
         forecast: [n, horizon, channels], or [n, horizon, channels, len(quantiles)].
         columns: the channels' names.
-        quantiles: that are forecast. Their middle one, which has to be 0.5, is what is judged by
-            the absolute and the square error.
+        quantiles: of the forecast. The middle one, which must be 0.5, is judged by the absolute and
+            the squared error.
         baselines: the simple forecasts by name, as how many rows they go back (see
             :func:`~ganlstm_fast.training.tables.steps.baselines`); None: the row before.
         stretches: of the rows; None: all follow each other.

@@ -3,8 +3,8 @@
 A text is windows [n, steps] int64 of numbers of symbols; no two windows overlap. Groups of
 symbols ("n-grams") do not cross a window's edge.
 
-What is counted in samples depends on how many there are, so that all kinds of text are counted in
-parts of one size, and a score is the mean over the parts.
+Counts depend on the number of samples. So every kind of text is counted in parts of equal size, and
+a score is the mean over the parts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ganlstm_fast.training.errors import UndefinedScore
 from ganlstm_fast.training.recipes.adam import Adam
 from ganlstm_fast.training.undefined import defined_for
 
-# Groups of so many symbols are counted, and of so many looked for in another text: such a group is
-# about a word, and one of the longer kind is hardly in two texts by chance.
+# Lengths of the groups of symbols that are counted, and of those that are looked for in another
+# text: the former are about a word, and two texts hardly share one of the latter by chance.
 COUNTED = (2, 3, 4)
 GROUP, LONG = 4, 16
 # Most parts of a text, and windows of a part.
@@ -66,8 +66,8 @@ def evaluate_texts(
                                          part of what real text has is never made
     ==================================== =======================================================
 
-    ``real`` is text that the other side of a comparison has not: held-out text where a score
-    compares with the text trained on, text trained on where it compares with held-out text.
+    ``real`` is text that the other side of a comparison does not contain: held-out text where a
+    score compares with the training text, training text where it compares with held-out text.
 
     Args:
         train, held, made: [n, steps] int64, what was trained on, held out and generated.
@@ -182,8 +182,8 @@ def self_overlap(text: Tensor, n: int, symbols: int) -> float:
 def known_words(windows: Iterable[str], text: str) -> float:
     """The share of the words in ``windows`` (strings) that stand in ``text``.
 
-    Words are what stands between spaces or line ends, without what a window's edge has cut, and
-    without punctuation around them.
+    Words stand between spaces or line ends, without punctuation around them. Words cut by a
+    window's edge are left out.
 
     Raises:
         UndefinedScore: no word.
@@ -196,7 +196,7 @@ def known_words(windows: Iterable[str], text: str) -> float:
 
 
 def inner_words(window: str) -> list[str]:
-    """The words of a window but for the first and the last, which its edges may have cut."""
+    """The words of a window except the first and the last, which its edges may have cut."""
     return [word for word in window.split()[1:-1] if bare(word)]
 
 
@@ -216,7 +216,7 @@ def jensen_shannon(a: Tensor, b: Tensor, n: int, symbols: int) -> float:
         UndefinedScore: as :func:`groups`.
     """
     both = [groups(part, n, symbols) for part in (a, b)]
-    # Only groups that are there: of 5,000 symbols there would be 10^11 groups of 3.
+    # Only groups that occur: 5,000 symbols have 10^11 groups of 3.
     there, number = torch.unique(torch.cat(both), return_inverse=True)
     counts = [
         torch.bincount(part, minlength=len(there)) for part in number.split(list(map(len, both)))
@@ -240,7 +240,7 @@ def groups(text: Tensor, n: int, symbols: int) -> Tensor:
         raise UndefinedScore(
             f"{len(text)} sequences of {text.shape[1]} symbols have no groups of {n}"
         )
-    # Of an odd base no power is 0 modulo 2^64.
+    # No power of an odd base is 0 modulo 2^64.
     base, place = symbols | 1, torch.ones(n, dtype=torch.int64)
     for k in range(1, n):
         place[k] = place[k - 1] * base

@@ -44,8 +44,8 @@ class ImageClassifier:
         """Train on labelled images; the same seed gives the same classifier.
 
         Args:
-            network: a classifier of scikit-learn, not trained yet, in the place of the perceptron.
-                It has no ``features``, and ``probabilities`` only if scikit-learn's has.
+            network: an untrained classifier of scikit-learn instead of the perceptron. Then there
+                are no ``features``, and ``probabilities`` only if that classifier gives them.
 
         Raises:
             UndefinedScore: all images are of one class, or there are none.
@@ -58,9 +58,10 @@ class ImageClassifier:
             )
         # At the default tol it takes twice as long, and is no more accurate.
         network = network or MLPClassifier((HIDDEN,), tol=1e-3, random_state=seed)
-        # Its products are too small to share: beside other work, two threads took 5 times as long.
+        # Its products are too small for threads: with other work on the machine, two took 5 times
+        # as long.
         with threadpool_limits(1), warnings.catch_warnings():
-            # Whether it has learnt enough is told by its accuracy on other images.
+            # Its accuracy on other images tells whether it has learnt enough.
             warnings.simplefilter("ignore", ConvergenceWarning)
             return cls(network.fit(_pixels(images.inputs), images.labels.numpy()))
 
@@ -91,7 +92,7 @@ def _pixels(images: Tensor) -> np.ndarray:
 def inception_score(probabilities: np.ndarray) -> float:
     """``exp(mean_x KL(p(y | x) || mean_x p(y | x)))``, from 1 to the number of classes.
 
-    High where each image has one class without doubt and all classes are as frequent.
+    High where each image clearly has one class, and all classes are equally frequent.
 
     Source: Salimans et al., Improved Techniques for Training GANs, 2016, sec. 4.
 
@@ -116,7 +117,7 @@ def class_entropy(probabilities: np.ndarray) -> float:
         probabilities: [n, classes].
 
     Raises:
-        UndefinedScore: no rows, or fewer than 2 classes, among which there is nothing to share.
+        UndefinedScore: no rows, or fewer than 2 classes.
     """
     _check_some(probabilities)
     classes = probabilities.shape[1]
@@ -140,7 +141,7 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray) -> float:
     Sources: Dowson and Landau, 1982; Heusel et al., GANs Trained by a Two Time-Scale Update Rule,
     2017, eq. 6. The trace of the root is the sum of the roots of the eigenvalues of
     ``C^(1/2) C' C^(1/2)``, which is symmetric: no complex numbers come from covariances without
-    full rank. The fewer samples, the larger the distance: only numbers for as many compare.
+    full rank. Fewer samples give a larger distance: compare only distances of equally many samples.
 
     Args:
         real, generated: [n, features] and [m, features] float64, at least 2 each.
@@ -234,8 +235,8 @@ def evaluate_images(
 def _why_not_fit(accuracy: float, noise: float, real: float) -> str | None:
     if not accuracy >= ACCURACY_AT_LEAST:
         return (
-            f"the classifier names {accuracy:.3f} of the held-out real images rightly, less than "
-            f"{ACCURACY_AT_LEAST}: it is no judge of others"
+            f"the classifier is right about {accuracy:.3f} of the held-out real images, less than "
+            f"{ACCURACY_AT_LEAST}: it cannot judge other images"
         )
     if not noise >= NOISE_TO_REAL_AT_LEAST * real:
         return (

@@ -11,18 +11,19 @@ import math
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-# Frames of a sound are looked at that are at most so many dB softer than its loudest one.
+# Only frames at most this many dB softer than the sound's loudest one count.
 SOFTEST = 20.0
-# The period is the first lag with a dip of the mean-normalised difference below this; where there
-# is none it is the deepest point, of a frame that has a pitch only if that is below the second.
+# The period is the first lag where the mean-normalised difference dips below the first value.
+# Without such a dip it is the deepest point, and the frame has a pitch only if that is below the
+# second.
 THRESHOLD = 0.15
 APERIODIC = 0.3
-# The part of the frames that have to have a pitch for a sound to have one.
+# A sound has a pitch if this share of its frames has one.
 VOICED = 0.5
-# What is softer than this has no pitch: a 16-bit file's last bits.
+# A softer sound has no pitch: this is the level of a 16-bit file's last bits.
 SILENCE = 1e-4
-# A lag is refined at so many times the samples of a sound: the parabola through the difference at
-# whole lags is off by cents where a period is a few samples.
+# Lags are refined at this multiple of the sampling rate: where a period is only a few samples, a
+# parabola through the difference at whole lags is off by cents.
 FINER = 4
 
 

@@ -59,7 +59,7 @@ def kernel_width(samples: Tensor) -> float:
 
     Pairs of equal samples are left out, as in the code that Gretton et al. published with A Kernel
     Two-Sample Test (``median(dists(dists>0))``): where most samples are equal, such as windows of
-    a count that is nearly always 0, the median of all distances is 0, which is no width.
+    a count that is nearly always 0, the median of all distances is 0, which cannot be a width.
 
     Args:
         samples: [n, ...], 2 at least.
@@ -100,9 +100,9 @@ def diversity(real: Tensor, generated: Tensor) -> float:
 
     ``-sum_j p_j log p_j / log min(n, m)``, where ``p_j`` is the share of the generated samples of
     which real sample j is the nearest one. A generator that collapsed to one sample has 0, one that
-    has k samples at most ``log k / log min(n, m)``, and the real set itself 1, if no two of it are
-    equal (equal ones count as one sample). New samples of the real distribution have about 0.9
-    (several have the same neighbour): compare with that of held-out real ones.
+    has k samples at most ``log k / log min(n, m)``, and the real set itself 1 if its samples all
+    differ (equal ones count as one). New samples of the real distribution have about 0.9 (several
+    have the same neighbour): compare with that of held-out real ones.
 
     Args:
         real, generated: [n, ...] and [m, ...], Euclidean distances between them.
@@ -129,8 +129,8 @@ def autocorrelation(series: Tensor, max_lag: int) -> Tensor:
     """The autocorrelation of each channel over a set of series, at lags 1 to ``max_lag``.
 
     ``mean d_t d_{t+k} / mean d_t^2``, where d are the deviations from the channel's mean over all
-    series and steps, and the means are over all series and all steps for which both are there. A
-    mean of each series' own would be biased by ``1 / steps``. A constant channel has 0.
+    series and steps, and the means are over all series and all steps for which both are there.
+    Subtracting each series' own mean would bias it by ``1 / steps``. A constant channel has 0.
 
     Args:
         series: [n, steps, channels].
@@ -201,8 +201,8 @@ def compare_series(
     All are against one random half of the real series; *real* is the other half, and *noise* is
     uniform over each channel's range. All have the same number of series, so that their errors of
     sampling are alike. The kernel's width is that of the first half. Where the real series are
-    overlapping windows of one, the two halves are closer to each other than what a perfect
-    generator would give.
+    overlapping windows of one series, the two halves are closer to each other than a perfect
+    generator's output would be.
 
     Args:
         real, generated: [n, steps, channels] and [m, steps, channels], scaled.

@@ -18,15 +18,15 @@ from ganlstm_fast.training.notes import NONE, Notes
 from ganlstm_fast.training.undefined import defined, defined_for
 
 SCORES = ("in_tune", "notes_heard", "spectral_distance", "variety", "length_distance")
-# A sound is in tune with a note if its pitch is no more than so many cents away.
+# A sound is in tune with a note if its pitch is at most this many cents away.
 IN_TUNE = 20.0
-# A note is heard if it has this share of the sounds that it has in the data, or more.
+# A note is heard if it has at least this share of its sounds in the data.
 HEARD = 0.2
 # The bands of the mel scale, and the samples of a spectrum's window.
 BANDS, WINDOW = 32, 512
-# What is softer than full scale by more dB is as soft as that.
+# Levels further below full scale, in dB, are raised to this one.
 SOFTEST = 60.0
-# A sound ends where it stays softer than its loudest frame by so many dB.
+# A sound ends where it stays this many dB softer than its loudest frame.
 ENDED = 40.0
 
 
@@ -83,7 +83,7 @@ def evaluate_sounds(
     """Scores of ``kinds`` of sounds and of noise, white and as loud as ``train``.
 
     Args:
-        train: [n, samples], what was trained on.
+        train: [n, samples], the sounds trained on.
         kinds: [m, samples] each, among them ``generated`` and ``real``, which are held out.
         scale: the notes of ``train``.
         asked: [m] int64, the note that each generated sound was to have, as ``scale.labels``.
@@ -130,8 +130,8 @@ def evaluate_sounds(
 
 
 def nearest(heard: np.ndarray, scale: Notes) -> tuple[np.ndarray, np.ndarray]:
-    """Of each pitch [n] in Hz the place of the nearest note among ``scale.pitches``, and how many
-    cents away it is; of NaN -1 and infinity.
+    """For each pitch [n] in Hz the index of the nearest note in ``scale.pitches``, and how many
+    cents away it is; for NaN -1 and infinity.
 
     Raises:
         UndefinedScore: the scale has no note.

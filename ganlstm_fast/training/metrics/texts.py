@@ -58,7 +58,7 @@ def nearest_targets(
 
 
 def right_symbols(made: Sequence[str], targets: Sequence[str]) -> float:
-    """The share of all targets' symbols that stand at their place in what was made."""
+    """The share of all targets' symbols that the output has in the same place."""
     pairs = zip(made, targets, strict=True)
     right = sum(a == b for one, other in pairs for a, b in zip(one, other, strict=False))
     return right / sum(map(len, targets))

@@ -18,15 +18,15 @@ score of a single fold of a few hundred windows is partly chance, and never belo
 given too). For noise and the untrained generator, which only bound the scale, one fold is run.
 Independent series, which share no row, are split at random.
 
-With several seeds all is run as often: networks, batches, noise, the halves of the real windows and
-the split of independent series are drawn anew. Their spread is that of the measurement, for one
-trained generator.
+Several seeds repeat all of it: networks, batches, noise, the halves of the real windows and the
+split of independent series are drawn anew. The spread is that of the measurement, for one trained
+generator.
 
 Each score stands beside that of an untrained generator, of uniform noise and of real windows.
 *Real* in the discriminative score means one random half of the windows against the other, split by
 time like the rest: the halves are drawn anew in what is trained on and in what is held out, so that
 the expected accuracy is exactly a half. A test that cannot tell noise from data, or that sees a
-difference between real and real, proves nothing: then no score is given, and the reason is.
+difference between real and real, proves nothing: then the result is the reason instead of a score.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Protocol:
         return self.seeds * (self.discriminative_iterations + self.predictive_iterations)
 
 
-# Larger steps let the quick judge see within seconds what the protocol's sees: series of the
-# weather shifted by 0.03 score 0.29 (in full 0.25), those of a trained generator 0.02 (0.01).
+# With larger steps the quick judge sees in seconds what the protocol's sees: weather series shifted
+# by 0.03 score 0.29 (in full 0.25), those of a trained generator 0.02 (0.01).
 PROTOCOLS = {"full": Protocol(), "quick": Protocol(200, 300, learning_rate=1e-2)}
 
 
@@ -115,7 +115,7 @@ class ParallelGRU(nn.Module):
 
 
 class _Pools:
-    """One set of windows a network, of different sizes, from which all draw at once."""
+    """One set of windows for each network, of different sizes; all networks draw at once."""
 
     def __init__(self, sets: Sequence[Tensor], generator: torch.Generator) -> None:
         sizes = torch.tensor([len(s) for s in sets])
@@ -243,11 +243,11 @@ def evaluate(
     tick: Callable[[], object] = _no_tick,
     stretches: Stretches | None = None,
 ) -> dict[str, object]:
-    """Both scores of generated series, beside the same numbers for what bounds them.
+    """Both scores of generated series, beside those of the data that bounds them.
 
     Args:
-        real: one long series [rows, channels], of which all windows of the length of ``generated``
-            are taken, or independent series [n, seq_len, channels]; scaled to [0, 1], on the CPU.
+        real: one long series [rows, channels], cut into all windows of the length of ``generated``,
+            or independent series [n, seq_len, channels]; scaled to [0, 1], on the CPU.
         generated: [n, seq_len, channels] of the trained generator, in the same scale; as many as
             there are real windows is best.
         untrained: the same of a generator that has not been trained.
@@ -361,7 +361,7 @@ def _run(
             raise CancelledError
         tick()
 
-    # Both are long rows of tiny products, which leave the interpreter's lock: one core each.
+    # Both run many tiny products, which release the interpreter's lock: one core each.
     threads = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -374,15 +374,15 @@ def _run(
                 stopped.set()
                 raise
     finally:
-        # Some of what a thread sets about its number of threads holds for the process.
+        # Some settings of the number of threads hold for the whole process, not for one thread.
         torch.set_num_threads(threads)
 
 
 def why_not_valid(noise: float, real: float, what: str = "windows") -> str | None:
-    """Why a discriminative score proves nothing, by that of noise and of real against real.
+    """Why a discriminative score proves nothing, by the scores of noise and of real against real.
 
     Args:
-        what: is told apart, in the plural.
+        what: the judge tells apart, in the plural.
     """
     if not noise >= NOISE_AT_LEAST:
         return (

@@ -1,5 +1,4 @@
-"""Scores of generated videos: how what is seen moves, how varied it is, and whether a network can
-tell them from real ones.
+"""Scores of generated videos: motion, variety, and whether a network can tell them from real ones.
 
 Motion is measured at the centre of mass of each frame's ink, its bright pixels. Between two frames
 it moves by a *step*, whose length is the speed in pixels a frame; from one step to the next it
@@ -33,7 +32,7 @@ SCORES = (
     "variety",
     "discriminative_score",
 )
-# Ink is what is brighter than this share of the range: a generator's ground is not quite black.
+# Pixels brighter than this share of the range are ink: a generator's ground is not quite black.
 GROUND = 0.15
 # A step goes straight on if it turns by fewer degrees.
 STRAIGHT = 30.0
@@ -44,7 +43,7 @@ ITERATIONS = {"full": 400, "quick": 0}
 BATCH = 32
 LEARNING_RATE = 1e-3
 LEAST = 4
-# Larger frames are averaged down to so many pixels for that network.
+# Larger frames are averaged down to this many pixels for that network.
 SIDE = 32
 
 
@@ -58,7 +57,7 @@ def centres(videos: Tensor) -> Tensor:
         [n, frames, 2] float64; the middle of a frame without ink.
     """
     ink = (videos.float().mean(2).double() / 255 - GROUND).clamp_min(0)
-    # So little everywhere that it moves no centre, and puts that of an empty frame in the middle.
+    # Too little to move a centre, but it puts that of an empty frame in the middle.
     ink = ink + 1e-9
     height, width = ink.shape[2:]
     mass = ink.sum((2, 3))
@@ -118,7 +117,7 @@ def centred(videos: Tensor) -> Tensor:
 
 
 def compare_looks(train: Tensor, kinds: dict[str, Tensor]) -> dict[str, Any]:
-    """The :func:`~ganlstm_fast.training.metrics.series.diversity` of what is seen in each kind.
+    """The :func:`~ganlstm_fast.training.metrics.series.diversity` of the content of each kind.
 
     Of the :func:`centred` frames, so that the same thing at two places is one; as many of each kind
     and of ``train``, 1000 at most.
@@ -193,9 +192,9 @@ def told_apart(
 ) -> float:
     """How well a :class:`VideoJudge` tells two kinds of videos apart: ``|accuracy - 0.5|``.
 
-    Trained by Adam on as many of each kind a batch; 0 is the best score of a generator, 0.5 says
-    that every held-out video is told. The score of TimeGAN (Yoon, Jarrett and van der Schaar,
-    2019), with a network for videos.
+    Trained by Adam on as many of each kind a batch; 0 is the best score of a generator; at 0.5 the
+    judge is right about every held-out video. The score of TimeGAN (Yoon, Jarrett and van der
+    Schaar, 2019), with a network for videos.
 
     Args:
         pair: ``(a_train, a_held, b_train, b_held)``, uint8 videos.
@@ -224,7 +223,7 @@ def told_apart(
 
 
 def shuffled(videos: Tensor, random: torch.Generator) -> Tensor:
-    """The frames of each video in an order of chance."""
+    """The frames of each video in random order."""
     order = torch.rand(videos.shape[:2], generator=random).argsort(1)
     return torch.take_along_dim(videos, order[:, :, None, None, None], 1)
 

@@ -15,9 +15,9 @@ from ganlstm_fast.training.config import Settings
 class Adam(torch.optim.Adam):
     """torch's Adam: the same numbers, and the same ``state_dict``.
 
-    torch wraps these methods so that torch.compile leaves them alone, and the wrappers load
-    torch._dynamo at their first call, which takes nearly as long as loading torch. Nothing here is
-    compiled, so that these are the methods themselves.
+    torch wraps these methods so that torch.compile leaves them alone. The wrappers load
+    torch._dynamo at their first call, which takes nearly as long as loading torch. Nothing is
+    compiled here, so the methods need no wrapper.
     """
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
@@ -27,8 +27,8 @@ class Adam(torch.optim.Adam):
     step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
     def _accelerator_graph_capture_health_check(self) -> None:
-        # torch asks the GPU, also where all weights are on the CPU: a GPU that works is started for
-        # it, and one that does not ends the run.
+        # torch queries the GPU even if all weights are on the CPU. That starts a working GPU for
+        # nothing, and with a broken one it ends the run.
         if self.param_groups[0]["params"][0].is_cuda:
             super()._accelerator_graph_capture_health_check()
 

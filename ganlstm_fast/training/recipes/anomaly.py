@@ -1,4 +1,4 @@
-"""Windows of a series that are unlike what was trained on."""
+"""Windows of a series that are unlike the training data."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ganlstm_fast.training.windows import Stretches, windows
 if TYPE_CHECKING:
     import pandas as pd
 
-# Windows of what was trained on, with which others are compared.
+# Training windows that others are compared with.
 USUAL = 512
 # What is said of flagging the windows above the threshold.
 AT_THRESHOLD = ("anomalies_found", "precision", "recall")
@@ -87,10 +87,10 @@ class AnomalyRecipe(LSTMGANRecipe):
         return f"{super().describe()}; {self.held_out}"
 
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
-        """As for an LSTM-GAN, and scores.csv, scores.png, the area under the ROC curve, and what is
-        found at the threshold, which is kept in the checkpoint.
+        """Those of an LSTM-GAN, and scores.csv, scores.png, the area under the ROC curve, and what
+        is found at the threshold, which the checkpoint keeps.
 
-        These have no value where nothing could be planted, or scores are not finite.
+        The scores have no value if nothing could be planted, or if they are not finite.
         """
         metrics = super().finish(run, progress)
         config, planted = self.config, self.planted
@@ -135,7 +135,8 @@ class AnomalyRecipe(LSTMGANRecipe):
         return {"area_under_roc": areas, "told": told, **at}
 
     def _held_out_scores(self, gan: nn.Module) -> tuple[AnomalyScores, float | Undefined]:
-        """Of all windows of the planted rows; and the threshold, by the rows without anomalies."""
+        """The scores of all windows of the planted rows, and the threshold from the rows without
+        anomalies."""
         config, planted = self.config, self.planted
         score = scorer(gan, config, self.data, config.seed)
         found = score(windows(planted.rows, config.seq_len, planted.stretches))

@@ -10,14 +10,14 @@ from torch import nn
 
 
 class WeightAverage(nn.Module):
-    """The exponential moving average of a module's weights: the first time their copy.
+    """The exponential moving average of a module's weights; the first update copies them.
 
     In update t the decay is ``min(decay, (1 + t) / (10 + t))``, as in TensorFlow's
-    ``ExponentialMovingAverage`` with ``num_updates``. The average then spans about the last ninth
-    of a short run, where a fixed decay would still hold the first weights, which make nothing.
+    ``ExponentialMovingAverage`` with ``num_updates``. So in a short run the average spans about the
+    last ninth. A fixed decay would still hold the useless first weights.
 
-    The ``state_dict`` is that of torch's ``AveragedModel``, which keeps its count in a tensor: to
-    read it, a GPU has to finish all work first, in every step.
+    The ``state_dict`` is that of torch's ``AveragedModel``. That class is not used because it keeps
+    its count in a tensor, and reading it makes a GPU finish all its work in every step.
 
     Attributes:
         module: a copy of the module, with the averaged weights. Its buffers are the latest.

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ganlstm_fast.training.state import Run, State
 
 
-# Samples of each kind that `--metrics quick` judges where making or judging one takes long.
+# The most samples of each kind that `--metrics quick` judges, where making or judging one takes
+# long.
 QUICK = 150
 
 
@@ -40,13 +41,13 @@ class Recipe(ABC):
         InputError: data that cannot be used.
 
     Attributes:
-        columns: names of the numbers that a step gives.
+        columns: names of the numbers that a step returns.
         name: of the data, for the run's folder.
-        data: what a checkpoint tells of the data: its ``fingerprint``, and all that :meth:`model`
-            and what uses a trained model need to know of it.
+        data: the checkpoint's description of the data: its ``fingerprint``, and all that
+            :meth:`model` and the users of a trained model need to know.
         size: how many samples make an epoch.
-        notes: what the user is warned of about the data.
-        found: what was found out about the data, in some words each.
+        notes: warnings about the data for the user.
+        found: what was detected about the data, in a few words each.
         given: what ``generate`` takes by keyword beside the count and the seed.
     """
 
@@ -73,7 +74,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """What is trained on, in some words."""
+        """The training data, in a few words."""
 
     @abstractmethod
     def setup(self, fabric: Fabric | OneProcess) -> None:
@@ -81,7 +82,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def parts(self) -> dict[str, Any]:
-        """All that has a state to be saved, by name; ``model`` and what belongs to it."""
+        """All objects whose state is saved, by name: ``model`` and what belongs to it."""
 
     @abstractmethod
     def step(self, state: State) -> Tensor:
@@ -104,16 +105,16 @@ class Recipe(ABC):
         """
 
     def troubles(self, state: State) -> dict[str, str]:
-        """Signs that training goes wrong: what is told once, by name."""
+        """Signs that training goes wrong, by name: lines that the user gets once each."""
         return {}
 
     def show(self, folder: Path) -> None:
-        """Draw into the run's folder what the model makes by now; called at each checkpoint."""
+        """Draw the model's present output into the run's folder; called at each checkpoint."""
         return None
 
     @staticmethod
     def as_result(made: Tensor, data: dict[str, Any]) -> Any:
-        """What :func:`~ganlstm_fast.training.generate` returns of what was made."""
+        """The form in which :func:`~ganlstm_fast.training.generate` returns what was made."""
         return made
 
     @abstractmethod
@@ -121,8 +122,8 @@ class Recipe(ABC):
         """Write pictures and tables into the run's folder.
 
         Returns:
-            The scores, for :func:`~ganlstm_fast.training.undefined.for_json`; in ``told`` what is
-            said of some of them, by its name.
+            The scores, for :func:`~ganlstm_fast.training.undefined.for_json`; ``told`` has remarks
+            on some of them, by name.
         """
 
 
@@ -162,6 +163,6 @@ def update(
     norm = fabric.clip_gradients(network, optimiser, max_norm=largest, error_if_nonfinite=False)
     optimiser.step()
     if scaler_of(fabric) is not None:
-        # The scaler has left out the step where the gradient is not finite, which is no trouble.
+        # Where the gradient is not finite the scaler has skipped the step, as it should.
         norm = norm.where(norm.isfinite(), 0)
     return norm

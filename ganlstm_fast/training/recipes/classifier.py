@@ -35,7 +35,7 @@ from ganlstm_fast.training.undefined import check_finite, defined_all
 if TYPE_CHECKING:
     import pandas as pd
 
-# Every so manieth sequence is watched and not trained on, if something is watched.
+# With early stopping one sequence in this many is watched instead of trained on.
 WATCHED = 6
 # Sequences classified at once.
 BATCH = 1024
@@ -53,7 +53,7 @@ class LabelledRecipe(SupervisedRecipe):
     """Samples with a label each.
 
     Attributes:
-        seen, test: what is trained on, and what the scores are taken of.
+        seen, test: the samples trained on, and those that the scores are computed on.
     """
 
     seen: Labelled

@@ -61,7 +61,7 @@ class ConditionalRecipe(LSTMGANRecipe):
         return config.seq_len + (config.history if config.condition != "month" else 0)
 
     def _take(self, first: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """The windows that start at the rows ``first``, and what is told of them."""
+        """The windows that start at the rows ``first``, and their conditions."""
         before, seq_len = self.before, self.config.seq_len
         both = windows_at(self.rows, before + seq_len, first)
         inputs = {}
@@ -97,7 +97,7 @@ class ConditionalRecipe(LSTMGANRecipe):
         return f"{super().describe()}, given {given[self.config.condition]}; {self.held_out}"
 
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
-        """As for an LSTM-GAN, and how well the condition is followed on the held-out rows."""
+        """Those of an LSTM-GAN, and how well samples follow the condition on the held-out rows."""
         metrics = super().finish(run, progress)
         if self.config.metrics == "none":
             return metrics
@@ -109,7 +109,8 @@ class ConditionalRecipe(LSTMGANRecipe):
         other = {name: value[mixed] for name, value in inputs.items()}
 
         def error(given: dict[str, Tensor]) -> float:
-            """Of the mean of several samples: the error of what the condition tells."""
+            """The error of the mean of several samples, which keeps what the condition
+            determines."""
             made = [
                 generator.sample(len(self.test), self.config.seq_len, random, **given).cpu()
                 for _ in range(8)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from ganlstm_fast.training.fabric import OneProcess
 
-# By which of two translators, and which kind of image each translates.
+# The two directions of a translation.
 A_TO_B, B_TO_A = "a-to-b", "b-to-a"
 # Held-out images of each kind in the picture.
 SHOWN = 12
@@ -44,9 +44,9 @@ SHOWN = 12
 class CycleGANRecipe(GANRecipe):
     """Digits in two styles, or two folders of images.
 
-    A sample is a pair of an image of kind a and one of kind b, drawn independently. The scores of
-    both critics are of one mean, as both L1 losses are: all losses are half of the sums in the
-    paper (Zhu et al., 2017, equation 3), which is the same to Adam.
+    A sample is a pair of an image of kind a and one of kind b, drawn independently. The losses are
+    means over both critics and both L1 terms, so they are half of the sums in the paper (Zhu et
+    al., 2017, equation 3), which is the same to Adam.
 
     Attributes:
         samples: [n, 2, channels, size, size], n images of the kind that has more; the images of the
@@ -102,7 +102,7 @@ class CycleGANRecipe(GANRecipe):
         inputs: dict[str, Tensor],
         random: torch.Generator | None = None,
     ) -> Tensor:
-        # Only what is watched comes here, of many images.
+        # Only the watched images come here, many at a time.
         to_a = generator.translate(noise[:, 1], B_TO_A)
         return torch.stack((to_a, generator.translate(noise[:, 0], A_TO_B)), 1)
 
@@ -187,7 +187,7 @@ class CycleGANRecipe(GANRecipe):
 
         Args:
             count, seed: without ``images``, how many held-out images (at most all), and which.
-            images: a file, or a folder of which all images are translated, by name.
+            images: a file, or a folder, whose images are all translated, in order of name.
 
         Raises:
             InputError: a direction that is not known, an image that cannot be read, or none there.
@@ -270,5 +270,5 @@ def names_of(images: str | None, count: int) -> list[str]:
     path = Path(images)
     files = [f.relative_to(path if path.is_dir() else path.parent) for f in files_of(path)]
     names = [str(file.with_suffix(".png")) for file in files]
-    # Of a.jpg and a.png, which would be one file, neither leaves its ending.
+    # a.jpg and a.png would become the same file, so both keep their endings.
     return [f"{f}.png" if names.count(n) > 1 else n for f, n in zip(files, names, strict=True)]

@@ -175,7 +175,7 @@ def predict(
 
 
 def _constants(data: dict[str, Any], values: Tensor) -> list[str]:
-    """What is told of columns that change only after the rows that the scaler was fitted to."""
+    """Notes on columns that change only after the rows that the scaler was fitted to."""
     scaler = scaler_of(data)
     later = scaler.changed(values).any(0)
     return [

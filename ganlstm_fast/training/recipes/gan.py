@@ -26,14 +26,14 @@ from ganlstm_fast.training.state import State
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-# Samples of each kind that are looked at for trouble, and what is one.
+# Samples of each kind that are checked for trouble, and the limit below which it is trouble.
 WATCHED = 256
 COLLAPSED = 0.05
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Real samples [batch, ...], and what generator and critic are told of them by keyword."""
+    """Real samples [batch, ...], and the keyword arguments of generator and critic for them."""
 
     real: Tensor
     inputs: dict[str, Tensor]
@@ -43,8 +43,8 @@ class GANRecipe(Recipe):
     """A critic's and a generator's steps.
 
     Attributes:
-        samples: [size, ...], what is trained on.
-        inputs: tensors of ``size`` rows, what generator and critic are told of each sample.
+        samples: [size, ...], the training data.
+        inputs: tensors of ``size`` rows, the conditions of each sample for generator and critic.
     """
 
     columns: ClassVar = ("loss_d", "loss_g", "gap", "penalty", "grad_norm_d", "grad_norm_g")
@@ -105,11 +105,11 @@ class GANRecipe(Recipe):
         return self.average.module
 
     def step(self, state: State) -> Tensor:
-        """A step of the generator after ``n_critic`` of the critic, but for the warm-up."""
+        """A step of the generator after ``n_critic`` of the critic; none in the warm-up."""
         config = self.config
         warm = state.step - self.before - config.warmup_d
         train_d, train_g = not 0 <= warm < config.warmup_g, warm >= 0
-        penalty = state.last("penalty")  # of the last time that there was one
+        penalty = state.last("penalty")  # that of the last step that had one
         norm_d = norm_g = penalty.new_zeros(())
         first = state.step * config.n_critic
         for critic_step in range(first, first + (config.n_critic if train_d else 1)):
@@ -178,15 +178,15 @@ class GANRecipe(Recipe):
         with torch.no_grad(), self.fabric.autocast():
             return self.fake(self.raw.generator, noise, batch.inputs, random).float()
 
-    # Whether the generator draws random numbers of its own.
+    # Whether the generator draws random numbers itself.
     draws = False
     # Steps of another kind that come before those of generator and critic.
     before = 0
 
     def _scores(self, samples: Tensor, **inputs: Tensor) -> Tensor:
-        """The critic's scores, but for the loss of the critic's own step."""
-        # Past Fabric's wrapper: DDP has nothing to do here, and Fabric takes any backward through
-        # its wrapper for the loss's, also the first of a penalty.
+        """The critic's scores, for anything but the loss of the critic's own step."""
+        # Bypasses Fabric's wrapper: DDP has nothing to do here, and Fabric would take any backward
+        # through its wrapper, such as the first of a penalty, for that of the loss.
         with self.fabric.autocast():
             return self.raw.critic(samples, **inputs).float()
 
@@ -200,10 +200,11 @@ class GANRecipe(Recipe):
         return self.augment(samples, parameters=mine)
 
     def penalty(self, real: Tensor, fake: Tensor, batch: Batch, state: State) -> Tensor:
-        """The gradient penalty of this process's share, in the sum over all that of the batch."""
+        """The penalty of this process's share; all processes together have that of the batch."""
         kind = self.loss.penalty or "r1"
         if state.share.count > 1 and kind == "wgan-gp":
-            # The random numbers of the whole batch. A point between equal ones is that point.
+            # Draws for the whole batch. With real equal to fake the penalty's own draw has no
+            # effect.
             ones = real.new_ones(self.config.batch_size)
             a = interpolate(ones, torch.zeros_like(ones), generator=state.generator)
             a = state.share(a).view(-1, *[1] * (real.dim() - 1))
@@ -225,7 +226,7 @@ class GANRecipe(Recipe):
         return spectral_norm_step(self.raw.critic) if self.normed else nullcontext()
 
     def _compared(self, *scores: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The scores of all processes, for losses in which a sample is compared with the mean."""
+        """The scores of all processes, for losses that compare a sample with the mean."""
         if self.fabric.world_size == 1 or not self.config.loss.startswith("relativistic-average"):
             return scores
         return tuple(
@@ -237,7 +238,7 @@ class GANRecipe(Recipe):
     def some(
         self, generator: nn.Module, count: int = WATCHED
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """``count`` real and generated samples as the critic sees them, and what both were told;
+        """``count`` real and generated samples as the critic sees them, and their conditions;
         the choice and the noise are the same at each call."""
         random = torch.Generator(self.samples.device).manual_seed(self.config.seed)
         count = min(count, self.size)

@@ -12,8 +12,8 @@ class ImagePool(nn.Module):
     """Generated images of earlier steps, which a critic sees in the place of half of the latest.
 
     Shrivastava et al., Learning from Simulated and Unsupervised Images through Adversarial
-    Training, 2017, section 2.3: so that the critic does not forget what was told from real images
-    before. Its ``state_dict`` has all of it.
+    Training, 2017, section 2.3: so that the critic does not forget how it told earlier images from
+    real ones. Its ``state_dict`` has all of it.
 
     Args:
         size: how many images are kept; 0: none, and the critic sees the latest.
@@ -29,7 +29,8 @@ class ImagePool(nn.Module):
 
     @torch.no_grad()
     def exchange(self, images: Tensor, random: torch.Generator) -> Tensor:
-        """What the critic sees of the latest ``images`` [n, ...], which are kept in part.
+        """The images that the critic sees for the latest ``images`` [n, ...], some of which are
+        kept.
 
         Until the pool is full all are kept, and seen. Then each is seen with a probability of a
         half; else one of the pool is seen, whose place it takes.
@@ -40,7 +41,7 @@ class ImagePool(nn.Module):
         size = len(self.images)
         if size == 0:
             return images
-        # No more at a time than have different places.
+        # At most as many at a time as there are different places.
         return torch.cat([self._exchange(part, random) for part in images.split(size)])
 
     def _exchange(self, images: Tensor, random: torch.Generator) -> Tensor:

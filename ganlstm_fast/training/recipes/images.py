@@ -19,7 +19,7 @@ from ganlstm_fast.training.recipes.gan import GANRecipe
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import defined_all, defined_for
 
-# Of a folder with classes every so manieth image is held out to judge.
+# In a folder with classes one image in this many is held out for the scores.
 HELD_OUT = 5
 MADE = 1000
 
@@ -88,7 +88,7 @@ class ImageRecipe(GANRecipe):
 
 
 def skipped_words(skipped: tuple[str, ...], most: int = 5) -> list[str]:
-    """What the user is told of files that were skipped: one note, or none."""
+    """A note about files that were skipped, if there are any."""
     if not skipped:
         return []
     more = f"; and {len(skipped) - most} more" if len(skipped) > most else ""

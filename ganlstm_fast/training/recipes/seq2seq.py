@@ -26,7 +26,7 @@ from ganlstm_fast.training.splits import evenly
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.tables.given import name_of, shown
 
-# Every so manieth source is watched and not trained on, if something is watched.
+# With early stopping one source in this many is watched instead of trained on.
 WATCHED = 6
 # Texts translated at once, and shown in the picture.
 BATCH, SHOWN = 256, 4
@@ -84,7 +84,7 @@ class SequenceToSequenceRecipe(SupervisedRecipe):
         logits = network(batch["source"], batch["target"], lengths=batch["lengths"])
         wanted = F.pad(batch["target"], (0, 1))  # the edge after the last symbol
         each = F.cross_entropy(logits.transpose(1, 2), wanted, reduction="none")
-        # First over each text, so that the parts of several processes weigh the same.
+        # The mean over each text comes first, so that the shares of all processes weigh the same.
         return masked_mean(each[..., None], batch["target_lengths"] + 1).mean()
 
     def finish(self, run: Run, progress: Any) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def translate(
     for start in range(0, len(texts), BATCH):
         some = texts[start : start + BATCH]
         source, lengths = (part.to(where) for part in pad_texts(some, symbols, start))
-        # The end takes a step of its own.
+        # One more step, for the end.
         found = model.translate(source, data["longest"] + 1, lengths=lengths, beams=beams)
         rows = zip(found.symbols.cpu(), found.lengths.tolist(), strict=True)
         made += [targets.decode(row[:length] - 1) for row, length in rows]
@@ -173,7 +173,7 @@ def draw_attention(
 
 
 def _apart(pairs: Pairs, every: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """All pairs but those of every so manieth source, and those; each source is in one part."""
+    """The pairs in two parts: the second has every ``every``-th source, the first all others."""
     numbers = {source: k for k, source in enumerate(dict.fromkeys(s for s, _ in pairs))}
     held = [numbers[source] % every == every - 1 for source, _ in pairs]
     parts = ([], [])

@@ -163,7 +163,7 @@ def rows_before(
         series, where = read_series(config, given, data["columns"]), shown(given)
         rows = scaler_of(data).scale(series.values)
         found = latest(series, rows, count) | {"time_column": series.time_column}
-        # A short file may not show which days the run's data leaves out.
+        # A short file may not show which days the run's data skips.
         if series.step is not None and (step is None or not series.step.as_long_as(step)):
             step = series.step
         if "last" not in found and len(series.stretches.starts) == 1:
@@ -224,7 +224,7 @@ class LSTMGANRecipe(GANRecipe):
 
     @property
     def reach(self) -> int:
-        """The rows that a sample is of, with those before it that it is given."""
+        """The rows of a sample, with the rows before it that it is conditioned on."""
         return self.config.seq_len
 
     def _make_sines(self) -> None:

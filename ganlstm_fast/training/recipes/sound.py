@@ -24,26 +24,26 @@ from ganlstm_fast.training.splits import evenly
 from ganlstm_fast.training.state import Run
 from ganlstm_fast.training.undefined import check_finite, defined_all
 
-# Notes that are made to train on and to test, generated sounds that are scored, and those of each
-# kind that are shown.
+# Numbers of generated notes to train on and to test, of sounds that are scored, and of sounds of
+# each kind that are shown.
 TRAIN, TEST = 3000, 450
 MADE = 450
 SHOWN = 8
-# Of the generator's last layer, whose sigmoid is then 0.1.
+# The bias of the generator's last layer, which makes its sigmoid 0.1.
 QUIET = -2.0
 
 
 class SoundGANRecipe(GANRecipe):
     """Notes of a plucked string, or a folder of sounds.
 
-    The generator makes frames of magnitudes, and the critic sees those of real sounds; phases are
-    looked for when a sound is written.
+    The generator makes frames of magnitudes, and the critic sees those of real sounds; the phases
+    are found when a sound is written.
 
     Attributes:
         samples: [size, samples] float32, as ``test`` is.
         test: sounds that are held out to judge. Of a folder they are those of every fifth file;
             where there are fewer than five, none is.
-        scale: the notes of ``samples``; those of a folder are found out.
+        scale: the notes of ``samples``; for a folder they are detected.
     """
 
     config: SoundGANConfig
@@ -150,10 +150,11 @@ class SoundGANRecipe(GANRecipe):
         seed: int,
         note: str | None = None,
     ) -> Tensor:
-        """Sounds [count, samples] of a note, such as A4; None: of the data's, as often as there.
+        """Sounds [count, samples] of a note, such as A4; None: of all notes, as often as in the
+        data.
 
         Raises:
-            InputError: a note that the data has not, or a run that is told none.
+            InputError: a note that the data does not have, or a run without notes.
         """
         frames, _ = sample_frames(model.generator, config, data, count, seed, note)
         return spectrogram_of(config, data).waves(frames).cpu()
@@ -169,7 +170,8 @@ class SoundGANRecipe(GANRecipe):
 
 
 def told_notes(config: SoundGANConfig, data: dict[str, Any]) -> bool:
-    """Whether the networks are told the note: there is more than one, and it is asked for."""
+    """Whether the networks are conditioned on the note: the settings say so, and there are
+    several."""
     return config.condition == "note" and len(data["scale"]) > 1
 
 
@@ -185,7 +187,7 @@ def sample_frames(
     seed: int,
     note: str | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Frames [count, steps, bins], and the notes [count] that the generator was told, if any."""
+    """Frames [count, steps, bins], and the notes [count] given to the generator, if any."""
     where = next(generator.parameters()).device
     random = torch.Generator(where).manual_seed(seed)
     steps = spectrogram_of(config, data).steps

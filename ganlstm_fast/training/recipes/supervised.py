@@ -1,4 +1,4 @@
-"""The step of one network that is told the answers."""
+"""The step of one network that learns from known answers."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class SupervisedRecipe(Recipe):
 
     @torch.no_grad()
     def watched(self) -> float:
-        """The loss of what is held out."""
+        """The loss of the held-out samples."""
         if not len(next(iter(self.held.values()))):
             raise UndefinedScore("there are too few samples to hold one out")
         with eval_mode(self.raw):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 MADE = 1000
-# The critics whose LSTM reads forwards only, so that what comes next is not before it.
+# The critics whose LSTM reads forwards only and so cannot see what comes next.
 READERS = ("lstm", "attention")
 
 
@@ -139,7 +139,7 @@ class TextGANRecipe(GANRecipe):
         return self.likelihood_step(state) if pretrain else super().step(state)
 
     def likelihood_step(self, state: State) -> Tensor:
-        """Generator and critic each learn real text, and nothing of each other."""
+        """Generator and critic each learn real text, independently of each other."""
         real, clip = self.draw(state).real, self.config.clip
         loss = self.negative_log_likelihood(real, state)
         norm = update(self.fabric, self.generator, loss, self.optimiser_g, clip)

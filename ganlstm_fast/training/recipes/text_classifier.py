@@ -54,7 +54,7 @@ class TextClassifierRecipe(LabelledRecipe):
             texts, labels = zip(*rows, strict=True)
             inputs, lengths = self._read([one_line(text) for text in texts])
             train, self.test = split_labelled(config.data, inputs, labels, lengths)
-        # The last of each class: pieces side by side share most of their symbols.
+        # The last ones of each class, because neighbouring pieces share most of their symbols.
         held = torch.zeros(len(train), dtype=torch.bool)
         for k in range(len(train.classes)):
             of_class = (train.labels == k).nonzero()[:, 0]

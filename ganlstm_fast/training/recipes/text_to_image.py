@@ -45,7 +45,7 @@ class CaptionedBatch(Batch):
 
 
 class TextToImageRecipe(GANRecipe):
-    """Digits with what is measured in them in words, or a folder of images with captions.
+    """Digits with their measurements in words, or a folder of images with captions.
 
     A real image with the text of another one counts as generated, beside the generated images
     (Reed et al., 2016, algorithm 1): so the critic learns to read, too.
@@ -187,9 +187,9 @@ def agreement(
     Returns:
         Of each kind: ``digit_agreement``, the share in which a classifier of real images sees the
         digit of the text; ``slant_agreement`` and ``weight_agreement``, the correlation of the
-        text's word (-1, 0 or 1) with what :func:`weight_and_slant` measures, less its mean over the
-        digits of the class and in their standard deviations. "shuffled" are the generated images
-        with the texts of others: what a generator gets that does not read.
+        text's word (-1, 0 or 1) with what :func:`weight_and_slant` measures, standardised over the
+        digits of the class. "shuffled" pairs generated images with other images' texts: the score
+        of a generator that does not read.
     """
     from ganlstm_fast.training.metrics.images import ImageClassifier
 

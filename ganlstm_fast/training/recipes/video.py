@@ -95,7 +95,7 @@ class VideoGANRecipe(GANRecipe):
 
         def scores() -> dict[str, Any]:
             check_finite("generated", made)
-            # Scored is what a user is given, and what real videos are: bytes.
+            # Bytes are scored: that is what a user gets, and what real videos are.
             generated = (127.5 * (made + 1)).round().byte()
             test = self.test[evenly(len(self.test), count)]
             judged = samples, test, generated

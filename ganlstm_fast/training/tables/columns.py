@@ -26,8 +26,9 @@ def choose(
     """The columns to learn, and notes on those left out.
 
     Args:
-        columns: that were asked for; None: all of numbers, but for those that number the rows.
-        told: columns that say a time, a series or a class.
+        columns: that were asked for; None: all columns of numbers, except those that number the
+            rows.
+        told: columns of times, series or classes.
         order: [rows] int64, the rows as they are learnt.
         series: [rows] int64, the series of each place of ``order``.
 
@@ -118,7 +119,7 @@ def _no_numbers(table: Table, column: pd.Series) -> str | None:
         return f"text such as {str(filled.iloc[0])[:20]!r}"
     wrong = filled[~number]
     if wrong.empty:
-        # All are numbers, but some with a point and some with other signs: the fewer are wrong.
+        # All are numbers, but some have a point and some other signs; the minority is wrong.
         plain = pd.to_numeric(filled.astype(str).str.strip(), errors="coerce").notna()
         kinds = filled[plain], filled[~plain]
         wrong = min((kind for kind in kinds if len(kind)), key=len)
@@ -142,7 +143,7 @@ def _is_index(table: Table, place: int) -> bool:
 
 
 def _steps(values: np.ndarray, series: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # Infinite values are told of later.
+    with np.errstate(invalid="ignore"):  # Infinite values are reported later.
         return np.diff(values)[np.diff(series) == 0]
 
 

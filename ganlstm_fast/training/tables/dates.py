@@ -18,7 +18,7 @@ _CLOCK = (
 )
 _TIME = rf"(?:[T ,]\s*{_CLOCK})?\s*(?P<zone>Z|UTC|GMT|[+-]\d{{2}}:?(?:\d{{2}})?)?"
 _WORD = r"[A-Za-z]{3,9}\.?"
-# What stands before the time of day, each with the orders that its three numbers may have.
+# The patterns before the time of day, each with the orders that its three numbers may have.
 _FORMS = (
     (r"(?P<a>\d{4})(?P<sep>[-/.]?)(?P<b>\d{2})(?P=sep)(?P<c>\d{2})", ("ymd",)),
     (r"(?P<a>\d{4})[-/.](?P<b>\d{1,2})[-/.](?P<c>\d{1,2})", ("ymd",)),
@@ -54,8 +54,8 @@ class Dates:
 
     Attributes:
         times: [rows] datetime64[ns] of the first reading; not a time where a cell is no date.
-        orders: of day, month and year that fit equally well and say different dates; one if the
-            column is clear, none if no cell is a date.
+        orders: of day, month and year that fit equally well but give different dates: one if the
+            column is unambiguous, none if no cell is a date.
     """
 
     times: np.ndarray
@@ -101,7 +101,7 @@ def read_dates(column: pd.Series) -> Dates:
 
 
 def _iso(texts: pd.Series) -> np.ndarray | None:
-    """The times if all texts are dates of ISO 8601, by pandas's own and far faster reader."""
+    """The times if all texts are dates of ISO 8601, by pandas's much faster reader."""
     import pandas as pd
 
     if not texts.str.fullmatch(r"\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}.*)?").all():
@@ -113,9 +113,9 @@ def _iso(texts: pd.Series) -> np.ndarray | None:
 
 
 def _best(readings: dict[str, np.ndarray]) -> tuple[str, list[str]]:
-    """The order with the most dates, and those that fit as well and say other dates.
+    """The order with the most dates, and those that fit equally well but give other dates.
 
-    Of several that fit the only one in which the rows of the file are in order is taken.
+    If several fit, and only one of them puts the file's rows in order, that one is taken.
     """
     count = {order: int((~np.isnat(found)).sum()) for order, found in readings.items()}
     best = max(count, key=count.__getitem__)

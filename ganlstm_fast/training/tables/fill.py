@@ -63,7 +63,7 @@ def without_missing(
         if empty:
             raise InputError(
                 f"{table.file}: no row{of_series} has a value of {names(empty)}, so that "
-                f"`fill={fill}` has none to go on from; choose other `columns`"
+                f"`fill={fill}` has none to start from; choose other `columns`"
             )
         if fill == "drop" and not complete[known.index].any():
             raise InputError(

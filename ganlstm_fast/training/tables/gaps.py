@@ -8,12 +8,12 @@ DAY = 86_400 * 10**9
 HOUR = 3_600 * 10**9
 # A Monday: 1 January 1970 was a Thursday.
 MONDAY = -3 * DAY
-# Places of a week are not counted in finer steps: there would be too many.
+# Places of a week are not counted in finer steps than this: there would be too many.
 LEAST_STEP = 10**9
-# Data without weekends has holidays. The longest that stock exchanges take (Golden Week, the lunar
-# New Year, with the weekends around) leave this many days between two rows.
+# Data without weekends has holidays. The longest of stock exchanges (Golden Week, the lunar New
+# Year, with the weekends around) leave this many days between two rows.
 HOLIDAYS = 12 * DAY
-# Below this share of the steps being the usual one, rows come as they come.
+# If a smaller share of the steps is the usual one, rows come irregularly.
 REGULAR = 0.6
 _UNITS = (
     (365 * DAY, "year"),
@@ -27,11 +27,11 @@ _UNITS = (
 def find_gaps(times: np.ndarray) -> tuple[np.ndarray, str]:
     """Before which rows of a series time is missing, and the usual step in words.
 
-    The usual step is the median. A longer one is no gap if nothing is missing that the data has in
-    other weeks: a weekend in the prices of working days, the night in those of an exchange's
+    The usual step is the median. A longer step is not a gap if nothing is missing that the data has
+    in other weeks: a weekend in the prices of working days, the night in those of an exchange's
     hours; nor is it one for holidays of up to 12 days in data without weekends, for the hour that
-    daylight saving takes, or for months of different lengths. Where steps have no usual length,
-    a gap is ten times longer than nine in ten of them.
+    daylight saving takes, or for months of different lengths. Where steps have no usual length, a
+    gap is ten times longer than nine in ten of them.
 
     Args:
         times: [rows] datetime64[ns], in order.
@@ -70,7 +70,7 @@ def steps_between(t: np.ndarray) -> np.ndarray:
 def in_months(steps: np.ndarray) -> bool:
     """Whether ``steps`` int64 ns are months and not, say, four weeks each."""
     usual = np.median(steps)
-    # Of months and quarters three in four at most are as long as each other.
+    # At most three in four months, or quarters, have the same length.
     equal = usual < 365 * DAY and len(steps) >= 3 and (steps == usual).mean() > 0.8
     return bool(usual >= 27 * DAY) and not equal
 
@@ -143,8 +143,9 @@ def places_of_weeks(t: np.ndarray, step: int, phase: int) -> np.ndarray:
 def usual_places(place: np.ndarray, a_day: int) -> np.ndarray:
     """[7 * a_day] bool: the places of a week at which the data has rows.
 
-    A place without rows is unusual if it had two chances at least; one of a day, three; and a
-    Saturday or Sunday at once, where no row at all is of either.
+    A place without rows is unusual if the data is two weeks long; three days are enough for a time
+    of day without rows on any day. Saturdays and Sundays are unusual at once if no row is on
+    either.
     """
     a_week = 7 * a_day
     had = np.bincount(place % a_week, minlength=a_week)

@@ -1,7 +1,7 @@
 """Data that is given as a table in memory, in the place of a path to a file.
 
 The command line checks settings without loading pandas, NumPy or torch. So :func:`is_table` looks
-only at those of them that are loaded: without its module there is no table.
+only at the modules that are loaded: without its module there cannot be a table.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def shown(data: Any) -> str:
 
 
 def stands_in(data: object) -> bool:
-    """Whether ``data`` is what a checkpoint has in the place of a table."""
+    """Whether ``data`` is the note that a checkpoint keeps instead of a table."""
     return isinstance(data, str) and re.fullmatch(r"<\w+ [\dx]*>", data) is not None
 
 
@@ -147,7 +147,7 @@ def _of_array(
 
 
 def plain_texts(frame: pd.DataFrame) -> pd.DataFrame:
-    """``frame`` with every cell as text, but for those that are missing."""
+    """``frame`` with every cell as text, except missing ones."""
     return frame.astype(object).map(str, na_action="ignore")
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PIECES = re.compile(
     r"(?i)(year|yr|quarter|month|mnth|week(day)?|day(_?of_?\w+)?|hour|hr|min(ute)?|sec(ond)?)s?"
 )
-# What columns are called that say which series a row is of.
+# Names of columns that say which series a row is of.
 NAMES = re.compile(
     r"(?i)(.*[ _])?id|series|unit|unit[ _]n.*|machine|device|asset|engine|sample|symbol|ticker"
 )

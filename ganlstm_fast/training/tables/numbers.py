@@ -21,7 +21,7 @@ POINT = rf"{_SIGN}(?:[1-9]\d{{0,2}}(?:,\d{{3}})+|\d+)(?:\.\d*)?{_POWER}|{_SIGN}\
 # A point that has to be the decimal sign, and one that may stand between thousands.
 _DECIMALS = rf"{_SIGN}(?:\d*\.(?:\d{{1,2}}|\d{{4,}})|0?\.\d+)"
 _GROUPS = rf"{_SIGN}[1-9]\d{{0,2}}\.\d{{3}}"
-# The decimal sign is found out from as many numbers of each column, if they tell it.
+# The decimal sign is found from this many numbers of each column, if they are enough.
 SOME = 1000
 
 

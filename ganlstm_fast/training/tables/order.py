@@ -28,14 +28,14 @@ def find_times(
     Args:
         column: of dates; None: the first text column in which every cell is a date; ``none``: no
             column. A column of the time of day, or of hours, beside it is added to whole days.
-        others: columns that say something else.
+        others: columns with another role.
 
     Returns:
         [rows] datetime64[ns] or None.
 
     Raises:
-        InputError: no such column, cells in it that are no dates, or dates of which the day may be
-            the month.
+        InputError: no such column, cells in it that are not dates, or dates whose day may be the
+            month.
     """
     frame = table.frame
     if column == NONE:
@@ -114,7 +114,7 @@ def order_rows(
         [rows] int64, the row of the file at each place; [rows] the times there, or None; notes.
 
     Raises:
-        InputError: two rows of a series have the same time, but for the hour that comes twice
+        InputError: two rows of a series have the same time, except in the hour that is repeated
             when daylight saving ends.
     """
     grouped = np.argsort(series, kind="stable")
@@ -136,7 +136,7 @@ def order_rows(
         )
     s, t = series[order], times[order].astype(np.int64)
     second = np.append(False, (t[1:] == t[:-1]) & (s[1:] == s[:-1]))
-    # The second time comes after all of the first hour, and before the next.
+    # The repeated hour comes after all of the first one, and before the next hour.
     late = np.where(second, t // HOUR * HOUR + HOUR - 1, t)
     order = order[np.lexsort((t, late, s))]
     notes = []

@@ -66,7 +66,7 @@ class Table:
         return at_lines(places) if self.of_file else at_rows(places)
 
     def require(self, *columns: str) -> None:
-        """Raises InputError where there is no column of a name."""
+        """Raise InputError if a name is not that of a column."""
         known = self.frame.columns
         unknown = [column for column in columns if column not in known]
         if unknown:
@@ -83,7 +83,7 @@ def read_table(
     columns: Sequence[str] | None = None,
     series_column: str | None = None,
 ) -> Table:
-    """The table in a file, without the empty lines at its end, which are no gap; or in memory.
+    """The table in a file or in memory. Empty lines at a file's end are dropped.
 
     Args:
         data: the file, or a DataFrame, an array or a tensor.
@@ -124,8 +124,8 @@ def _read_file(file: Path, *, as_text: bool = False) -> Table:
     named = [name or f"Unnamed: {k}" for k, name in enumerate(records.names)]
     if len(set(named)) < len(named):
         raise InputError(
-            f"{file}: a column is called as one without a name would be ({names(records.names)}); "
-            "name all columns, each otherwise"
+            f"{file}: a column has the name that one without a name gets ({names(records.names)}); "
+            "give each column a different name"
         )
     frame = _frame(records, named, file, as_text=as_text)
     filled = np.flatnonzero(frame.notna().any(axis=1).to_numpy())
@@ -175,7 +175,7 @@ def _frame(
         raise InputError(f"{file} is not a CSV file: {reason}") from None
     if len(frame) != len(records.lines):
         raise InputError(
-            f"{file} cannot be read for sure: it has {len(records.lines)} or {len(frame)} records; "
+            f"{file} cannot be read reliably: it has {len(records.lines)} or {len(frame)} records; "
             "look at its quotes and line ends"
         )
     return frame[named]

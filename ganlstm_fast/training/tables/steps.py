@@ -57,7 +57,7 @@ class Step:
 
     @property
     def unit(self) -> tuple[float, str]:
-        """How many of which unit it is long, such as ``(15, "minute")``."""
+        """The length as a number and a unit, such as ``(15, "minute")``."""
         if self.months == 3:
             return 1, "quarter"
         if self.months:
@@ -141,7 +141,7 @@ def baselines(step: Step | None, period: int | None = None) -> dict[str, int]:
         First the last row before, as 1.
     """
     seasons = step._seasons() if step else {}
-    # Holidays may be missing too where weekends are, so that a number of rows is no length of time.
+    # Where weekends are missing holidays may be too, so a number of rows is not a length of time.
     count, unit = step.unit if step and not step.week else (1, "row")
     if period is not None:
         known = [name for name, rows in seasons.items() if rows == period]

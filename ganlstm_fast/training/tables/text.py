@@ -28,7 +28,7 @@ def read_text(file: Path) -> tuple[str, list[str]]:
     by gzip, bzip2, xz or zip if the name ends so.
 
     Raises:
-        InputError: no such file, an empty one, or one that is no text.
+        InputError: no such file, an empty one, or one that is not text.
     """
     content = _unpacked(file)
     for mark, encoding in _MARKS:
@@ -42,7 +42,7 @@ def read_text(file: Path) -> tuple[str, list[str]]:
     try:
         text, notes = content.decode("utf-8-sig"), []
     except UnicodeDecodeError:
-        text, notes = _decoded(content, "cp1252", file), ["no UTF-8: read as Windows-1252"]
+        text, notes = _decoded(content, "cp1252", file), ["not UTF-8: read as Windows-1252"]
     if not text.strip():
         raise InputError(
             f"{file} is empty; expected column names in the first line and numbers below"

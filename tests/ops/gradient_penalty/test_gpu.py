@@ -39,7 +39,7 @@ def ops(request: pytest.FixtureRequest) -> Kernels:
     if request.param == "cuda":
         return Kernels(torch.ops.ganlstm_fast, "cuda")
     emulation.load("binding_gradient_penalty")
-    return Kernels(torch.ops.ganlstm_fast_emulated_penalty, "cpu")
+    return Kernels(torch.ops.ganlstm_fast_emulated, "cpu")
 
 
 @pytest.mark.usefixtures("poison")

@@ -3,7 +3,6 @@ order, and how it behaves on a device."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 import ganlstm_fast as gf
 from ganlstm_fast.losses.penalty import KINDS
+from tests.gpu_cases import capture
 from tests.numerics import assert_close_to_reference
 from tests.penalty_cases import CASES, CURVES
 
@@ -55,12 +55,6 @@ def three_orders(
     first = torch.autograd.grad(scale * value, grads, create_graph=True)
     second = torch.autograd.grad(first, [scale, *grads], directions, materialize_grads=True)
     return [value, *first, *second]
-
-
-def assert_same_bits(got: list[Tensor], expected: list[Tensor]) -> None:
-    for a, b in zip(got, expected, strict=True):
-        assert torch.isfinite(a).all()
-        assert torch.equal(a, b)
 
 
 # Every case, and of one every dtype with every curve: their product finds no more, and Triton
@@ -238,15 +232,6 @@ def test_gradient_penalty_of_a_critic(kind: str, dtype: torch.dtype, impl: str) 
     assert_close_to_reference(run(impl, dtype), run("reference", F64), rival)
 
 
-@pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("name", ["many", "odd", "large", "large tuple"])
-def test_same_bits_in_every_run(name: str, impl: str) -> None:
-    given = draw(name, torch.float32)
-    first, *others = (three_orders(impl, given, torch.float32, 1.0, False) for _ in range(4))
-    for other in others:
-        assert_same_bits(other, first)
-
-
 def _step(impl: str, real: Tensor, fake: Tensor, weight: Tensor) -> list[Tensor]:
     """A critic's step: the penalty of (x * weight) at points between, and its gradient."""
     value = gf.gradient_penalty(lambda x: (x * weight).tanh().flatten(1).sum(1), real, fake,
@@ -255,74 +240,26 @@ def _step(impl: str, real: Tensor, fake: Tensor, weight: Tensor) -> list[Tensor]
 
 
 @pytest.mark.parametrize("impl", IMPLS)
-def test_another_stream(impl: str) -> None:
-    """The inputs come late on it: a kernel on any other stream would read NaN."""
-    given = draw("large", torch.float32)
-    expected = three_orders(impl, given, torch.float32, 1.0, False)
-    late = tuple([torch.full_like(t, torch.nan) for t in tensors] for tensors in given)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        torch.cuda._sleep(100_000_000)  # cycles: some 50 ms
-        for to, source in zip((*late[0], *late[1]), (*given[0], *given[1]), strict=True):
-            to.copy_(source)
-        got = three_orders(impl, late, torch.float32, 1.0, False)
-    torch.cuda.current_stream().wait_stream(stream)
-    assert_same_bits(got, expected)
-
-
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-@pytest.mark.parametrize("impl", IMPLS)
-def test_another_device_than_the_current_one(impl: str) -> None:
-    given = draw("tuple", torch.float32)
-    other = tuple([t.to("cuda:1") for t in tensors] for tensors in given)
-    results = [three_orders(impl, values, torch.float32, 1.0, False) for values in (given, other)]
-    for a, b in zip(*results, strict=True):
-        assert b.device.index == 1
-        assert torch.equal(a, b.to(a.device))
-
-
-@pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("shape", [(16, 24, 28), (4, 3, 64, 64)], ids=str)
-def test_captured_in_a_graph(shape: tuple[int, ...], impl: str) -> None:
-    """Each replay draws new numbers and reads the inputs of its time."""
+def test_each_replay_of_a_graph_draws_new_numbers(shape: tuple[int, ...], impl: str) -> None:
     real, fake = torch.randn(2, *shape, device=DEVICE).unbind()
     weight = torch.randn(shape[1:], device=DEVICE, requires_grad=True)
-    run = functools.partial(_step, impl, real, fake, weight)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run()
-        points = gf.interpolate(real, fake, impl=impl)
+
+    def run() -> list[Tensor]:
+        return [*_step(impl, real, fake, weight), gf.interpolate(real, fake, impl=impl)]
+
+    graph, captured = capture(run)
     graph.replay()
-    first = [t.clone() for t in (*captured, points)]
+    first = [t.clone() for t in captured]
     graph.replay()
-    for a, b in zip(first, (*captured, points), strict=True):
+    for a, b in zip(first, captured, strict=True):
         assert torch.isfinite(b).all()
         assert not torch.equal(a, b)
     fake.copy_(real)  # at points between x and x, which is x whatever is drawn
     graph.replay()
     for a, b in zip(captured, run(), strict=True):
         torch.testing.assert_close(a, b)
-    assert torch.equal(points, real)
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-@pytest.mark.parametrize("shape", [(16, 24, 28), (4, 3, 64, 64)], ids=str)
-def test_the_host_does_not_wait(shape: tuple[int, ...], impl: str) -> None:
-    real, fake = torch.randn(2, *shape, device=DEVICE).unbind()
-    weight = torch.randn(shape[1:], device=DEVICE, requires_grad=True)
-    _step(impl, real, fake, weight)  # what is compiled or set up once may synchronise
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        _step(impl, real, fake, weight)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(captured[-1], real)
 
 
 def _peak(run: Callable[[], list[Tensor]]) -> int:

@@ -3,6 +3,7 @@ numbers are random, and compiled for GPUs that are not here."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterator
 
@@ -13,12 +14,13 @@ pytest.importorskip("triton")
 
 from torch import Tensor
 
-from ganlstm_fast.ops.gradient_penalty import autograd, triton_kernels, triton_ops
+from ganlstm_fast.ops.gradient_penalty import autograd, operators, triton_common
 from ganlstm_fast.ops.gradient_penalty.philox import uniform
 from tests.penalty_cases import CASES, CURVES, Samples
-from tests.triton_tools import TRITONS, compile_with
+from tests.triton_tools import TRITONS, by_triton, compile_with, interpreted
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
+KERNELS = by_triton(operators)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = {
     "one": [(1, 7)],
@@ -33,19 +35,17 @@ SMALL = {
 
 
 @pytest.fixture
-def operators() -> Iterator[None]:
-    """On this device: the interpreter's tensors are on the CPU."""
-    library = triton_ops.register("CPU") if DEVICE == "cpu" else None
-    yield
-    if library is not None:
-        library._destroy()
+def on_this_device() -> Iterator[None]:
+    """The interpreter's tensors are on the CPU."""
+    with interpreted(operators) if DEVICE == "cpu" else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that tiny samples have several parts, and short lists several launches."""
     for name, value in (("ELEMENTS_OF_PART", 64), ("TILE", 32), ("MOST_TENSORS", 3)):
-        monkeypatch.setattr(triton_kernels, name, value)
+        monkeypatch.setattr(triton_common, name, value)
 
 
 def draw(shapes, dtype: torch.dtype, **options) -> Samples:
@@ -63,8 +63,8 @@ def test_equals_reference(name: str, dtype: torch.dtype) -> None:
     samples = draw(SMALL[name], dtype)
     # All dtypes of 16 bits are summed in float32.
     for curve in CURVES if dtype.itemsize > 2 else CURVES[:1]:
-        samples.check_penalty(triton_kernels, *curve)
-    samples.check_interpolate(triton_kernels, seed_of(2**60 + 7))
+        samples.check_penalty(KERNELS, *curve)
+    samples.check_interpolate(KERNELS, seed_of(2**60 + 7))
 
 
 @pytest.mark.usefixtures("poison")
@@ -72,30 +72,30 @@ def test_equals_reference(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", ["sequences", "tuple", "one large", "empty samples"])
 def test_equals_reference_in_tiles_as_they_are(name: str, dtype: torch.dtype) -> None:
     samples = draw(CASES[name], dtype)
-    samples.check_penalty(triton_kernels, 1.0, False)
-    samples.check_interpolate(triton_kernels, seed_of(-3))
+    samples.check_penalty(KERNELS, 1.0, False)
+    samples.check_interpolate(KERNELS, seed_of(-3))
 
 
 @pytest.mark.usefixtures("poison", "small_tiles")
 @pytest.mark.parametrize("absent", [[0], [2], [0, 3]])
 @pytest.mark.parametrize("name", ["longer than a launch", "large tuple"])
 def test_absent_cotangents(name: str, absent: list[int]) -> None:
-    draw(SMALL[name], torch.float32, absent=absent).check_penalty(triton_kernels, 1.0, False)
+    draw(SMALL[name], torch.float32, absent=absent).check_penalty(KERNELS, 1.0, False)
 
 
 @pytest.mark.usefixtures("poison", "small_tiles")
 def test_channels_last() -> None:
     samples = draw([(2, 3, 4, 5), (2, 6)], torch.float32, channels_last=True)
     assert not samples.first[0].is_contiguous()
-    samples.check_penalty(triton_kernels, 1.0, False)
-    samples.check_interpolate(triton_kernels, seed_of(0))
+    samples.check_penalty(KERNELS, 1.0, False)
+    samples.check_interpolate(KERNELS, seed_of(0))
 
 
 @pytest.mark.usefixtures("poison", "small_tiles")
 @pytest.mark.parametrize("name", ["tuple", "large tuple"])
 @pytest.mark.parametrize("center", [0.0, 1.0])
 def test_only_what_is_wanted(center: float, name: str) -> None:
-    draw(SMALL[name], torch.float32).check_wanted(triton_kernels, center)
+    draw(SMALL[name], torch.float32).check_wanted(KERNELS, center)
 
 
 @pytest.mark.usefixtures("poison", "small_tiles")
@@ -104,34 +104,34 @@ def test_only_what_is_wanted(center: float, name: str) -> None:
 def test_zero_gradients(center: float, one_sided: bool, shape: tuple[int, ...]) -> None:
     samples = draw([shape], torch.float32)
     samples.first[0][1] = 0
-    samples.check_penalty(triton_kernels, center, one_sided)
+    samples.check_penalty(KERNELS, center, one_sided)
 
 
 @pytest.mark.usefixtures("poison", "small_tiles")
 def test_at_the_center() -> None:
-    draw([(3, 9)], torch.float32).check_at_the_center(triton_kernels)
+    draw([(3, 9)], torch.float32).check_at_the_center(KERNELS)
 
 
 @pytest.mark.usefixtures("poison", "small_tiles")
 @pytest.mark.parametrize("shape", [(2, 9), (2, 100)])
 @pytest.mark.parametrize("scale", [1e-18, 1e17])
 def test_tiny_and_huge_gradients(scale: float, shape: tuple[int, ...]) -> None:
-    draw([shape], torch.float32).check_scaled(triton_kernels, scale)
+    draw([shape], torch.float32).check_scaled(KERNELS, scale)
 
 
 def test_extreme_factors() -> None:
-    draw([(2, 9)], torch.float32).check_extremes(triton_kernels)
+    draw([(2, 9)], torch.float32).check_extremes(KERNELS)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("seed", [0, -1, 2**63 - 1, -(2**63), 0x0123456789ABCDEF])
 def test_numbers_are_those_of_philox(seed: int, dtype: torch.dtype) -> None:
     ones = torch.ones(40, dtype=dtype, device=DEVICE)
-    a = triton_kernels.interpolate(ones, None, seed_of(seed))
+    a = KERNELS.interpolate(ones, None, seed_of(seed))
     assert torch.equal(a, uniform(seed_of(seed), 40, dtype))
 
 
-@pytest.mark.usefixtures("operators", "small_tiles")
+@pytest.mark.usefixtures("on_this_device", "small_tiles")
 @pytest.mark.parametrize(("center", "one_sided"), CURVES)
 def test_penalty_to_second_order(center: float, one_sided: bool) -> None:
     samples = draw([(2, 3, 2), (2, 1)], torch.float64)
@@ -148,7 +148,7 @@ def test_penalty_to_second_order(center: float, one_sided: bool) -> None:
         (second[0].square().sum() + grads[0].sum()).backward()
 
 
-@pytest.mark.usefixtures("operators")
+@pytest.mark.usefixtures("on_this_device")
 def test_interpolate_is_its_own_derivative() -> None:
     pair = torch.randn(2, 3, 2, dtype=torch.float64, device=DEVICE, requires_grad=True).unbind()
     run = functools.partial(autograd.interpolate, seed=seed_of(5), impl="triton")
@@ -156,30 +156,33 @@ def test_interpolate_is_its_own_derivative() -> None:
     assert torch.autograd.gradgradcheck(run, pair)
 
 
-@pytest.mark.usefixtures("operators")
+@pytest.mark.usefixtures("on_this_device")
 def test_operators() -> None:
     ops = torch.ops.ganlstm_fast
     x, y = (torch.randn(3, 4, device=DEVICE, requires_grad=True) for _ in range(2))
-    torch.library.opcheck(ops.triton_interpolate.default, (x, y, seed_of(1)))
-    torch.library.opcheck(ops.triton_penalty_forward.default, ([x, y], 1.0, False))
+    torch.library.opcheck(ops.interpolate.triton, (x, y, seed_of(1)))
+    torch.library.opcheck(ops.penalty_forward.triton, ([x, y], 1.0, False))
     s, norms = torch.ones((), device=DEVICE), torch.ones(3, device=DEVICE)
     x, y = x.detach(), y.detach()
     arguments = (s, [x], norms, 1.0, False)
-    torch.library.opcheck(ops.triton_penalty_backward.default, arguments)
+    torch.library.opcheck(ops.penalty_backward.triton, arguments)
     for wanted in ([True, True], [True, False]):
-        torch.library.opcheck(ops.triton_penalty_double_backward.default, ([y], *arguments, wanted))
+        torch.library.opcheck(ops.penalty_double_backward.triton, ([y], *arguments, wanted))
 
 
 def test_no_samples() -> None:
     empty = torch.ones(0, 3, device=DEVICE)
-    assert triton_kernels.interpolate(empty, empty, seed_of(0)).shape == (0, 3)
+    assert KERNELS.interpolate(empty, empty, seed_of(0)).shape == (0, 3)
 
 
 COMPILE = """
 import sys
 import torch
 from tests.triton_tools import compile_only, resources
-from ganlstm_fast.ops.gradient_penalty.triton_kernels import *
+from tests.triton_tools import by_triton
+from ganlstm_fast.ops.gradient_penalty import operators
+
+globals().update(vars(by_triton(operators)))
 
 CURVES = [(1.0, False), (1.0, True), (0.0, False)]
 

@@ -1,4 +1,4 @@
-"""How the LSTM behaves on a GPU: streams, devices, graphs, memory, and what nobody waits for."""
+"""The LSTM on a GPU: memory, what fits, and lengths that are out of range."""
 
 from __future__ import annotations
 
@@ -18,27 +18,13 @@ from ganlstm_fast import FastLSTM, explain
 from ganlstm_fast.ops import backends
 from ganlstm_fast.ops.lstm import fit
 from tests.gpu_cases import (
-    BFLOAT16,
     DEVICE,
-    FLOAT16,
-    FLOAT32,
-    FLOAT64,
     GPU,
-    IMPLS,
     KERNELS,
-    TF32,
-    Numbers,
-    assert_same_bits,
-    both_orders,
-    by_case,
-    case_of,
-    everything,
-    leaves,
     on_device,
     skips_unserved,
-    tf32,
 )
-from tests.lstm_cases import CASES, Case
+from tests.lstm_cases import Case
 from tests.numerics import relative_error
 
 pytestmark = [*GPU, pytest.mark.usefixtures("tf32_off")]
@@ -74,109 +60,6 @@ def test_lengths_out_of_range_on_the_device() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-@skips_unserved
-def test_another_stream(impl: str) -> None:
-    """The inputs come late on it: a kernel on any other stream would read NaN."""
-    case = Case(9, 20, 30, 40, D=2)
-    values = on_device(case.inputs)
-    given = [on_device(case.cotangents), on_device(case.directions)]
-    expected = both_orders(case, impl, [t.clone().requires_grad_() for t in values], given)
-    inputs = [torch.full_like(t, torch.nan, requires_grad=True) for t in values]
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        torch.cuda._sleep(100_000_000)  # cycles: some 50 ms
-        with torch.no_grad():
-            for leaf, value in zip(inputs, values, strict=True):
-                leaf.copy_(value)
-        got = both_orders(case, impl, inputs, given)
-    torch.cuda.current_stream().wait_stream(stream)
-    for a, b in zip(got, expected, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-@pytest.mark.parametrize("impl", IMPLS)
-@skips_unserved
-def test_another_device_than_the_current_one(impl: str) -> None:
-    case = CASES["lengths, both directions"]
-    got, expected = (case.run(impl, torch.float32, f"cuda:{index}") for index in (1, 0))
-    for a, b in zip(everything(got), everything(expected), strict=True):
-        assert a is None or a.device.index == 1
-        torch.testing.assert_close(a, b, check_device=False)
-
-
-def _graph_case(impl: str) -> Case:
-    """Lengths on the device where they stay there: torch's LSTM reads them on the host."""
-    lengths = None if impl == "torch" else torch.tensor([9, 3, 1, 7, 9], device=DEVICE)
-    return Case(9, 5, 6, 40, D=2, lengths=lengths)
-
-
-@pytest.mark.parametrize("impl", IMPLS)
-@skips_unserved
-def test_captured_in_a_graph(impl: str) -> None:
-    case = _graph_case(impl)
-    inputs = leaves(case)
-    given = [on_device(case.cotangents), on_device(case.directions)]
-    run = functools.partial(both_orders, case, impl, inputs, given)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            run()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run()
-    other = Case(9, 5, 6, 40, D=2, seed=1)
-    fresh = [*other.inputs, *other.cotangents]
-    with torch.no_grad():
-        for tensor, value in zip([*inputs, *given[0]], fresh, strict=True):
-            tensor.copy_(value)
-        if case.lengths is not None:
-            case.lengths.copy_(torch.tensor([2, 9, 4, 1, 6]))
-    graph.replay()
-    for a, b in zip(captured, run(), strict=True):
-        torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("impl", [*IMPLS, "auto"])
-@skips_unserved
-def test_the_host_does_not_wait(impl: str) -> None:
-    case = _graph_case(impl)
-    inputs = leaves(case)
-    given = [on_device(case.cotangents), on_device(case.directions)]
-    both_orders(case, impl, inputs, given)  # what is compiled or set up once may synchronise
-    torch.autograd.grad(case.call(impl, *inputs), inputs, given[0])
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        both_orders(case, impl, inputs, given)
-        outputs = case.call(impl, *inputs)
-        torch.autograd.grad(outputs, inputs, given[0])
-        with torch.no_grad():
-            case.call(impl, *inputs)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@by_case(
-    {
-        "lengths, both directions": [FLOAT32, BFLOAT16, FLOAT64],
-        "H 128": [TF32, FLOAT16],
-        "H 300": [FLOAT32],
-    },
-    KERNELS,
-)
-@skips_unserved
-def test_same_bits_in_every_run(name: str, numbers: Numbers, impl: str) -> None:
-    case = case_of(name, numbers)
-    with tf32(numbers.tf32):
-        first, *others = (everything(case.run(impl, numbers.dtype, DEVICE)) for _ in range(4))
-    for other in others:
-        assert_same_bits(other, first)
 
 
 def _peak_of_training(layer: nn.LSTM) -> int:

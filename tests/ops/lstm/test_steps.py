@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ganlstm_fast import lstm
 from ganlstm_fast.ops.lstm import autograd, fit, gpu
+from ganlstm_fast.ops.lstm.operators import BackwardArguments, ForwardArguments
 from tests import emulation
 from tests.lstm_cases import CASES, RIVAL_DTYPES, Case, Orders, on_cpu_tensors
 from tests.numerics import assert_close_to_reference, relative_error
@@ -33,7 +34,7 @@ def steps_on_cpu() -> Iterator[None]:
 
 def emulated_why_not(device: int, hidden: int, element: int, capability: int = 9) -> str:
     """Of the emulated GPU, which has the limits of an H100."""
-    return torch.ops.ganlstm_fast_emulated_steps.why_not_cuda(capability, hidden, element)
+    return torch.ops.ganlstm_fast_emulated.lstm_why_not_cuda(capability, hidden, element)
 
 
 def assert_equals_reference(
@@ -203,7 +204,7 @@ def test_lengths_out_of_range_are_clamped() -> None:
     wrong = torch.tensor([99, 7, -1, 0, 3, 8])
     clamped = wrong.clamp(0, case.T)
     got, want = (
-        gpu.lstm_forward(x, weights, h0, c0, lengths, True, 0, "cell")
+        gpu.lstm_forward(ForwardArguments(x, weights, h0, c0, lengths, save=True, impl="cell"))
         for lengths in (wrong, clamped)
     )
     torch.testing.assert_close(got, want)
@@ -212,8 +213,13 @@ def test_lengths_out_of_range_are_clamped() -> None:
     torch.testing.assert_close(h[:, 2], h0[:, 2])
     got, want = (
         gpu.lstm_backward(
-            *case.cotangents,
-            *(x, weights, h0, c0, lengths, y, *saved, [True] * 6, True, 0, "cell"),
+            BackwardArguments(
+                *case.cotangents,
+                *(x, weights, h0, c0, lengths, y, *saved),
+                wanted=[True] * 6,
+                save=True,
+                impl="cell",
+            )
         )
         for lengths in (wrong, clamped)
     )

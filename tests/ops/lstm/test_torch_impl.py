@@ -14,7 +14,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 from ganlstm_fast import FastLSTM
-from ganlstm_fast.ops.lstm import autograd, fit
+from ganlstm_fast.ops.lstm import fit, operators
+from ganlstm_fast.ops.lstm.operators import BackwardArguments
 from tests.fake_gpu import OnGPU
 from tests.lstm_cases import CASES
 from tests.numerics import assert_close_to_reference
@@ -197,11 +198,15 @@ def test_lengths_that_change_before_the_backward(impl: str | None) -> None:
 def test_a_recorded_backward_computes_what_is_wanted(
     impl: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel, wanted = autograd._backward_kernel, []
+    kernel, wanted = operators.lstm_backward.op, []
     monkeypatch.setattr(fit, "second_order", lambda *_: "cpu")
-    monkeypatch.setattr(
-        autograd, "_backward_kernel", lambda *a: (wanted.append(a[11]), kernel(*a))[1]
-    )
+
+    def run(*arguments: Any) -> Any:
+        a = BackwardArguments(*arguments)
+        wanted.append(list(a.wanted))
+        return kernel(*a)
+
+    monkeypatch.setitem(operators.lstm_backward.overloads, "cpu", run)
     ours = FastLSTM(5, 6, impl=impl)
     x = torch.randn(7, 3, 5, requires_grad=True)
     torch.autograd.grad(ours(x)[0].sum(), x, create_graph=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -10,23 +10,16 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from ganlstm_fast.ops.spectral_norm import reference, triton_ops
-from ganlstm_fast.ops.spectral_norm.function import spectral_normalize_group
-from ganlstm_fast.ops.triton_ops import PREFIX
+from ganlstm_fast.ops.spectral_norm import operators, reference
 from tests import emulation
 from tests.numerics import assert_close_to_reference
+from tests.ops.works import of_spectral_norm
+from tests.spectral_norm_cases import EPS, WEIGHTS, draw
+from tests.triton_tools import interpreted, operators_of
 
-# Shapes and the dimension of the outputs: of many parts, of one, transposed, and a matrix of one
-# row or column.
-WEIGHTS = [
-    *(((64, 3, 4, 4), 0), ((33, 17, 3, 3), 0), ((6, 9, 4, 4), 1), ((9, 40), 1), ((40, 300), 0)),
-    *(((300, 9), 0), ((1, 50), 0), ((50, 1), 0), ((120, 90), 0)),
-]
 FEW_WEIGHTS = [((9, 3, 2, 2), 0), ((5, 9, 2, 2), 1), ((12, 130), 0)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
-EPS = 1e-12
 
 
 @dataclass
@@ -44,9 +37,7 @@ class Kernels:
 
 
 def triton_kernels(device: str, **options: bool) -> Kernels:
-    names = ("forward", "forward_", "backward", "double_backward")
-    names = [f"spectral_norm_{name}" for name in names]
-    found = {name: getattr(torch.ops.ganlstm_fast, PREFIX + name) for name in names}
+    found = {this.name: this.overloads["triton"] for this in operators_of(operators)}
     return Kernels(SimpleNamespace(**found), device, **options)
 
 
@@ -69,30 +60,11 @@ def ops(request: pytest.FixtureRequest) -> Iterator[Kernels]:
         if torch.cuda.is_available():
             yield triton_kernels("cuda")
             return
-        interpreted = triton_ops.register("CPU")
-        yield triton_kernels("cpu", is_interpreted=True)
-        interpreted._destroy()
+        with interpreted(operators):
+            yield triton_kernels("cpu", is_interpreted=True)
     else:
         emulation.load("binding_spectral_norm")
         yield Kernels(torch.ops.ganlstm_fast_emulated, "cpu")
-
-
-def draw(weights: list[tuple[tuple[int, ...], int]], dtype: torch.dtype) -> SimpleNamespace:
-    """Weights W, vectors u and v, cotangents G of the forward and V of the backward."""
-
-    def like(shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, dtype=torch.float64).to(dtype)
-
-    shapes, dims = [shape for shape, _ in weights], [dim for _, dim in weights]
-    w, g, v_weight = ([like(shape) for shape in shapes] for _ in range(3))
-    u, v = [], []
-    for weight, dim in zip(w, dims, strict=True):
-        matrix = reference.as_matrix(weight.double(), dim)
-        start = normalize(torch.randn(matrix.shape[1], dtype=torch.float64), dim=0)
-        vectors = reference.power_iteration(matrix, start.new_zeros(matrix.shape[0]), start, 1, EPS)
-        for values, vector in zip((u, v), vectors, strict=True):
-            values.append(vector.to(dtype))
-    return SimpleNamespace(w=w, u=u, v=v, g=g, v_weight=v_weight, dims=dims)
 
 
 def by_kernels(ops, a, iterations: int, training: bool) -> list[list[Tensor]]:
@@ -253,122 +225,12 @@ def test_checks(ops) -> None:
             forward(**change)
 
 
-def marked(test: Callable[..., None]) -> Callable[..., None]:
-    """By the functions of the package, on a GPU."""
-    for mark in (*GPU, pytest.mark.parametrize("impl", ["cuda", "triton"])):
-        test = mark(test)
-    return test
-
-
-def by_functions(a: SimpleNamespace, impl: str) -> list[Tensor]:
-    """Outputs, first and second gradients, of tensors that are on the device already."""
-    normalized, u, v = spectral_normalize_group(a.w, a.u, a.v, dims=a.dims, impl=impl)
-    first = torch.autograd.grad(normalized, a.w, a.g, create_graph=True)
-    second = torch.autograd.grad(first, [*a.w, *a.g], a.v_weight)
-    return [*normalized, *u, *v, *first, *second]
-
-
-def on_device(
-    weights: list[tuple[tuple[int, ...], int]], dtype: torch.dtype, device: str = "cuda"
-) -> SimpleNamespace:
-    a = draw(weights, dtype)
-    for name in ("w", "u", "v", "g", "v_weight"):
-        setattr(a, name, [t.to(device) for t in getattr(a, name)])
-    for tensor in (*a.w, *a.g):
-        tensor.requires_grad_()
-    return a
-
-
-def tensors_of(a: SimpleNamespace) -> list[Tensor]:
-    return [*a.w, *a.u, *a.v, *a.g, *a.v_weight]
-
-
-@marked
-@pytest.mark.parametrize("dtype", [*DTYPES, torch.float16], ids=str)
-def test_same_bits_in_every_run(dtype: torch.dtype, impl: str) -> None:
-    a = on_device(WEIGHTS, dtype)
-    expected = by_functions(a, impl)
-    for _ in range(3):
-        for got, value in zip(by_functions(a, impl), expected, strict=True):
-            assert torch.equal(got, value)
-
-
-@marked
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("impl", ["cuda", "triton"])
 def test_large_weights(impl: str) -> None:
     """Of more parts than a program adds up at once, and of several blocks a part."""
     weights = [((70_000, 40), 0), ((30, 90_000), 0), ((3, 512, 3000), 1), ((2000, 5000), 1)]
-    a = on_device(weights, torch.float32)
-    truth = SimpleNamespace(dims=a.dims)
-    for name in ("w", "u", "v", "g", "v_weight"):
-        double = [t.detach().double() for t in getattr(a, name)]
-        setattr(truth, name, [t.requires_grad_(name in "wg") for t in double])
-    got, expected = by_functions(a, impl), by_functions(truth, "reference")
-    rival = by_functions(a, "reference")
-    for values in zip(got, expected, rival, strict=True):
-        assert_close_to_reference(*(t.detach() for t in values))
-
-
-@marked
-def test_another_stream(impl: str) -> None:
-    """The inputs come late on it: a kernel on any other stream would read NaN."""
-    a = on_device(WEIGHTS, torch.float32)
-    expected = by_functions(a, impl)
-    values = [t.detach().clone() for t in tensors_of(a)]
-    with torch.no_grad():
-        for tensor in tensors_of(a):
-            tensor.fill_(torch.nan)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        torch.cuda._sleep(100_000_000)  # cycles: some 50 ms
-        with torch.no_grad():
-            for tensor, value in zip(tensors_of(a), values, strict=True):
-                tensor.copy_(value)
-        got = by_functions(a, impl)
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.testing.assert_close(got, expected, rtol=0, atol=0)
-
-
-@marked
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
-def test_another_device_than_the_current_one(impl: str) -> None:
-    results = []
-    for device in ("cuda:1", "cuda:0"):
-        torch.manual_seed(0)
-        results.append(by_functions(on_device(WEIGHTS, torch.float32, device), impl))
-    torch.testing.assert_close(*results, check_device=False)
-
-
-@marked
-def test_captured_in_a_graph(impl: str) -> None:
-    """Each replay reads what its tensors hold by then, also after other calls."""
-    a = on_device(WEIGHTS, torch.float32)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            by_functions(a, impl)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = by_functions(a, impl)
-    with torch.no_grad():
-        for tensor in tensors_of(a):
-            tensor.mul_(1.5)
-    expected = [t.detach().clone() for t in by_functions(a, impl)]
-    others = [by_functions(on_device(WEIGHTS, torch.float32), impl) for _ in range(3)]
-    for _ in range(2):
-        graph.replay()
-        torch.testing.assert_close(captured, expected, rtol=0, atol=0)
-    assert others
-
-
-@marked
-def test_the_host_does_not_wait(impl: str) -> None:
-    a = on_device(WEIGHTS, torch.float32)
-    by_functions(a, impl)  # what is compiled or set up once may synchronise
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        by_functions(a, impl)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+    work = of_spectral_norm(weights)("cuda", torch.float32, 0)
+    truth = work.to(torch.float64).run("reference")
+    assert_close_to_reference(work.run(impl), truth, work.run("reference"))

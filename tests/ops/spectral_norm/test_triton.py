@@ -16,16 +16,15 @@ from torch import Tensor, nn
 import ganlstm_fast as gf
 from ganlstm_fast import spectral_norm_step, use_impl
 from ganlstm_fast.ops import backends
-from ganlstm_fast.ops.spectral_norm import triton_common, triton_ops
+from ganlstm_fast.ops.spectral_norm import operators, triton_common
 from ganlstm_fast.ops.spectral_norm.function import (
     normalize_and_update,
     spectral_normalize,
     spectral_normalize_group,
 )
-from ganlstm_fast.ops.triton_ops import PREFIX
 from tests.numerics import assert_close_to_reference, relative_error, tolerance
 from tests.spectral_norm_cases import inputs, three_orders, torchs
-from tests.triton_tools import on_cpu_tensors
+from tests.triton_tools import interpreted, on_cpu_tensors
 
 # Shapes and the dimension of the outputs: of several parts in one phase or the other, of one block,
 # transposed, and a matrix of one row or column.
@@ -44,9 +43,8 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield "cuda"
         return
     on_cpu_tensors(monkeypatch, "spectral_norm")
-    kernels = triton_ops.register("CPU")
-    yield "cpu"
-    kernels._destroy()
+    with interpreted(operators):
+        yield "cpu"
 
 
 def draw(
@@ -354,7 +352,7 @@ def test_one_node_of_the_graph(device: str) -> None:
     with use_impl("triton", "spectral_norm"), spectral_norm_step(model):
         nodes = [model[k].weight.grad_fn for k in (0, 2)]
     assert nodes[0] is nodes[1]
-    assert nodes[0].kernels.prefix == PREFIX
+    assert nodes[0].arguments.impl == "triton"
     for loss in (model[0].weight.sum(), model[0].weight.pow(2).sum()):
         loss.backward()
 
@@ -363,47 +361,47 @@ def test_opcheck(device: str) -> None:
     weights, u, v, dims, grads, _ = draw([((4, 3, 2), 0), ((1, 5), 0)], torch.float32, device)
     weights = [w.requires_grad_() for w in weights]
     given = (weights, u, v, dims, 1, 1e-12, True)
-    torch.library.opcheck(ops.triton_spectral_norm_forward.default, given)
+    torch.library.opcheck(ops.spectral_norm_forward.triton, given)
     with torch.no_grad():
         torch.library.opcheck(
-            ops.triton_spectral_norm_forward_.default,
+            ops.spectral_norm_forward_.triton,
             given[:-1],
             test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
         )
-        normalized, vectors = ops.triton_spectral_norm_forward(*given)
+        normalized, vectors = ops.spectral_norm_forward.triton(*given)
         grads = [grads[0], None]
         rest = (normalized, vectors)
-        backward = ops.triton_spectral_norm_backward.default
+        backward = ops.spectral_norm_backward.triton
         torch.library.opcheck(backward, (grads, *rest, dims, 1e-12))
         inner = backward(grads, *rest, dims, 1e-12)[1]
         given = (grads, grads, *rest, inner, dims, 1e-12, [False, True])
-        torch.library.opcheck(ops.triton_spectral_norm_double_backward.default, given)
+        torch.library.opcheck(ops.spectral_norm_double_backward.triton, given)
 
 
 def test_bare_operators(device: str) -> None:
     """The forward differentiates, the others raise instead of giving no gradient."""
     (weight,), u, v, dims, *_ = draw([((4, 5), 0)], torch.float64, device)
     weight.requires_grad_()
-    (out,), vectors = ops.triton_spectral_norm_forward([weight], u, v, dims, 1, 1e-12, True)
+    (out,), vectors = ops.spectral_norm_forward.triton([weight], u, v, dims, 1, 1e-12, True)
     assert not vectors.requires_grad
     results = [out, spectral_normalize(weight, u[0], v[0], impl="reference")[0]]
     firsts = [torch.autograd.grad(o.pow(3).sum(), weight, create_graph=True)[0] for o in results]
     torch.testing.assert_close(*firsts)
     seconds = [torch.autograd.grad(first.pow(2).sum(), weight)[0] for first in firsts]
     torch.testing.assert_close(*seconds)
-    with pytest.raises(RuntimeError, match="triton_spectral_norm_forward_ has no gradient"):
-        ops.triton_spectral_norm_forward_([weight], u, v, dims, 1, 1e-12)
-    with pytest.raises(RuntimeError, match="triton_spectral_norm_backward has no gradient"):
-        ops.triton_spectral_norm_backward([out], [out], vectors, dims, 1e-12)
+    with pytest.raises(RuntimeError, match="spectral_norm_forward_ has no gradient"):
+        ops.spectral_norm_forward_.triton([weight], u, v, dims, 1, 1e-12)
+    with pytest.raises(RuntimeError, match="spectral_norm_backward has no gradient"):
+        ops.spectral_norm_backward.triton([out], [out], vectors, dims, 1e-12)
     given = ([out], [out], [out], vectors, vectors[:1], dims, 1e-12, [True, True])
-    with pytest.raises(RuntimeError, match="triton_spectral_norm_double_backward has no gradient"):
-        ops.triton_spectral_norm_double_backward(*given)
+    with pytest.raises(RuntimeError, match="spectral_norm_double_backward has no gradient"):
+        ops.spectral_norm_double_backward.triton(*given)
 
 
 def test_operators_check_their_arguments(device: str) -> None:
     """The backwards; the forward's checks are in test_gpu.py."""
     w, u, v, dims, *_ = draw([((4, 5), 0)], torch.float32, device)
-    n, vectors = ops.triton_spectral_norm_forward(w, u, v, dims, 1, 1e-12, True)
+    n, vectors = ops.spectral_norm_forward.triton(w, u, v, dims, 1, 1e-12, True)
     inner = vectors[:1]
     empty, integers = [n[0][:0]], [n[0].long()]
     for message, grads, normalized, sums in (
@@ -416,8 +414,8 @@ def test_operators_check_their_arguments(device: str) -> None:
         (r"normalized: expected an element or more, got shape \(0, 5\)", empty, empty, vectors),
     ):
         with pytest.raises(RuntimeError, match=message):
-            ops.triton_spectral_norm_backward(grads, normalized, sums, dims, 1e-12)
-    double_backward = ops.triton_spectral_norm_double_backward
+            ops.spectral_norm_backward.triton(grads, normalized, sums, dims, 1e-12)
+    double_backward = ops.spectral_norm_double_backward.triton
     with pytest.raises(RuntimeError, match="v_weights: expected 1 as there are normalized, got 0"):
         double_backward([], w, n, vectors, inner, dims, 1e-12, [True, True])
     with pytest.raises(RuntimeError, match=r"inner: expected shape one dimension = \(1\)"):
@@ -448,7 +446,7 @@ def test_compiled(backend: str, device: str) -> None:
     torch.testing.assert_close(*results)
     grads = [torch.autograd.grad(r, weight)[0] for r in results]
     torch.testing.assert_close(*grads)
-    assert all("triton_spectral_norm_forward" in code for code in graphs)
+    assert all("spectral_norm_forward.triton" in code for code in graphs)
     assert graphs
 
 

@@ -11,10 +11,10 @@ from tests.triton_tools import TRITONS, compile_with
 COMPILE = """
 import sys
 import torch
-from tests.triton_tools import compile_only, resources
-from ganlstm_fast.ops.spectral_norm.triton_backward import spectral_norm_backward
-from ganlstm_fast.ops.spectral_norm.triton_double_backward import spectral_norm_double_backward
-from ganlstm_fast.ops.spectral_norm.triton_forward import *
+from ganlstm_fast.ops.spectral_norm import operators
+from tests.triton_tools import by_triton, compile_only, resources
+
+globals().update(vars(by_triton(operators)))
 
 
 def all_passes(dtype, *shapes):
