@@ -170,7 +170,7 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """All rows, each of which names its device; the environment is that of the first."""
+    """The rows of all devices, each with its device; the environment is that of the first."""
     measurements = config.stash[MEASUREMENTS]
     measurements.finish()
     contents = [measurements.content(device) for device in measurements.rows or ("cpu",)]

@@ -1,4 +1,4 @@
-"""What a text-gan writes at each stage of its training, what its scores say, beside other ways.
+"""What a text-gan writes at each stage of its training, with scores, beside likelihood alone.
 
     python -m benchmarks.text_stages             # trains for about half an hour, on one core
     python -m benchmarks.report --update-readme  # writes what docs/text-gan.md shows of it

@@ -40,7 +40,7 @@ RIVAL_TOLERANCE = {
     torch.float64: 1e-9,
 }
 SAMPLE_SECONDS, MOST_CALLS = 2e-3, 50
-# How an implementation of ours says that a call is none for it.
+# How an implementation of ours says that it cannot serve a call.
 CANNOT_RUN = re.compile(r"impl='\w+' cannot run ")
 
 Answer = Sequence[Tensor]
@@ -184,7 +184,7 @@ def _failed(result: Result, error: Exception) -> None:
 
 
 def device_peak_mib(call: Call) -> float:
-    """Of a GPU's memory, what ``call`` and its answer take at most over what was there before."""
+    """The peak of a GPU's memory during ``call``, its answer included, over what was there before."""
     gc.collect()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()

@@ -81,7 +81,7 @@ def _in_a_process(*names: str) -> float:
 
 
 def _resident_mib(field: str) -> float:
-    """``VmRSS``, what is resident, or ``VmHWM``, the most that was."""
+    """``VmRSS``, the resident memory, or ``VmHWM``, its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) / 1024
