@@ -17,7 +17,7 @@ os.environ["GANLSTM_FAST_POISON"] = "1"
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-# A benchmark that a test starts is no worker of this run.
+# Benchmarks that a test starts must not take themselves for workers of xdist.
 for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
     os.environ.pop(name, None)
 
@@ -25,7 +25,7 @@ for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
 class Failures:
     """Writes each failure's message to a file when it comes.
 
-    pytest shows them at the end, to which a run on a GPU may not get.
+    pytest shows them at the end of the run, which a run on a GPU may not reach.
     """
 
     def __init__(self, name: str) -> None:
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On a GPU Triton's come last: what they launch is compiled meanwhile (warm_triton.py)."""
+    """On a GPU Triton's tests run last: warm_triton.py compiles their kernels meanwhile."""
     if torch.cuda.is_available():
         items.sort(key=lambda item: "triton" in item.name)
 
@@ -67,7 +67,7 @@ def poison() -> Iterator[None]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """For models that are too small for two."""
+    """For models so small that a second thread slows them down."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -76,7 +76,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def tf32_off() -> Iterator[None]:
-    """Products of float32 on a GPU in full, but where a test says otherwise."""
+    """A GPU multiplies float32 in full precision, unless the test turns TF32 on."""
     from tests.gpu_cases import tf32
 
     with tf32(False):

@@ -10,13 +10,13 @@ import torch
 from ganlstm_fast.ops import backends
 from ganlstm_fast.ops.lstm import fit
 
-MOST_ON_CHIP = {2: 1184, 4: 592}  # units, by bytes of a number, on an H100
+MOST_ON_CHIP = {2: 1184, 4: 592}  # largest hidden size by bytes a number, on an H100
 RUNS = (13000, 13000, "")  # the driver's CUDA, the kernels', no error
 
 
 @dataclass
 class OnGPU:
-    """What of a tensor a choice reads."""
+    """The attributes of a GPU's tensor that the choice of an implementation reads."""
 
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cuda", 0))

@@ -32,7 +32,7 @@ GPU = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-# Over blocks that have no unit, 16 blocks and a grid of them; tiles of 8, 16 and 32 rows.
+# They take a cluster with a block without units, 16 blocks, a grid; tiles of 8, 16 and 32 rows.
 GPU_CASES = {
     "one of everything": CASES["one of everything"],
     "odd sizes": CASES["odd sizes"],
@@ -51,7 +51,7 @@ GPU_CASES = {
 
 @dataclass(frozen=True)
 class Numbers:
-    """In what an implementation computes. ``tf32``: products of float32 that are rounded."""
+    """The dtype an implementation computes in. ``tf32``: it rounds products of float32 to TF32."""
 
     dtype: torch.dtype
     tf32: bool = False
@@ -68,7 +68,10 @@ NUMBERS = [FLOAT32, TF32, FLOAT16, BFLOAT16, FLOAT64]
 
 @contextlib.contextmanager
 def tf32(on: bool) -> Iterator[None]:
-    """For all that reads the setting; torch refuses to name cuDNN's where its two parts differ."""
+    """Turns TF32 on or off in cuDNN and cuBLAS.
+
+    Both of cuDNN's settings change: where they differ, torch refuses to read the common one.
+    """
     cudnn = torch.backends.cudnn
     settings = (cudnn.rnn, cudnn.conv, torch.backends.cuda.matmul)
     before = [setting.fp32_precision for setting in settings]
@@ -104,7 +107,7 @@ def by_case(
 ) -> pytest.MarkDecorator:
     """Parameters ``name``, ``numbers`` and ``impl``: each dtype of a case with each implementation.
 
-    torch's LSTM has none of our kernels of its own, so that one dtype a case is enough.
+    torch's LSTM is not our kernel: one dtype a case is enough for it.
     """
     return pytest.mark.parametrize(
         ("name", "numbers", "impl"),
@@ -112,7 +115,7 @@ def by_case(
             pytest.param(
                 *(name, numbers, impl),
                 id=f"{name}-{numbers}-{impl}",
-                # Triton's come last (conftest.py), in whichever process is free by then.
+                # Triton's run last (conftest.py), in whichever process is free by then.
                 marks=pytest.mark.xdist_group(f"{name}, {impl == 'triton'}"),
             )
             for name, all_numbers in names.items()
@@ -168,7 +171,7 @@ def assert_same_bits(got: Sequence[Tensor | None], expected: Sequence[Tensor | N
 
 
 def truth_of(name: str, numbers: Numbers) -> Orders:
-    # Inputs are the same for all dtypes but those of 16 bits.
+    # Only dtypes of 16 bits have inputs of their own.
     return _truth_of(name, numbers.dtype if numbers.dtype.itemsize == 2 else torch.float64)
 
 
@@ -216,7 +219,7 @@ def of_torchs_lstm(
 
 
 def assert_orders(got: Orders, name: str, numbers: Numbers, impl: str) -> None:
-    """Outputs, first and second gradients by the rule of numerics.py; what is empty is left out."""
+    """Compare outputs, first and second gradients by the rule of numerics.py; skip empty lists."""
     case = case_of(name, numbers)
     names = {
         "outputs": ["y", "h_T", "c_T"],
@@ -242,7 +245,7 @@ def assert_close(
     numbers: Numbers,
     what: str,
 ) -> None:
-    """The rule of numerics.py; the rival is asked for where the floor is not enough.
+    """The rule of numerics.py. ``rival`` is called only where the error is above the floor.
 
     TF32 keeps 10 bits of mantissa, as float16 does: so does the floor. (torch takes TF32 for
     products of some shapes only, so that its error may be float32's.)

@@ -76,9 +76,9 @@ class Case:
         self.directions = [draw(*t.shape) for t in self.inputs]
 
     def rounded(self, dtype: torch.dtype) -> Case:
-        """The same; for 16 bits at a point that ``dtype`` represents.
+        """This case; for 16 bits with inputs rounded to values that ``dtype`` represents.
 
-        Rounding the inputs to 16 bits would hide what an operator errs.
+        Otherwise the rounding of the inputs would hide the operator's own error.
         """
         if dtype.itemsize > 2:
             return self
@@ -136,9 +136,10 @@ LONG_SUMS = {"long sums": Case(2, 13, 17, 515)}
 
 
 def answer(name: str, at: torch.dtype, impl: str, dtype: torch.dtype = torch.float64) -> Orders:
-    """A run of one of all cases at a point that ``at`` represents.
+    """A run of a case by name, with inputs rounded to what ``at`` represents.
 
-    Tests of several dtypes and implementations share it: it is made once, and is for reading.
+    It is computed once and shared by tests of several dtypes and implementations: do not write
+    to it.
     """
     return _answer(name, at if at.itemsize <= 2 else torch.float64, impl, dtype)
 

@@ -35,7 +35,7 @@ CASES = {
 
 
 def place(value: Tensor, dtype: torch.dtype, device: str, offset: int, is_last: bool) -> Tensor:
-    """``value`` in memory that begins ``offset`` elements before it; channels last where asked."""
+    """A copy of ``value``, ``offset`` elements into its memory; channels last if asked."""
     if is_last and value.dim() == 4:
         value = value.contiguous(memory_format=torch.channels_last)
     memory = torch.full((value.numel() + offset,), torch.nan, dtype=dtype, device=device)
@@ -55,7 +55,7 @@ class Samples:
         absent: Sequence[int] = (),
         device: str = "cpu",
     ) -> None:
-        """``absent``: which tensors of the second list there are not."""
+        """``absent``: indices of the tensors that the second list has as None."""
         self.dtype, self.device = dtype, device
         norm = sum(torch.Size(shape[1:]).numel() for shape in shapes) ** 0.5
         self.first: list[Tensor] = []
@@ -146,14 +146,14 @@ class Samples:
                 assert_close_to_reference(got.cpu(), truth, rival)
 
     def check_at_the_center(self, ops: Any) -> None:
-        """There torch takes the one-sided curve as it is above. Of two samples or more."""
+        """At a norm of 1 torch takes the one-sided derivative from above. Needs two samples."""
         for sample in (0, 1):
             self.first[0][sample] = 0
             self.first[0][sample].view(-1)[sample] = 1 - 2 * sample
         self.check_penalty(ops, 1.0, True)
 
     def check_wanted(self, ops: Any, center: float) -> None:
-        """What is not wanted comes back with shape (0,); the rest is what it is otherwise."""
+        """Unwanted results come back with shape (0,); the wanted ones do not change."""
         both = self.by_kernels(ops, center, False)
         _, norms = ops.penalty_forward(self.first, center, False)
         for wanted in ([True, False], [False, True], [False, False]):
@@ -165,7 +165,7 @@ class Samples:
                 assert torch.equal(got.cpu(), expected if wanted[1] else torch.empty(0))
 
     def check_scaled(self, ops: Any, scale: float) -> None:
-        """The factors of a tiny gradient leave the range; what they multiply is zero or tiny."""
+        """The factors of a tiny gradient overflow, but they multiply zero or tiny numbers."""
         self.first[0] *= scale
         self.first[0][:, ::2] = 0
         self.second[0] *= 1e-3

@@ -78,7 +78,7 @@ def by_triton(family: ModuleType) -> SimpleNamespace:
 
 @contextlib.contextmanager
 def interpreted(family: ModuleType) -> Iterator[None]:
-    """CPU tensors go to Triton's kernels, where the operators' ``impl`` is "triton"."""
+    """Within the block, operators with ``impl="triton"`` run Triton's kernels on CPU tensors."""
     library = torch.library.Library("ganlstm_fast", "IMPL")
     for operator in operators_of(family):
         operator.triton_on("CPU", library)
@@ -87,7 +87,7 @@ def interpreted(family: ModuleType) -> Iterator[None]:
 
 
 def on_cpu_tensors(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
-    """``impl="triton"`` serves CPU tensors as well, on which its kernels are interpreted."""
+    """``impl="triton"`` also serves CPU tensors: Triton interprets the kernels there."""
     rows = [
         dataclasses.replace(row, devices=("cuda", "cpu")) if row.name == "triton" else row
         for row in backends.FAMILIES[family]
@@ -96,7 +96,7 @@ def on_cpu_tensors(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
 
 
 def compile_with(triton: str, code: str, *arguments: object) -> list[list[str]]:
-    """The words of each line that Python code prints in a process of its own.
+    """Runs Python code in a new process; returns the words of each line that it prints.
 
     There ``import triton`` finds one of ``TRITONS``, and launches are not interpreted.
     """
@@ -126,8 +126,8 @@ def compile_only(architecture: int) -> dict[Any, str]:
     """Have launches of this process compile for a GPU that is not here, and do nothing else.
 
     Returns:
-        A dict that comes to hold what they compile until this is called again, each with the
-        kernel's name.
+        A dict that launches fill, until the next call of this function: what they compiled, and the
+        kernel's name for each.
     """
     from triton import JITFunction
     from triton.runtime import driver

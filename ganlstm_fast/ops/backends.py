@@ -146,7 +146,7 @@ FAMILIES: dict[str, tuple[_Implementation, ...]] = {
     ),
 }
 
-# Looked for once, and not by a cached function, of which Dynamo warns where it traces a call.
+# Looked up once, into a set: Dynamo warns about a cached function in a call that it traces.
 _INSTALLED = {
     this.package
     for known in FAMILIES.values()
@@ -178,7 +178,7 @@ def _load(name: str) -> _Library:
 
 
 def _check_environment() -> None:
-    """The kernels read these variables themselves, and do not complain."""
+    """Check variables that the kernels read themselves, without an error for a wrong value."""
     cache = os.environ.get(ENV_CACHE_MIB, "")
     if cache and not cache.isdecimal():
         raise ValueError(f"{ENV_CACHE_MIB}: expected a number of MiB, got {cache!r}")
@@ -263,7 +263,7 @@ _ahead = contextvars.ContextVar("second_order_ahead", default=False)
 
 @contextlib.contextmanager
 def second_order_ahead() -> Iterator[None]:
-    """Of calls in the block the gradient will itself be differentiated.
+    """Tell ``auto`` that the gradients of calls in the block will be differentiated again.
 
     A forward cannot know that, and where another implementation is the fastest at first order, its
     forward would have to be computed again by one that has a second order.
@@ -302,9 +302,9 @@ def _why_not(this: _Implementation, device: torch.device, dtype: torch.dtype) ->
     return None
 
 
-# By the number of a GPU. A dict, since Dynamo warns of a cached function where it traces a call.
+# By the number of a GPU. A dict, because Dynamo warns about a cached function in a traced call.
 _WHY_NOT_GPU: dict[int, str | None] = {}
-# The driver that a major version of CUDA came with: what is linked into our object needs as much.
+# The oldest driver for each major version of CUDA. The runtime linked into our object needs it.
 _DRIVERS = {12: "525", 13: "580"}
 
 
@@ -328,7 +328,7 @@ def why_not_gpu(index: int | None) -> str | None:
 
 
 def _look_at_gpu(index: int) -> tuple[str | None, bool]:
-    """The reason, and whether it is one for as long as the process runs."""
+    """The reason or None, and whether it stays the same while the process runs."""
     major, minor = torch.cuda.get_device_capability(index)
     if major < 8:
         needs = "needs a GPU of compute capability 8.0 or newer"
@@ -345,7 +345,7 @@ def _look_at_gpu(index: int) -> tuple[str | None, bool]:
             f"needs a driver for CUDA {_cuda_version(runtime)}{version}, this one is for CUDA "
             f"{_cuda_version(driver)}; update it, or build ganlstm_fast with an older nvcc"
         ), True
-    # Such as "out of memory" while another process fills the GPU.
+    # An error such as "out of memory" can go away: another process may have filled the GPU.
     return f"does not run on this GPU: {error}", "no kernel image" in error
 
 
@@ -368,12 +368,12 @@ def warn_once(message: str) -> None:
 
 
 def is_auto(family: str, impl: str | None, device: torch.device) -> bool:
-    """Whether ``resolve`` is left the choice for a call on ``device``."""
+    """Whether ``resolve`` may choose the implementation for a call on ``device``."""
     return (_preferred(family, device) if impl is None else impl) == "auto"
 
 
 def described(family: str, impl: str | None) -> str:
-    """Who named an implementation, for an error's message: an argument, or a default."""
+    """What named the implementation, for an error message: the argument or a default."""
     if impl is None:
         return f"the default impl {_choice[family]!r}, of use_impl or {ENV_IMPL},"
     return f"impl={impl!r}"
@@ -418,7 +418,7 @@ def resolve(family: str, impl: str | None, device: torch.device | str, dtype: to
         return impl
     name = chosen_by_auto(family, device, dtype)
     if name in ("torch", "reference"):
-        # A dtype without a kernel is no fault of the installation.
+        # Warn about a broken installation, not about a dtype that has no kernel.
         reason = _why_not_installed(device)
         if reason is not None:
             warn_once(f"ganlstm_fast runs {family} without its own kernels: {reason}")
@@ -434,7 +434,7 @@ def chosen_by_auto(family: str, device: torch.device, dtype: torch.dtype) -> str
 
 
 def _why_not_installed(device: torch.device) -> str | None:
-    """The reason why none of the compiled kernels runs on a device that they are for, or None."""
+    """The reason why the compiled kernels for this device do not run, or None."""
     if device.type in _LIBRARIES and not is_loaded(device.type):
         return _LIBRARIES[device.type].reason
     return why_not_gpu(device.index) if device.type == "cuda" else None
@@ -469,7 +469,7 @@ def is_timed(family: str, name: str) -> bool:
 
 
 def why_not_chosen(family: str, name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The reason why ``auto`` leaves an implementation of a family alone."""
+    """The reason why ``auto`` does not choose an implementation."""
     this = next(this for this in FAMILIES[family] if this.name == name)
     reason = _why_not(this, device, dtype)
     if reason is None and not this.proven:

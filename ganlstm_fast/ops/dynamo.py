@@ -1,4 +1,4 @@
-"""What ``torch.compile`` makes of our layers: which Dynamo traces, and what it leaves alone.
+"""How ``torch.compile`` treats our layers: what Dynamo traces, and what stays out of graphs.
 
 Dynamo takes about as long to import as torch itself, and many programs never need it: what has to
 be told to it is told when it is imported.
@@ -66,7 +66,7 @@ def outside_of_graphs(reason: str) -> Callable[[Function], Function]:
 
         @functools.wraps(function)
         def run_outside(*args: Any, **kwargs: Any) -> Any:
-            # An exported program has no "outside".
+            # An exported program consists of the graph alone, so nothing can run outside of it.
             return (function if torch.compiler.is_exporting() else run)(*args, **kwargs)
 
         def disable() -> None:
@@ -87,7 +87,7 @@ def _when_dynamo_is_imported(then: Callable[[], None]) -> None:
 
 
 class _AtImport(MetaPathFinder):
-    """Finds Dynamo as the other finders do, has ``then`` called after its import, and is gone."""
+    """Finds Dynamo as the other finders do, calls ``then`` after its import, and removes itself."""
 
     def __init__(self, then: Callable[[], None]) -> None:
         self.then = then
@@ -97,7 +97,7 @@ class _AtImport(MetaPathFinder):
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
-        # Back again: to be found is not yet to be imported.
+        # Back in the list: the module has been found, but not imported yet.
         sys.meta_path.insert(0, self)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module

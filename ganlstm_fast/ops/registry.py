@@ -90,7 +90,7 @@ class Operator(Generic[A, R]):
         self.overloads: dict[str, Callable[..., R]] = {}
         self._fake, self._triton = fake, triton
         self._differentiated: Callable[[A], R] | None = None
-        self._register(self.name, self.kind)
+        self._register(self.name, self.kind, lambda a: self.op(*a))
         for impl in overloads:
             self._add_overload(impl)
         if overloads:
@@ -126,23 +126,27 @@ class Operator(Generic[A, R]):
 
     def _add_overload(self, impl: str) -> None:
         LIBRARY.define(schemas.overload(schemas.schema_of(self.name), impl))
-        self.overloads[impl] = getattr(getattr(torch.ops.ganlstm_fast, self.name), impl)
-        self._register(f"{self.name}.{impl}", functools.partial(self.kind, impl=impl))
+        overload = getattr(getattr(torch.ops.ganlstm_fast, self.name), impl)
+        self.overloads[impl] = overload
+        kind = functools.partial(self.kind, impl=impl)
+        self._register(f"{self.name}.{impl}", kind, lambda a: overload(*a[:-1]))
         if impl == "triton":
             self.triton_on("CUDA")
 
-    def _register(self, name: str, kind: Callable[..., A]) -> None:
-        """What autograd does, and the fake kernel, of the operator or an overload."""
-        LIBRARY.impl(name, lambda *given: self._autograd(kind(*given)), "Autograd")
+    def _register(self, name: str, kind: Callable[..., A], run: Callable[[A], R]) -> None:
+        """What autograd does, and the fake kernel, of the operator or an overload, which ``run``
+        calls."""
+        LIBRARY.impl(name, lambda *given: self._autograd(kind(*given), run), "Autograd")
         fake = self._fake
         torch.library.register_fake(
             f"{schemas.NAMESPACE}::{name}", lambda *given: fake(kind(*given)), lib=LIBRARY
         )
 
-    def _autograd(self, a: A) -> R:
+    def _autograd(self, a: A, run: Callable[[A], R]) -> R:
         lists = (value if isinstance(value, (list, tuple)) else (value,) for value in a)
         if not any(records(*values) for values in lists):
-            return self(a)
+            with torch._C._AutoDispatchBelowAutograd():
+                return run(a)
         if self._differentiated is not None:
             return self._differentiated(a)
         raise RuntimeError(

@@ -40,7 +40,7 @@ def check_tensor(
         and value.dtype == like.dtype
         and value.device == like.device
     ):
-        return  # at each call and for each tensor: the checks in detail are for the message
+        return  # the fast path; the checks below only find the right message
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a tensor, got {describe(value)}")
     if not value.is_floating_point():
@@ -78,13 +78,13 @@ def check_lengths(lengths: object, batch: int, steps: int) -> Tensor:
                 f"lengths: expected a tensor or a sequence of integers, got {describe(lengths)}"
             ) from None
     if lengths.numel() == 0:
-        lengths = lengths.to(torch.int64)  # [] has no dtype of its own
+        lengths = lengths.to(torch.int64)  # torch makes [] a float tensor
     if lengths.dtype.is_floating_point or lengths.dtype.is_complex or lengths.dtype == torch.bool:
         raise TypeError(f"lengths: expected integers, got {describe(lengths)}")
     if tuple(lengths.shape) != (batch,):
         raise ValueError(f"lengths: expected shape ({batch},), got {tuple(lengths.shape)}")
     lengths = lengths.to(torch.int64).contiguous()
-    # A traced or fake tensor has no values yet; the compiled operator checks them again.
+    # A traced or fake tensor has no values yet; the compiled operator checks them later.
     plain = type(lengths) is Tensor and not torch.compiler.is_compiling()
     if lengths.device.type == "cpu" and batch > 0 and plain:
         bad = ((lengths < 1) | (lengths > steps)).nonzero()

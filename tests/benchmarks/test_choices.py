@@ -78,7 +78,7 @@ def test_other_dtypes() -> None:
 
 @pytest.mark.usefixtures("h100")
 def test_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing was measured there above 256."""
+    """At sizes above 256, where nothing was measured."""
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")
     assert [chosen(work, 256) for work in fit.WORKS] == ["cuda", "cuda", "cuda"]
     assert [chosen(work, 512) for work in fit.WORKS] == ["torch", "torch", "cuda"]
@@ -127,7 +127,7 @@ def test_ours_are_taken_only_where_they_won() -> None:
 
 @pytest.mark.usefixtures("h100")
 def test_a_penalty_says_that_a_second_order_comes() -> None:
-    """Its critic runs ours at once, and not cuDNN's forward and then ours again."""
+    """The critic of a penalty starts with our kernels, instead of cuDNN first and ours after it."""
     seen = []
 
     def critic(x: torch.Tensor) -> torch.Tensor:

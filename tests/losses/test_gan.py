@@ -38,7 +38,7 @@ def _relativistic_average_lsgan(r, f):
     return ((r - f.mean() - 1) ** 2).mean() + ((f - r.mean() + 1) ** 2).mean()
 
 
-# Critic of (r, f) and generator of (f, r). The two of a relativistic pair are one function.
+# Arguments: critic (r, f), generator (f, r). A relativistic pair is the same function twice.
 FORMULAS = {
     "wgan-gp": (lambda r, f: f.mean() - r.mean(), lambda f, r: -f.mean()),
     "hinge": (
@@ -62,7 +62,7 @@ FORMULAS = {
 
 
 def _random_scores(name, dtype=torch.float64, scale=1.0):
-    """Sets of two shapes, where they need not be paired."""
+    """Real and fake scores; unpaired losses take them in different shapes."""
     shapes = ((6, 1), (6, 1)) if name == "relativistic" else ((6, 1), (4, 2, 2))
     return [(scale * torch.randn(s)).to(dtype).requires_grad_() for s in shapes]
 
@@ -133,7 +133,7 @@ def test_extreme_scores_are_finite_and_exact(name, size):
 )
 @pytest.mark.parametrize("signs", [(1, 1), (1, -1), (-1, 1), (-1, -1)])
 def test_extreme_scores_of_every_loss(name, dtype, size, signs):
-    # As many that a gradient of least squares, of which each has its share, fits in float16.
+    # With 32 scores a least-squares gradient, which the mean divides by 32, fits in float16.
     scores = [torch.full((32,), s * size, dtype=dtype, requires_grad=True) for s in signs]
     exact = [s.detach().double().requires_grad_() for s in scores]
     for run, formula in _runs(name):
@@ -273,7 +273,7 @@ def test_smoothed_labels_are_those_of_binary_cross_entropy(name, smoothing, dtyp
 
 @pytest.mark.parametrize(("smoothing", "score"), [(0.999, -8.0), (0.001, 8.0)])
 def test_smoothed_value_does_not_cancel(smoothing, score):
-    """The other form is the difference of two numbers a thousand times as large."""
+    """The other way to write it subtracts two numbers that are a thousand times as large."""
     real, fake = torch.tensor([score]), torch.tensor([-100.0])
     run = gan_loss("minimax", label_smoothing=smoothing).critic
     assert_close_to_reference(run(real, fake), run(real.double(), fake.double()))

@@ -226,7 +226,7 @@ def _mlp():
 
 
 def _spectral_conv():
-    """In eval mode: in training mode each call has other vectors u and v."""
+    """In eval mode, because in training mode each call changes u and v."""
     layers = gf.SNConv1d(3, 4, 3), nn.Tanh(), nn.Flatten(), gf.SNLinear(12, 1)
     return nn.Sequential(*layers).eval()
 

@@ -20,7 +20,7 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 
 class _ConvCritic(nn.Module):
-    """Does not know of lengths: it looks at the padding as at anything else."""
+    """A critic without lengths: it reads the padding like data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ MASK = torch.arange(5) < LENGTHS[:, None]
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_padding_contributes_nothing(kind):
-    """Whatever it holds, the penalty and the critic's gradients are those of zeros there."""
+    """The penalty and the critic's gradients are as if the padding were zero."""
     critic = _ConvCritic().double()
     real, fake = torch.randn(2, 4, 5, 3, dtype=F64)
     found = []

@@ -32,7 +32,7 @@ def _generator() -> torch.Generator:
 
 
 def _series(gan: LSTMGAN) -> Tensor:
-    """Half of what the generator makes, half of what it cannot make."""
+    """Half the samples come from the generator, the other half it cannot make."""
     usual = gan.generator.sample(N // 2, T, torch.Generator().manual_seed(2))
     unusual = torch.rand(N // 2, T, 2, generator=torch.Generator().manual_seed(3))
     return torch.cat((usual, unusual))
@@ -97,7 +97,7 @@ def test_samples_do_not_influence_each_other(gan: LSTMGAN) -> None:
     series = _series(gan)
     whole = invert(gan, series, steps=5, generator=_generator())
     part = invert(gan, series[:1], steps=5, generator=_generator())
-    # 32 numbers of noise a series: a multiple of 16, so that the first ones are the same draws.
+    # A series has 32 numbers of noise, a multiple of 16: any batch draws the same for the first.
     torch.testing.assert_close(whole.distance[:1], part.distance)
 
 

@@ -170,7 +170,7 @@ def test_a_stroke_is_outlined_and_leans() -> None:
     outlined = slanted_outlines(image)[0, 0]
     rows = outlined.amax(1) > 0
     assert mean_slant(solid(image)) == pytest.approx(0, abs=1e-6)
-    # The SLANT, by how much smaller it is.
+    # How much narrower the SLANT makes the digit.
     assert mean_slant(slanted_outlines(image)) == pytest.approx(0.15 / 1.1, abs=0.03)
     middle = [(outlined[row] > 0).nonzero().float().mean().item() for row in (8, 14, 20)]
     assert 16 <= rows.sum() <= 20

@@ -106,7 +106,7 @@ def test_spectral_norm_fits_the_initial_weights() -> None:
 
 @without_batch_norm
 def test_gradient_penalty(name: str) -> None:
-    """The same for our kernels and the reference; and no sample's score depends on another."""
+    """Our kernels give the reference's scores, and no sample's score depends on another."""
     critic = GANS[name]().double().critic.eval()
     real, fake = (torch.rand(3, *critic.image, dtype=torch.float64) for _ in range(2))
     found = []
@@ -143,7 +143,7 @@ def test_the_penalty_of_a_critic_is_that_of_finite_differences() -> None:
 
 
 def test_batch_norm_couples_samples() -> None:
-    """Why a critic that gets a gradient penalty has none."""
+    """It does; a gradient penalty is of each sample alone, so its critic has no batch norm."""
     images = torch.rand(3, 1, 32, 32)
     for norm in ("batch", "layer", None):
         critic = DCCritic(32, 1, 3, norm=norm)
@@ -166,7 +166,7 @@ def test_samples(make) -> None:
     assert generator.training
     assert all(torch.equal(v, before[k]) for k, v in generator.state_dict().items())
     assert torch.equal(samples, draw(5))
-    # A sample does not depend on those beside it. Noise of 12 numbers or fewer is drawn one by one.
+    # No sample depends on the others. (PyTorch draws 12 numbers or fewer one by one.)
     torch.testing.assert_close(draw(2), draw(2, batch=1))
     with pytest.raises(ValueError, match="count: expected 1 or more, got 0"):
         draw(0)

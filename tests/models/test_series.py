@@ -36,7 +36,7 @@ HISTORY = torch.linspace(0, 1, B * 6 * 2, dtype=torch.float64).sin().abs().view(
 
 
 class Case:
-    """A pair of some options, the data it takes and what else its networks are given."""
+    """A GAN with some options, its data, and the conditions that its networks take."""
 
     def __init__(self, gan: Callable[..., nn.Module], condition: tuple[str, ...] = (), **options):
         self.gan, self.options = gan, options
@@ -103,7 +103,7 @@ def test_shapes_dtypes_and_gradients_of_all_weights(case: Case, dtype: torch.dty
 
 
 def _penalty_gradients(gan: nn.Module, case: Case, real: Tensor, fake: Tensor, **inputs: Any):
-    """The penalty and its gradient in every weight of the critic that it reaches."""
+    """The penalty, and its gradient with respect to each weight of the critic."""
     value = gf.gradient_penalty(
         gan.critic,
         real,
@@ -167,7 +167,7 @@ def test_padding_contributes_nothing(case: Case) -> None:
             assert (dx[b, length:] == 0).all()
         weights = list(gan.critic.parameters())
         first = torch.autograd.grad(scores.sum(), weights, retain_graph=True)
-        # The norm's mean is what a penalty is made of.
+        # A penalty is made of the mean of this norm.
         second = torch.autograd.grad(dx.square().sum(), weights, allow_unused=True)
         found.append((fake, scores, dx, *first, *(g for g in second if g is not None)))
     for other in found[1:]:
@@ -181,7 +181,7 @@ def test_padding_contributes_nothing(case: Case) -> None:
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_padding_of_a_convolution(layers: int) -> None:
-    """Every length of a batch that leaves the last convolution several steps."""
+    """All lengths that leave the last convolution more than one step."""
     critic = ConvCritic(CHANNELS, 4, layers).double().eval()
     series = torch.rand(20, 20, CHANNELS).double()
     together = critic(series, lengths=torch.arange(1, 21))
@@ -252,7 +252,7 @@ def test_part_of_the_noise_is_kept() -> None:
 
 
 def test_lstm_gan_as_it_was() -> None:
-    """Seeds, checkpoints and optimisers of runs made before there were options stay good."""
+    """A default LSTMGAN has the draws and the order of parameters that saved runs rely on."""
     torch.manual_seed(3)
     generator = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 3)
     critic = nn.LSTM(6, 5, batch_first=True), nn.Linear(5, 1)
@@ -276,7 +276,7 @@ def test_lstm_gan_as_it_was() -> None:
 
 
 def test_spectral_norms() -> None:
-    """Of the critic alone, and there on every matrix."""
+    """The generator has none; in the critic every matrix has one."""
     for critic in ("lstm", "bilstm", "conv"):
         gan = LSTMGAN(3, critic=critic, spectral_norm=True, layers=2)
         for _ in range(300):

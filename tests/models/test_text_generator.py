@@ -82,7 +82,7 @@ def test_a_text_generator_learns_frequencies() -> None:
 
 
 def test_a_text_generator_that_reads_what_it_has_drawn() -> None:
-    """Step by step it gives the logits that it gives for the whole text that it has drawn."""
+    """The logits of each step are those for the whole drawn text given at once."""
     generator = TextGenerator(7, noise=4, hidden=5, layers=2, feedback=True).double()
     noise = generator.noise(3, 6)
     first = torch.Generator().manual_seed(1)
@@ -101,7 +101,7 @@ def test_a_text_generator_that_reads_what_it_has_drawn() -> None:
 
 
 def gumbel_noise(shape: tuple[int, ...], random: torch.Generator) -> Tensor:
-    """What gumbel_softmax draws in each of the steps."""
+    """The noise that gumbel_softmax draws, step by step."""
     count, steps, symbols = shape
     draws = [
         torch.empty(count, 1, symbols, dtype=torch.float64).exponential_(generator=random)

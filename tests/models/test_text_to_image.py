@@ -217,7 +217,7 @@ def test_no_captions(tmp_path: Path) -> None:
 
 
 def test_wrong_texts_are_drawn_for_the_whole_batch() -> None:
-    """Each process takes its share of them, so that several train as one."""
+    """Each process takes its share of the images, so that several processes train like one."""
     recipe = TextToImageRecipe(TINY)
     seen = {}
 

@@ -104,7 +104,7 @@ def _score(model: nn.Module, source: Tensor, written: tuple[int, ...], ended: bo
 
 
 def test_enough_beams_find_the_best_of_all_sequences() -> None:
-    """The best by trying each, of those that end and of those that are as long as may be."""
+    """The best sequences by exhaustive search: those that end and those of the greatest length."""
     torch.manual_seed(3)
     model = SequenceToSequence(SYMBOLS, 3, embedding=4, hidden=5).double()
     for parameter in model.parameters():
@@ -115,7 +115,7 @@ def test_enough_beams_find_the_best_of_all_sequences() -> None:
             (written, ended): _score(model, source, written, ended)
             for length in range(4)
             for written in itertools.product((1, 2), repeat=length)
-            # Three steps, of which the end may be one.
+            # Three steps; the end symbol may be one of them.
             for ended in ([True] if length < 3 else [False])
             if length or ended
         }
@@ -263,7 +263,7 @@ def test_pieces_of_the_bundled_texts() -> None:
     assert len(lengths) > 90
     whole = {name: one_line(load_text(file)) for name, file in TEXTS.items()}
     assert all(piece in whole[name] for piece, name in pieces[:200] + test)
-    # What is held out is nowhere in what is trained on.
+    # The training set has nothing of the held-out set.
     known = {name: " ".join(p for p, n in pieces if n == name) for name in TEXTS}
     assert not any(piece[10:50] in known[name] for piece, name in test)
 

@@ -61,7 +61,7 @@ def test_shapes_dtypes_and_gradients_of_all_weights(dtype, options):
 
 
 def test_frames_are_one_batch_of_images():
-    """The generator of images sees codes, and nothing of which frame of which video they are."""
+    """The generator of images gets codes alone, not the frame or the video that they belong to."""
     generator = gan().generator.eval()
     noise = generator.noise(2, 4)
     videos = generator(noise)
@@ -100,7 +100,7 @@ def test_numbers_are_those_of_torchs_lstm():
 
 @pytest.mark.parametrize("kind", ["wgan-gp", "r1"])
 def test_a_gradient_penalty_is_right_through_convolutions_and_lstm(kind):
-    """Its value and all its gradients, with our kernels and with plain PyTorch in float64."""
+    """The value and all gradients, by our kernels and by plain PyTorch, in float64."""
     critic = gan().critic.eval()
     real, fake = (2 * torch.rand(3, 4, 1, 16, 16, dtype=torch.float64) - 1 for _ in range(2))
     weights = dict(critic.named_parameters())
@@ -172,7 +172,7 @@ def test_digits_move_evenly_and_bounce():
     assert train.dtype == torch.uint8
     assert torch.equal(train, moving_digits(12, 32, a_digit=1)[0])
     assert not torch.equal(train, moving_digits(12, 32, a_digit=1, seed=1)[0])
-    # From 4% to 10% of 32 pixels a frame, less in a step in which one bounces.
+    # Speeds are 4% to 10% of 32 pixels a frame, and less in the step in which a digit bounces.
     assert np.quantile(speeds(train), 0.2) > 0.9 * 0.04 * 32
     assert np.quantile(speeds(train), 0.99) < 1.05 * 0.1 * 32
     turned = turns(train)
@@ -218,7 +218,7 @@ def test_a_folder_of_gifs_and_of_frames(tmp_path):
     assert found.names == ("a.gif", "deep/frames")
     assert len(found.skipped) == 1
     assert "spoilt.gif" in found.skipped[0]
-    # 10.png comes after 9.png, and the largest square is what is taken of a frame.
+    # 10.png comes after 9.png, and each frame is cropped to its largest square.
     assert torch.equal(found.videos[:2], found.videos[2:])
     expected = torch.from_numpy(video[:10]).view(2, 5, 1, 24, 24)
     assert torch.equal(found.videos[:2], expected)

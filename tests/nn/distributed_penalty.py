@@ -2,7 +2,7 @@
 
 Each takes half a batch through a gradient penalty; the averaged gradients must be those of one
 process with the whole batch. ddp-sn has a spectral norm, whose buffers rank 0 broadcasts;
-ddp-accelerated is of torch's layers, converted inside of DistributedDataParallel.
+ddp-accelerated has torch's layers, converted inside DistributedDataParallel.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def main(wrapper: str, rank: int, store: str) -> None:
             grad = grad.full_tensor()
         torch.testing.assert_close(grad, truth, msg=lambda m, name=name: f"{name}: {m}")
     dist.barrier()
-    # Without the interpreter's end: there gloo's threads now and then abort the process, also
-    # where nothing but a torch.nn.Linear was trained.
+    # Skips the interpreter's shutdown, in which gloo's threads sometimes abort the process, even
+    # after training only a torch.nn.Linear.
     os._exit(0)
 
 

@@ -176,7 +176,7 @@ def test_float32_errs_no_more_than_torchs() -> None:
 
 
 def test_gradient_penalty_through_both() -> None:
-    """Its value, where that is known: a critic that is linear in its input."""
+    """A critic that is linear in its input has a penalty with a known value."""
     values = torch.randn(4, T, FEATURES)
     layer = DotProductAttention(FEATURES)
     nn.init.zeros_(layer.query)  # the weights are 1 / T

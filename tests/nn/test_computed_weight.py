@@ -137,7 +137,7 @@ def _augmented(w: Tensor) -> None:
     w[4].copy_(w[3])
 
 
-# What a plain layer's weight becomes does not depend on a factor before or after these.
+# A factor before or after these writes does not change what they do to a plain layer's weight.
 CHANGES: dict[str, Callable[[Tensor], object]] = {
     "rows": _rows,
     "by a mask": lambda w: w.__setitem__(torch.eye(5, 6) > 0, 1.0),
@@ -177,7 +177,7 @@ def test_another_write_changes_what_is_seen_and_keeps_the_size(write: str) -> No
     ids=["clamp", "add", "rows of known lengths"],
 )
 def test_the_layer_computes_with_what_was_seen(write: Callable[[Tensor], object]) -> None:
-    """But for a factor: the weight is normalised again."""
+    """Up to a factor, since the weight is normalised again."""
     layer = gf.SNLinear(6, 5, dtype=F64)
     shown = layer.weight.detach().clone()
     held = layer.weight
@@ -275,7 +275,7 @@ class Halved(nn.Module):
 
 
 def test_with_another_parametrization_a_write_raises() -> None:
-    """Which parameter gives a value is not known; what the other one does is left to it."""
+    """Nobody knows which parameter gives the value that was written, so the write raises."""
     layer = gf.spectral_norm(nn.Linear(4, 3))
     parametrize.register_parametrization(layer, "weight", Halved())
     before = original(layer).detach().clone()
@@ -308,7 +308,7 @@ def test_a_write_between_forward_and_backward_is_told_or_harmless() -> None:
 
 
 def test_a_weight_that_is_older_than_its_parameter_is_not_written_to() -> None:
-    """Else a mask that is applied after each step to a weight that is held would undo the steps."""
+    """A mask applied to a held weight after each step would otherwise undo the steps."""
     layer = gf.SNLinear(6, 5, dtype=F64)
     held = layer.weight
     with torch.no_grad():

@@ -28,7 +28,7 @@ class ScaledInForward(nn.Linear):
 
 
 def test_a_forward_that_works_in_place() -> None:
-    """It never changes the parameter; where it cannot be what it is under torch's, it raises."""
+    """It never changes the parameter; where it cannot act as under torch's norm, it raises."""
     ours = gf.spectral_norm(ScaledInForward(4, 4, dtype=F64)).eval()
     torchs = copy.deepcopy(ours)
     gf.to_torch(torchs)
@@ -43,7 +43,7 @@ def test_a_forward_that_works_in_place() -> None:
 
 
 class MaskedConv(nn.Conv2d):
-    """As of PixelCNN: each forward masks the parameter."""
+    """PixelCNN's masked convolution: each forward masks the parameter."""
 
     def __init__(self) -> None:
         super().__init__(2, 3, 3, dtype=F64)
@@ -84,7 +84,7 @@ def test_within_a_block_that_shares_weights(block: str) -> None:
     ids=["SNLSTM", "cell", "GRU"],
 )
 def test_reset_parameters_of_a_recurrent_layer(make: Callable[[], nn.Module]) -> None:
-    """It goes by parameters(), past the weights; u and v are those of the new ones all the same."""
+    """They reset what parameters() lists, past the weights; u and v must follow the new ones."""
     layer = make()
     for chain in layer.parametrizations.values():
         nn.init.dirac_(chain.original.data.view(*chain.original.shape, 1))
@@ -95,7 +95,7 @@ def test_reset_parameters_of_a_recurrent_layer(make: Callable[[], nn.Module]) ->
 
 
 def test_norm_of_the_operator() -> None:
-    """Its module's name is not taken for a convolution's either (DCGAN's weights_init)."""
+    """DCGAN's weights_init also visits the norm's module, whose name must not contain Conv."""
     layer = gf.SNConv2d(2, 4, 3, padding=1, norm="conv", input_size=(6, 6), dtype=F64)
     layer.apply(_weights_init)
     assert original(layer).std() < 0.05
@@ -153,7 +153,7 @@ def test_skip_init_then_initialisation(cls: type[nn.Module]) -> None:
     arguments = (3, 4) if cls is gf.SNLinear else (3, 4, 2)
     layer = nn.utils.skip_init(cls, *arguments, dtype=F64)
     for name, buffer in layer.named_buffers():
-        # Whatever was in that memory.
+        # skip_init leaves buffers uninitialised.
         buffer.fill_(float("nan") if name.endswith("_u") else 0.0)
     layer.reset_parameters()
     assert 0.9 < largest_singular_value(layer.eval()) < 1.1

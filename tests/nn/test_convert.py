@@ -24,7 +24,7 @@ new_spectral_norm = parametrizations.spectral_norm
 
 
 class Critic(nn.Module):
-    """Of torch's layers alone: (B, T, 3) -> (B,)."""
+    """A critic of torch's layers alone: (B, T, 3) -> (B,)."""
 
     def __init__(self, norm: Callable[..., nn.Module] = new_spectral_norm) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ def test_the_older_spectral_norm() -> None:
         assert not layer._state_dict_hooks
         assert "weight" not in vars(layer)
         assert not layer.parametrizations.weight.unsafe
-    # From here on it is torch's newer one.
+    # From here on it is torch's newer spectral norm.
     rival = _critic()
     assert set(model.state_dict()) == set(rival.state_dict())
     rival.load_state_dict(model.state_dict())
@@ -180,7 +180,7 @@ NORMS = {
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_lstm_under_a_norm(norm: str) -> None:
-    """Outputs and gradients are torch's; what is trained are the same tensors."""
+    """Outputs and gradients equal torch's, and the parameters are the same tensors."""
     torch.manual_seed(1)
     model = _with_norms(NORMS[norm])
     x = torch.randn(5, 2, 3, dtype=torch.float64)
@@ -205,7 +205,7 @@ def test_lstm_under_a_norm(norm: str) -> None:
 
 
 def test_lstm_under_spectral_norm_in_training() -> None:
-    """The same numbers where torch, too, iterates once: inside cached()."""
+    """The same numbers inside cached(), where torch also iterates once."""
     model = _with_norms(new_spectral_norm)
     twin = copy.deepcopy(model)
     gf.accelerate(twin)

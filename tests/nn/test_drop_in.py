@@ -1,4 +1,4 @@
-"""What code that takes a layer for torch's asks of it: its arguments, whole files, other tools."""
+"""Code written for torch's layers takes ours: arguments, whole modules in files, other tools."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def test_arguments_are_torchs_and_ours_by_keyword(cls: type[nn.Module]) -> None:
 
 @pytest.mark.parametrize("cls", [*TORCHS, gf.FastLSTM, gf.SNLSTM], ids=lambda c: c.__name__)
 def test_a_call_is_torchs(cls: type[nn.Module]) -> None:
-    """Type checkers see a method of each class, which would cost a Python frame at each call."""
+    """Type checkers see a ``__call__`` for each class; at run time it would cost a Python frame."""
     assert cls.__call__ is nn.Module.__call__
 
 
 @pytest.mark.parametrize("cls", [gf.FastLSTM, gf.SNLSTM], ids=lambda c: c.__name__)
 def test_arguments_of_an_lstm(cls: type[nn.LSTM]) -> None:
-    """torch's takes ``*args``; the positions are those of its base class."""
+    """torch's layer takes ``*args``; their positions are those of its base class."""
     torchs = [n for n in inspect.signature(nn.RNNBase.__init__).parameters if n != "mode"][1:]
     assert list(inspect.signature(cls).parameters)[: len(torchs)] == torchs
     layer = cls(3, 4, 2, False, True, 0.5, True, 2)
@@ -142,7 +142,7 @@ def test_a_layer_can_lose_its_norm_after_a_file() -> None:
 
 
 def test_a_file_of_an_earlier_version_loads() -> None:
-    """The function that files name, and the state that it is given, stay."""
+    """Saved files name this function and its arguments, so neither may change."""
     loaded = torch.load(Path(__file__).with_name("sn_linear.pt"), weights_only=False)
     assert type(loaded).__name__ == "ParametrizedSNLinear"
     weight = loaded.eval().weight.detach()

@@ -46,7 +46,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
 
 
 class Run:
-    """One configuration in float64: a layer of torch's, ours with its state, and their inputs."""
+    """One configuration in float64: torch's layer, ours with the same state, and their inputs."""
 
     def __init__(self, c: dict[str, Any]) -> None:
         torch.manual_seed(c["seed"])
@@ -240,7 +240,7 @@ def test_low_precision(dtype: torch.dtype) -> None:
 
 
 def test_autocast() -> None:
-    """Beside torch's LSTM in bfloat16: under autocast oneDNN's needs a processor with AVX-512."""
+    """Compared with torch's LSTM in bfloat16, since oneDNN's under autocast needs AVX-512."""
     ours, x = FastLSTM(3, 4), torch.randn(5, 2, 3)
     with torch.autocast("cpu", torch.bfloat16):
         y, (h, c) = ours(x)

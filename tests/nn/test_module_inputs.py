@@ -50,7 +50,7 @@ CELL_ERRORS = {
 
 @pytest.mark.parametrize("case", CELL_ERRORS)
 def test_errors_of_a_cell(case: str) -> None:
-    """The exception is torch's; where torch's message names sizes, so is the message."""
+    """The exception has torch's type, and torch's message where that names sizes."""
     with pytest.raises(Exception) as torchs:  # noqa: PT011  (which one is what is compared)
         nn.LSTMCell(3, 4)(*CELL_ERRORS[case])
     with pytest.raises(torchs.type) as ours:

@@ -86,7 +86,7 @@ def _adapted(layer: nn.LSTM, parameters: dict[str, Tensor], steps: int) -> dict[
 
 
 def test_maml_by_functional_call() -> None:
-    """Three inner steps: second derivatives of each, one through the other."""
+    """Three inner steps: the outer loss needs second derivatives through all of them."""
     layer = _pair()[0]
     grads = []
     for impl in (None, "reference"):

@@ -26,7 +26,7 @@ OPTIONS = [
 
 
 class TorchSNLSTM(nn.LSTM):
-    """torch's own: each weight iterates once a forward, as the cache has it."""
+    """torch's LSTM under its spectral norm; inside cached() each weight iterates once a forward."""
 
     def __init__(self, *args: Any, n_power_iterations: int = 1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -147,7 +147,7 @@ class _TimeMajor(nn.Module):
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_deepcopy_after_training(options: dict[str, Any]) -> None:
-    """Also after a change of dtype, where torch's LSTM keeps a weight with a graph."""
+    """Also after a change of dtype, when torch's LSTM holds a weight with a graph."""
     layer = gf.SNLSTM(3, 4, **options)
     layer(_input(layer).float())[0].sum().backward()
     layer.double()

@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_told_by_load_state_dict() -> None:
 def test_a_second_parametrization() -> None:
     """The spectral norm need not be the first of a chain."""
     old = old_spectral_norm(nn.Linear(6, 5))
-    layer = parametrizations.spectral_norm(nn.Linear(6, 5))  # any first one will do
+    layer = parametrizations.spectral_norm(nn.Linear(6, 5))  # any parametrization will do
     gf.spectral_norm(layer)
     state = {k: v for k, v in layer.state_dict().items() if "original" not in k and ".1." not in k}
     layer.load_state_dict({**old.state_dict(), **{k: v for k, v in state.items() if k != "bias"}})

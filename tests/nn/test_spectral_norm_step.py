@@ -98,7 +98,7 @@ def test_accesses_share_one_iteration(impl):
 @needs_cpu_kernels
 def test_one_node_of_the_graph():
     model = discriminator().float()
-    gf.spectral_norm(model[0], "bias")  # a vector is no part of it
+    gf.spectral_norm(model[0], "bias")  # u and v are not part of it
     with spectral_norm_step(model):
         one, *others = weights_of(model)
         nodes = [w.grad_fn for w in (one, *others)]
@@ -200,7 +200,7 @@ def test_other_ways_to_change_a_weight(impl):
         assert layer.weight.dtype == torch.float32
         model(samples(3).float()).sum().backward()
         layer.parametrizations.weight.original = nn.Parameter(torch.randn(4, 2, 3))
-        assert layer.weight is not layer.weight  # not the weight that is shared
+        assert layer.weight is not layer.weight  # not the shared weight
 
 
 def test_eval_mode(impl):
@@ -226,7 +226,7 @@ def test_eval_mode(impl):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_entered_without_gradients(mode, impl):
-    """What has no graph, or is an inference tensor, is made again; nothing iterates twice."""
+    """A weight without a graph, or of inference mode, is computed again; none iterates twice."""
     model, twin = discriminator(), discriminator()
     x = samples(3)
     with contextlib.ExitStack() as stack:
@@ -329,7 +329,7 @@ class Half(nn.Module):
 
 
 def test_other_parametrizations(impl):
-    """After the norm they get what is shared; before it, it is no function of a parameter."""
+    """A parametrization after the norm gets the shared weight; one before it prevents sharing."""
     for before in (False, True):
         layer = nn.Linear(6, 5)
         if before:
@@ -363,7 +363,7 @@ def test_copies_and_replicas_are_outside():
 
 
 def test_state_survives_a_file():
-    """Of a model under torch's parametrization, too."""
+    """Also for a model under torch's parametrization."""
     model = discriminator()
     loaded = discriminator(parametrizations.spectral_norm)
     loaded.load_state_dict(pickle.loads(pickle.dumps(model.state_dict())))
@@ -397,7 +397,7 @@ def test_meta_device_then_values(impl):
 
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_activation_checkpointing(reentrant):
-    """The block outlives the backward, so that what is computed again finds the same weights."""
+    """The backward is inside the block, so that the recomputed forward finds the same weights."""
     grads = []
     for checkpointed in (True, False):
         model, x = discriminator(), samples(3).requires_grad_()

@@ -78,7 +78,7 @@ def test_missing_kernels_warn_once_with_the_cure(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_default_that_does_not_run_on_a_device_is_none_there() -> None:
-    """Models are made on the CPU, whatever they are to run on."""
+    """Models are built on the CPU even if they will run on a GPU."""
     before = resolve("lstm", None, "cpu", torch.float32)
     for impl in ("cuda", "cell", "triton"):
         with use_impl(impl):

@@ -35,7 +35,7 @@ def _fresh() -> None:
 
 @dataclass
 class Case:
-    """A layer, what is done to it, and a call."""
+    """A layer, a change to it, and a call."""
 
     options: dict[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] = (5, 4, 3)
@@ -170,7 +170,7 @@ def test_model_trains_as_without(backend: str) -> None:
 @pytest.mark.parametrize("with_lengths", [False, True])
 @pytest.mark.parametrize(("dynamic", "graphs"), [(True, 1), (None, 2)])
 def test_one_graph_for_many_shapes(dynamic: bool | None, graphs: int, with_lengths: bool) -> None:
-    """Other numbers of steps and of sequences do not compile again once they are seen to change."""
+    """Once Dynamo has seen the numbers of steps and sequences change, it does not compile again."""
     layer = FastLSTM(3, 4)
     counter = CompileCounterWithBackend(AOT)
     compiled = torch.compile(layer, backend=counter, fullgraph=True, dynamic=dynamic)
@@ -242,7 +242,7 @@ OF_TORCH = {"impl": {"impl": "torch"}, "projection": {"proj_size": 2, "num_layer
 @pytest.mark.parametrize("lengths", [None, [30, 2]])
 @pytest.mark.parametrize("name", OF_TORCH)
 def test_torchs_lstm_stays_out_of_graphs(name: str, lengths: list[int] | None) -> None:
-    """In a graph it would be unrolled over time."""
+    """The reference stays out of graphs: its loop would be unrolled over time."""
     layer = FastLSTM(3, 4, **OF_TORCH[name])
     sizes: list[int] = []
 
@@ -304,7 +304,7 @@ def test_autocast() -> None:
 
 @needs_cpu_kernels
 def test_second_order_raises() -> None:
-    """AOTAutograd, under every backend that generates code, has first derivatives alone."""
+    """AOTAutograd, which all code-generating backends use, supports first derivatives only."""
     compiled = torch.compile(Critic(), backend=AOT)
     x = torch.randn(4, 6, 3, requires_grad=True)
     scores = compiled(x)
@@ -351,7 +351,7 @@ def test_the_layer_is_as_before() -> None:
 
 
 class TestDynamo:
-    """What is told to Dynamo, and what is not."""
+    """Which functions Dynamo is told about, and which it is not."""
 
     pytestmark = needs_cpu_kernels
 

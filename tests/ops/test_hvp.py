@@ -160,7 +160,7 @@ def test_only_what_is_linear_has_a_third_derivative() -> None:
 
 
 def test_a_vector_that_depends_on_x_needs_the_third_order() -> None:
-    """v = x: the derivative has a part of third order, which must not be left out."""
+    """With v = x the derivative has a third-order part, which must not be left out silently."""
     x = torch.randn(5, 2, 3, dtype=F64, requires_grad=True)
     with pytest.raises(RuntimeError, match="a third derivative was asked for"):
         torch.autograd.grad(_double_backward(x, x.sin()).sum(), x)
@@ -168,7 +168,7 @@ def test_a_vector_that_depends_on_x_needs_the_third_order() -> None:
 
 @pytest.mark.parametrize("function", [hvp, vhp], ids=["hvp", "vhp"])
 def test_a_gradient_of_a_product_is_right_or_raises(function: Callable[..., object]) -> None:
-    """The head scales the LSTM's cotangents, by which the product depends on it."""
+    """The head scales the LSTM's cotangents, so the product depends on the head."""
     lstm = _layers("cpu").requires_grad_(False)
     head = nn.Linear(8, 1, dtype=F64)
     x, v = torch.randn(2, 5, 2, 3, dtype=F64)

@@ -45,8 +45,10 @@ def resident_mib() -> float:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_limit_and_empty_cache() -> None:
-    """In processes of their own, whose heap has nothing else to hold memory with: a limit is read
-    once, by the first kernel, and so after the fork."""
+    """Each limit in a fork, where nothing else keeps the heap from shrinking.
+
+    The first kernel of a process reads the limit, so it is set after the fork.
+    """
     code = (
         "import os, torch, ganlstm_fast, tests.ops.test_pool as t\n"
         "for limit in ('0', '100', '400'):\n"
@@ -94,7 +96,7 @@ def test_fork() -> None:
     """A DataLoader's worker is a fork of a process that has run kernels."""
     code = (
         "import os, torch, tests.ops.test_pool as t\n"
-        "torch.set_num_threads(1)\n"  # OpenMP's own threads do not survive a fork
+        "torch.set_num_threads(1)\n"  # OpenMP's threads do not survive a fork
         "a = t.gradient(0)\n"
         "child = os.fork()\n"
         "if child == 0:\n"

@@ -1,8 +1,8 @@
-"""Compile what the GPU's tests launch in Triton, by many processes at once and without the GPU.
+"""Compile the Triton kernels of the GPU's tests, in several processes and without the GPU.
 
     python -m tests.ops.warm_triton [PROCESSES] [ARCHITECTURE]
 
-The tests then find it in Triton's cache. What is missing here, they compile themselves.
+The tests then find the kernels in Triton's cache. They compile those that this leaves out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from tests.lstm_cases import Case
 from tests.penalty_cases import CASES, Samples
 from tests.triton_tools import by_triton, interpreted
 
-# Of tests that have cases of their own.
+# Cases that single tests define for themselves.
 OTHER_CASES = [
     Case(6, 8, 5, 16, D=2, lengths=[6, 2, 4, 1, 6, 3, 5, 4]),
     Case(4, 3, 2, 9),
@@ -45,7 +45,7 @@ OTHER_CASES = [
 
 
 def parameters(test: Callable[..., None], *names: str) -> list[tuple[Any, ...]]:
-    """The values that a test is run with by Triton, in the same order in every process."""
+    """The parameters of a test's runs with Triton, in the same order in every process."""
     found: dict[tuple[Any, ...], None] = {}
     for mark in getattr(test, "pytestmark", []):
         if mark.name == "parametrize" and set(names) <= set(mark.args[0]):
@@ -72,7 +72,7 @@ def lstm_jobs() -> Iterator[Callable[[], None]]:
 
 
 def all_passes(case: Case, numbers: Numbers) -> None:
-    """Forward, backward and double backward, kept and not kept, of nothing that is looked at."""
+    """Forward, backward and double backward, recorded or not; nobody looks at the results."""
     gpu.allows_tf32 = lambda _: numbers.tf32
     arguments = [t.to(numbers.dtype) for t in case.inputs]
     x, h0, c0, *weights = arguments
@@ -152,7 +152,7 @@ def work(number: int, count: int, architecture: int) -> None:
             begun = time.monotonic()
             try:
                 job()
-            except Exception as error:  # the tests will say
+            except Exception as error:  # the tests will report it
                 print(f"{type(error).__name__}: {str(error)[:200]}", flush=True)
             print(f"{time.monotonic() - begun:5.1f} s, {len(compiled)} compiled", flush=True)
 

@@ -106,7 +106,7 @@ def cuda_object(shared_objects):
 
 
 def install_copy(name, packages, done):
-    """Install a distribution of this environment, and what it needs, into another: by links."""
+    """Link a distribution of this environment, and what it requires, into another environment."""
     if name in done:
         return
     done.add(name)
@@ -178,15 +178,15 @@ def torch_files(packages):
     return versions, (packages / "torch/lib/libtorch_cpu.so").stat().st_ino
 
 
-# CUDA is left out where the torch is not that of the tests: its bindings, too, would be compiled
-# again. The wheel has it.
+# CUDA is left out where torch is not the tests' own, to save compiling its bindings again. The
+# wheel has it.
 def test_pip_takes_the_torch_that_is_there(environment, sources, tmp_path):
     prefix, packages = environment
     before = torch_files(packages)
     pip = (prefix / "bin/python", "-m", "pip", "install", "-v", ".")
     log = run(*pip, cwd=sources, GANLSTM_FAST_BUILD="cpu")
     assert f"the headers of {packages / 'torch'}\n" in log
-    # Neither for the build nor for the environment.
+    # Torch was fetched neither for the build nor for the environment.
     assert not re.findall(r"(?:Collecting|Downloading|Processing|cached) (?:\S*/)?torch\b", log)
     check_installed(packages, before)
     check_it_runs(prefix, packages, tmp_path)
@@ -275,7 +275,7 @@ def test_wheel_is_for_every_python(wheel):
 
 
 def test_an_editable_install_is_a_path(checkout, tmp_path):
-    """Type checkers and editors read that; setuptools' import hook they do not run."""
+    """Type checkers and editors read a path; they do not run setuptools' import hook."""
     build = "import sys, setup; setup.build_editable(sys.argv[1])"
     run(sys.executable, "-c", build, tmp_path, cwd=checkout, GANLSTM_FAST_BUILD="python")
     (path,) = tmp_path.glob("*.whl")
@@ -347,7 +347,7 @@ def find_cuobjdump():
 
 
 def test_cuda_kernels_keep_to_their_registers(cuda_object):
-    """A register that is spilled goes to the stack, and no kernel has an array there."""
+    """A spilled register shows as stack, since no kernel has an array there."""
     dump = (find_cuobjdump(), "--dump-resource-usage", cuda_object)
     log = run(*dump, cwd=cuda_object.parent)
     kernels = re.findall(r"Function (\S+):\s+REG:\d+ STACK:(\d+)", log)
@@ -431,7 +431,7 @@ def test_sdist_carries_the_sources(checkout):
 
 
 def deciding_flags(command):
-    """Those that decide on the object: no paths, no files of dependencies."""
+    """The flags that decide on the object file: no paths, no dependency files."""
     flags = [word for word in command if re.match("-(?![IMoc])", word)]
     return tuple(sorted(flags))
 

@@ -1,4 +1,4 @@
-"""What is loaded when: a command that trains nothing loads no torch, and a step no picture."""
+"""What is loaded when: commands that do not train load no torch, training steps no matplotlib."""
 
 import os
 import subprocess

@@ -1,6 +1,6 @@
-"""What type checkers, and the editors that use them, say to a user's code and of the package.
+"""What type checkers, and editors with them, report in a user's code and in the package.
 
-Each line of typing/wrong.py names its error, and an error that does not come is reported as well.
+Each line of typing/wrong.py names its error; mypy also reports an error that does not occur.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ pytestmark = (
 
 def run(module: str, *arguments: str) -> None:
     pytest.importorskip(module)
-    # In the checkout, whose package comes before one that is installed.
+    # In the checkout, so that its package comes before an installed one.
     command = [sys.executable, "-m", module, *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -21,7 +21,7 @@ def test_jitter(shape):
     noise = Augment.parse("jitter", jitter=0.5)(batch, generator=generator()) - batch
     assert abs(noise.mean()) < 0.05
     assert abs(noise.std() - 0.5) < 0.05
-    # Each value has its own.
+    # Each value has its own noise.
     assert noise.unique().numel() > 0.99 * noise.numel()
     assert torch.equal(Augment.parse("jitter", jitter=0)(batch), batch)
 
@@ -99,14 +99,14 @@ def test_padding_is_left_alone():
         moved = shift(batch, generator=generator(), lengths=lengths)
         assert not moved[~within].any()
         for before, after, length in zip(batch, moved, lengths.tolist(), strict=True):
-            # By no more than half of its own length, and no padding comes in.
+            # A series shifts by at most half its own length, and no padding comes in.
             fits = []
             for by in range(-(length // 2), length // 2 + 1):
                 place = torch.arange(length) - by
                 place = place % length if padding == "wrap" else place.clamp(0, length - 1)
                 fits.append(torch.equal(after[:length], before[place]))
             assert any(fits)
-    # On either side of what counts, all is as it was.
+    # Nothing changes outside the valid part.
     marked = torch.where(within[..., None], batch, torch.full_like(batch, 7))
     changed = Augment.parse("scale,jitter,shift")(marked, generator=generator(), lengths=lengths)
     assert (changed[~within] == 7).all()

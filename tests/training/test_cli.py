@@ -104,7 +104,7 @@ def test_a_finished_run_is_left_as_it_is_and_says_how_to_go_on(tmp_path, capsys)
     assert f"{folder} is finished: all of its 2 steps are done" in again.out
     assert again.out.endswith(told.out[told.out.index(f"{folder} holds") :])
     assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
-    # What is not there, or is of other steps, is written.
+    # Files that are missing, or of other steps, are written.
     (folder / "metrics.json").unlink()
     assert main(["train", f"--resume={folder}"]) == 0
     assert (folder / "metrics.json").exists()

@@ -80,7 +80,7 @@ def test_a_constant_column_is_not_scaled_and_comes_back_as_itself():
     later = values + torch.tensor([2.0, 4.0, 0.0])
     assert scaler.scale(later).tolist() == [[1], [2]]
     assert scaler.changed(later).tolist() == [[True, False, False]] * 2
-    # As in a checkpoint in which all columns were learnt.
+    # As in the checkpoint of a run that learnt all columns.
     every = dataclasses.replace(scaler, learnt=torch.ones(3, dtype=torch.bool))
     assert every.scale(later).tolist() == [[2, 1, 0], [2, 2, 0]]
     made = torch.tensor([[0.45, 0.5, torch.nan]])

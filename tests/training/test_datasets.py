@@ -135,7 +135,7 @@ def test_split_by_time(seq_len, context):
     rows = windows(torch.arange(1461)[:, None], seq_len)[..., 0]
     seen, held = set(rows[train].flatten().tolist()), set(rows[test].flatten().tolist())
     assert not seen & held
-    # Nothing is lost between the two, and every last row that can be is held out.
+    # The two parts cover all rows, and all of the last 365 are held out.
     assert seen | held == set(range(1461))
     assert rows[test][:, context:].unique().tolist() == list(range(1461 - 365, 1461))
 
@@ -289,7 +289,7 @@ def test_where_room_is_short_each_kind_has_its_share():
     assert 1 <= counts[0] < 20
     assert set(planted.missing) == ALL
     assert planted.missing["flat"].startswith(f"{counts[0]} of 20 have room in the 260 rows")
-    # A kind that has no place at all takes none from the others.
+    # A kind without any place takes none from the others.
     still = torch.zeros(400, 1)
     still[::40] = 1.0
     planted = plant_anomalies(still, 4, ("spike", "swapped"), strict=False, generator=generator())
@@ -390,7 +390,7 @@ def test_image_modes(tmp_path):
     picture(tmp_path / "f.tif", 0.5, mode="F")
     with pytest.raises(InputError, match=r"f\.tif: its pixels are numbers of mode F"):
         load_image(tmp_path / "f.tif", 4)
-    # Turned by a quarter: what is stored on top belongs to the right.
+    # The image is rotated by a quarter: its stored top belongs on the right.
     turned = np.zeros((4, 4, 3), np.uint8)
     turned[0] = 255
     exif = Image.Exif()

@@ -34,7 +34,7 @@ def no_pictures(monkeypatch):
 
 
 def has(monkeypatch, files=1, available=True, works=True, count=1):
-    """Let this machine have a GPU, or its files, that torch sees or not and that works or not."""
+    """Pretend that this machine has a GPU, or its files, and that torch sees it or can use it."""
 
     def tried(name, processes):
         if name == "cpu":
@@ -83,7 +83,7 @@ def test_auto_is_a_gpu_that_works_or_the_cpu(monkeypatch, machine, expected, tol
     assert len(lines) == told
     assert all("(CUDA error: no kernel image)" in line for line in lines)
     if expected == "cpu":
-        # A device that is named is that one, or an error; and processes do not choose differently.
+        # A named device is taken or raises; so does auto where processes might choose differently.
         assert find_device("cpu") == torch.device("cpu")
         if told:
             for name, processes in (("cuda", 1), ("auto", 2)):
@@ -270,7 +270,7 @@ def test_explain_tells_of_each_device(monkeypatch, capsys):
     assert lines[3] == f"cuda:0: {what}, 79.0 GiB of memory (70.0 GiB free), {versions}"
     assert lines[4].startswith("cuda:1: ")
     assert lines[5] == f"cuda:2: {what}, cannot be used: CUDA error: out of memory, {versions}"
-    # What is the same for all three is said once.
+    # One line says what is the same for all three.
     assert lines[6:] == ["  lstm: cuda", "  x"]
 
 

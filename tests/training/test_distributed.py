@@ -1,4 +1,4 @@
-"""Runs of two processes, and runs that were killed, beside those of one that was not."""
+"""Runs of two processes, and runs that were killed, compared with one undisturbed process."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ LAUNCHERS = {
 def launch(launcher, arguments):
     before, after = LAUNCHERS[launcher]
     command = [sys.executable, "-m", *before, "ganlstm_fast", *arguments, *after]
-    # As a shell has them: a launcher would take these for its own.
+    # As in a shell, since launchers would take these variables for their own.
     environment = {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", "MASTER_PORT")}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
@@ -32,8 +32,8 @@ def content(folder):
     return load_checkpoint(folder)
 
 
-# Losses that a shift of all scores changes, for a critic in which a bias is one: else its gradient
-# is nothing but rounding, of which Adam makes whole steps.
+# Where a bias of the critic shifts all scores, the loss must depend on the shift: otherwise the
+# gradient of the bias is only rounding, which Adam turns into full steps.
 CASES = [
     ("torchrun", ["--penalty-fraction=0.5"]),
     ("fabric", ["--loss=relativistic-average-lsgan", "--lr-d=0.01", "--augment=jitter,shift"]),
@@ -74,7 +74,7 @@ def test_two_processes_pretrain_as_one(tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_two_processes_train_text_with_a_likelihood(tmp_path):
-    """The generator's forward runs twice before its backward: what it draws, and what is given."""
+    """The generator runs two forwards before a backward: one draws, one reads given text."""
     arguments = ["train", "text-gan", *TINY, "--steps=4", "--pretrain=1", "--warmup-d=0"]
     done = launch("torchrun", [*arguments, f"--out={tmp_path / 'two'}"])
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_an_error_of_two_processes_is_told_once(tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path):
-    # Checkpoints are not where penalties are.
+    # Checkpoints are written at other steps than those with a penalty.
     options = [*TINY, "--checkpoint-every=7", "--critic=conv", "--penalty-every=4"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-m", "ganlstm_fast", "train", *options, f"--out={killed}"]

@@ -1,4 +1,4 @@
-"""Missing values: what takes their place, and what is said of it."""
+"""Missing values: what takes their place, and what the user is told."""
 
 import pandas as pd
 import pytest
@@ -142,7 +142,7 @@ def test_forecasts_of_a_new_file_are_filled_as_the_run_was(tmp_path):
     folder = train(config, out=tmp_path / "r", announce=lines.append).folder
     assert "filled 1 missing value by interpolation: x (1)" in lines[0]
     assert forecast(folder, str(holes)).equals(forecast(folder, str(full)))
-    # What is dropped is a hole before the last row.
+    # The dropped rows leave a gap before the last row.
     found = ForecasterRecipe(ForecasterConfig(**RUN, data=str(holes), history=8, fill="drop"))
     assert "last" not in found.data
 

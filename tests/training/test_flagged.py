@@ -1,4 +1,4 @@
-"""Windows above a threshold: which are flagged, and what is said of them."""
+"""Windows above a threshold: which are flagged, and what the user is told."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ def test_rows_of_windows_that_overlap_are_one_stretch():
     assert flagged_words(table) == (
         "5 of 7 windows lie above the threshold of 1, the worst first: rows 40 to 49, rows 1 to 21"
     )
-    # As of a file with its newest row first.
+    # As from a file with its newest row first.
     backward = table.assign(first_row=table["last_row"], last_row=table["first_row"])
     assert flagged_rows(backward).equals(flagged_rows(table))
     table.attrs["changed"] = ["c"]
@@ -85,7 +85,7 @@ def test_score_flags_what_is_above_the_threshold_of_held_out_windows(tmp_path, m
     written = pd.read_csv(run / "scores.csv")
     assert (written["flagged"] == (written["total"] > metrics["threshold"])).all()
 
-    # The threshold is of the held-out rows without anomalies: a tenth of them, but for other noise.
+    # The threshold flags about a tenth of the held-out rows without anomalies.
     held = tmp_path / "held.csv"
     table.tail(150).to_csv(held, index=False)
     found = score(run, str(held))

@@ -1,4 +1,4 @@
-"""The scores tell apart what differs, and nothing else."""
+"""The scores tell different data apart, and equal data not."""
 
 import dataclasses
 import json
@@ -114,7 +114,7 @@ def test_too_few_rows():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_series_of_a_generator_that_diverged_have_no_score(bad):
-    """They would spoil the networks of the other kinds, which are trained as one."""
+    """Their NaN would spread to the networks of the other kinds, which train in one batch."""
     rows = waves(300)
     real = windows(rows, 8)
     diverged = real.clone()

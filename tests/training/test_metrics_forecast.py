@@ -165,7 +165,7 @@ def test_area_under_the_curve():
     changed = (windows(planted.rows, 12) - windows(rows, 12)).abs().amax((1, 2))
     areas = area_under_roc(changed, planted)
     assert list(areas) == ["all", "flat", "level-shift", "spike", "swapped"]
-    # What was changed tells all but the rows of an event that happen to be as before.
+    # The differences show all rows of an event, except those that kept their value by chance.
     assert min(areas.values()) > 0.98
     assert areas["spike"] == 1
     backward = area_under_roc(-changed, planted)

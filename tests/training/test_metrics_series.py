@@ -104,7 +104,7 @@ def test_diversity():
     two = real[torch.tensor([0, 0, 0, 0, 1, 1])]
     entropy = math.log(3) - 2 / 3 * math.log(2)
     assert diversity(real, two) == pytest.approx(entropy / math.log(6))
-    # Equal real samples are one: which of them is the nearest does not count.
+    # Equal real samples count as one, whichever of them is the nearest.
     half = torch.cat((real[:1].expand(3, -1, -1), real[1:4]))
     shares = torch.tensor([3.0, 1, 1, 1]) / 6
     entropy = -(shares * shares.log()).sum().item()
@@ -145,7 +145,7 @@ def test_autocorrelation_error():
     assert autocorrelation_error(a, b, 1) == pytest.approx(1.3, abs=0.03)
     constant = torch.full_like(a, 3.3)
     assert autocorrelation_error(a, constant, 1) == pytest.approx(0.8, abs=0.03)
-    # A channel that is constant in the real series has none to be compared with.
+    # A channel that is constant in the real series has no autocorrelation to compare with.
     both = torch.cat((a, constant), 2)
     assert autocorrelation_error(both, torch.cat((b, b), 2)) == pytest.approx(
         autocorrelation_error(a, b)

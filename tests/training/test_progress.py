@@ -12,7 +12,7 @@ from ganlstm_fast.training.progress import Bar
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that goes as the test says, for the bar and for tqdm."""
+    """A clock that the test moves, for the bar and for tqdm."""
 
     class Clock:
         now = 1000.0

@@ -1,4 +1,4 @@
-"""What a person at the Python prompt meets: tables in memory, examples, reprs and messages."""
+"""Use from the Python prompt: tables in memory, examples, reprs and messages."""
 
 import dataclasses
 import doctest

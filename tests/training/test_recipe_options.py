@@ -91,7 +91,7 @@ def test_augmentation_changes_what_the_critic_sees(tmp_path, monkeypatch):
     changed = seen[0]
     assert plain.shape == changed.shape
     assert not torch.equal(plain, changed)
-    # A shifted digit keeps its values, but for those moved out.
+    # A shifted digit keeps its values, except those that leave the image.
     assert set(changed.unique().tolist()) <= set(plain.unique().tolist())
     for bad, config in (("flip", TINY), ("blur", DIGITS)):
         with pytest.raises(InputError, match="augment: expected some of"):

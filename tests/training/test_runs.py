@@ -44,7 +44,7 @@ def no_pictures(request, monkeypatch):
 
 @pytest.fixture
 def pictures():
-    """Asks for a run that draws."""
+    """Overrides the fixture above, for a run that draws pictures."""
 
 
 def run(config, **options):
@@ -80,7 +80,7 @@ def test_the_generators_step_compares_with_real_windows(tmp_path, monkeypatch, l
         pair = gan_loss(name, **options)
 
         def generator(fake_scores, real_scores):
-            # Of the critic as it now is: its step has changed what it scored before.
+            # The critic's scores after its own step, which has changed them.
             scored = critics[-1](real_windows[-1])
             seen.append((real_scores.requires_grad, torch.equal(real_scores, scored)))
             return pair.generator(fake_scores, real_scores)
@@ -124,7 +124,7 @@ def test_lazy_penalty_comes_every_so_often_with_so_many_times_its_weight(tmp_pat
     for k, loss in enumerate(of_critic):
         assert loss == pytest.approx(3e3 if k % 3 == 0 else 0, abs=100)
     assert len(calls) == -(-len(of_critic) // 3)
-    assert (history(folder)[:, 3] == 1e3).all()  # also where a step has none of its own
+    assert (history(folder)[:, 3] == 1e3).all()  # also for steps without a penalty
 
 
 def test_a_resumed_run_has_its_lazy_penalties_at_the_same_steps(tmp_path):

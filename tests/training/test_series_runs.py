@@ -50,7 +50,7 @@ def table(rows, level=0.0):
 
 @pytest.fixture
 def machines(tmp_path):
-    """Four series of different levels, the rows of all in the order of time."""
+    """Four series of different levels in one table, sorted by time."""
     parts = [table(n, 100 * k).assign(machine=f"m{k}") for k, n in enumerate((200, 120, 90, 60))]
     file = tmp_path / "machines.csv"
     pd.concat(parts).sort_values(["date", "machine"]).to_csv(file, index=False)
@@ -150,7 +150,7 @@ def test_a_run_of_one_series_refuses_a_file_of_several(tmp_path, machines):
     file = tmp_path / "one.csv"
     table(90)[::-1].to_csv(file, index=False)
     config = dataclasses.replace(ANOMALY, data=str(file), series_column=None)
-    # In 45 rows there is no room for every kind of anomaly, which is told.
+    # 45 rows have no room for every kind of anomaly, and a message says so.
     folder = run(config, out=tmp_path / "r", warn=lambda line: None).folder
     with pytest.raises(InputError, match="the run was trained on one"):
         score(folder, machines)

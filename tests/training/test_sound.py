@@ -228,7 +228,7 @@ def test_a_folder_of_sounds(tmp_path):
 
 
 def spoilt(folder: Path) -> dict[str, str]:
-    """Files that cannot be used, and what is said of each."""
+    """Files that cannot be used, and the message for each."""
     folder.mkdir()
     save(folder / "silent.wav", np.zeros(8000, "<i2"))
     save(folder / "opposite.wav", np.stack((tone(440), -tone(440)), 1).astype("f4"))

@@ -66,7 +66,7 @@ def test_the_average_of_a_short_run_has_forgotten_the_first_weights():
         left.append(average.module.weight.item())
     assert left[0] == pytest.approx(2 / 11)
     assert 0 < left[99] < 1e-10
-    # From where the decay is the one that was asked for.
+    # After so many updates the decay is the given one.
     nn.init.ones_(module.weight)
     average.update(module)
     assert average.module.weight.item() == pytest.approx(1e-3)
@@ -82,7 +82,7 @@ def test_the_average_is_torchs_to_the_last_bit(decay):
         ours.update(module)
         theirs.update_parameters(module)
         assert_same(ours, theirs)
-    # Nothing of it is the module's own.
+    # The average shares no tensor with the module.
     drift(module)
     assert_same(ours, theirs)
 
@@ -122,7 +122,7 @@ def test_adam_is_torchs_to_the_last_bit(fused, decoupled):
     )
     x = torch.randn(6, 7)
     for step in range(6):
-        if step == 3:  # Each goes on from what the other saved.
+        if step == 3:  # Each optimiser continues from the state that the other saved.
             saved = [through_a_file(part.state_dict()) for part in (theirs, ours)]
             assert saved[0]["param_groups"] == saved[1]["param_groups"]
             ours.load_state_dict(saved[0])
@@ -160,7 +160,7 @@ class Seen(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-# What reads a number of the device's, which waits for all that it has to do.
+# Operators that read a number from the device, and so wait for all its work.
 WAITS = ("aten::_local_scalar_dense", "aten::item", "aten::is_nonzero", "aten::equal")
 
 

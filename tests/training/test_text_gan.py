@@ -62,7 +62,7 @@ def test_shares_of_groups() -> None:
     text, other = torch.tensor([[0, 1, 0, 1]]), torch.tensor([[1, 0, 3, 3]])
     assert share_in(text, other, 2, 4) == pytest.approx(1 / 3)
     assert share_in(other, text, 2, 4) == pytest.approx(1 / 3)
-    # Twice in one window is not in another one.
+    # A group that occurs twice in one window, and in no other, does not count.
     assert self_overlap(text, 2, 4) == 0
     assert self_overlap(torch.cat((text, other)), 2, 4) == pytest.approx(2 / 6)
     assert self_overlap(text.repeat(3, 1), 2, 4) == 1
@@ -71,7 +71,7 @@ def test_shares_of_groups() -> None:
 
 
 def test_long_groups_of_many_symbols_stay_apart() -> None:
-    """Their numbers go far beyond 64 bits; those of a power of two lose no place."""
+    """Their numbers exceed 64 bits; with a power of two as base they must not lose a place."""
     text = torch.randint(64, (50, 16))
     changed = text.clone()
     changed[:, 15] = (changed[:, 15] + 1) % 64

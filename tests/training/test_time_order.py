@@ -295,7 +295,7 @@ def test_the_last_rows_of_each_series_are_held_out(context):
     left = known.left(15)
     assert known.part(left).lengths.tolist() == [85, 65, 5]
     assert known.part(~left).starts.tolist() == [0, 15, 30]
-    # The last series is gone, and counts still.
+    # The last series has no rows left, and still counts.
     assert known.part(known.left(25)).lengths.tolist() == [75, 55, 0]
     assert known.part(known.left(100)).lengths.tolist() == [0, 0, 0]
     assert len(known.part(known.left(25)).split(6, torch.tensor([9, 9, 9]))[1]) == 4

@@ -1,4 +1,4 @@
-"""The step of dated data: names of simple forecasts, times of what follows, and lengths."""
+"""The time step of dated data: names of baselines, times of forecasts, and lengths."""
 
 import dataclasses
 from functools import partial
@@ -86,7 +86,7 @@ def test_times_go_on_where_the_week_has_rows():
     step = find_step([times[:100]])
     assert (step.after(times[99], 150) == times[100:250]).all()
     assert baselines(step) == {"same as the row before": 1, "about a week before (35 rows)": 35}
-    # A single Friday does not say that there are no weekends.
+    # A single Friday does not show that the dates leave out weekends.
     day = pd.date_range("2020-01-10", periods=24, freq="h").to_numpy("datetime64[ns]")
     assert str(find_step([day]).after(day[-1], 1)[0])[:13] == "2020-01-11T00"
 
@@ -269,7 +269,7 @@ def test_samples_after_a_file_have_the_times_that_follow_it(tmp_path, capsys):
     assert made["day"].tolist() == days * 2
     assert main(["generate", str(folder), f"-o={out}", "--device=cpu"]) == 0
     assert pd.read_csv(out)["when"][0] == "2020-04-10"
-    # Samples of nothing that went before have no date.
+    # Samples without a history have no date.
     assert list(pd.read_csv(folder / "samples.csv")) == ["sample", "step", "x"]
 
 

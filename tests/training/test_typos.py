@@ -1,4 +1,4 @@
-"""What a person reads who typed a name wrong, or gave a setting of another type."""
+"""Messages for a mistyped name, or for a setting of another type."""
 
 from pathlib import Path
 

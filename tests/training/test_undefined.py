@@ -1,4 +1,4 @@
-"""Data of which some scores have no value: the run ends well, says why, and keeps the others."""
+"""Data for which some scores have no value: the run succeeds, says why, and keeps the others."""
 
 import dataclasses
 import io
@@ -241,7 +241,7 @@ def test_what_cannot_be_planted_is_told_and_the_windows_are_scored(tmp_path):
 
 
 def equal_windows(file):
-    """Series of a window each, in which the same happens."""
+    """Series of one window each, all windows equal."""
     step = np.arange(ROWS) % 6
     data = table(file, s=np.arange(ROWS) // 6, x=step**2)
     return dataclasses.replace(TABLES["lstm-gan"], data=data, series_column="s")
@@ -346,7 +346,7 @@ def test_groups_of_symbols():
     a = torch.tensor([[0, 1, 2, 3]])
     assert jensen_shannon(a, a.flip(1), 1, 4) == 0
     assert jensen_shannon(a, a + 4, 2, 8) == pytest.approx(1)
-    # Each has two groups, of which they share one.
+    # Each text has two groups, and they share one.
     b = torch.tensor([[0, 1], [5, 6]])
     assert jensen_shannon(torch.tensor([[0, 1], [2, 3]]), b, 2, 8) == pytest.approx(0.5)
     # As many symbols as Chinese has: 10^14 possible groups, of which four are there.

@@ -79,6 +79,6 @@ def penalty_backward(a: BackwardArguments) -> list[Tensor]:
 @operator(triton=_TRITON("double_backward"), overloads=_GPU)
 def penalty_double_backward(a: DoubleBackwardArguments) -> tuple[Tensor, list[Tensor]]:
     wanted = Wanted(*a.wanted)
-    # What is left out has the dtype of the gradients.
+    # A result that is left out has the dtype of the gradients.
     g_value = torch.empty_like(a.grad_value) if wanted.grad_value else a.grads[0].new_empty(0)
     return g_value, [torch.empty_like(g) if wanted.grads else g.new_empty(0) for g in a.grads]

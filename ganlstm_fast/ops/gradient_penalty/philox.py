@@ -26,7 +26,7 @@ def uniform(seed: Tensor, batch: int, dtype: torch.dtype) -> Tensor:
     The sample's number is the generator's counter and ``seed``, int64 of one element, its key.
 
     Args:
-        dtype: float32 for 24 random bits, float64 for 53, of which the 24 are the first.
+        dtype: float32 for 24 random bits, float64 for 53, which begin with the same 24.
     """
     counter = torch.arange(batch, device=seed.device)
     c0, c1 = counter & WORD, counter >> 32

@@ -35,9 +35,9 @@ def penalty(grads: Sequence[Tensor], center: float, one_sided: bool) -> Tensor:
     """See :func:`ganlstm_fast.penalty`; arguments are not checked here."""
     square = squared_norms(grads)
     if center == 0:
-        # Not by way of the norm: its root would hide the curvature at a zero gradient, which is 2.
+        # Not through the norm: at a zero gradient its root would hide the curvature, which is 2.
         return square.mean()
-    # sqrt has no derivative at 0: it gets a 1 there, and the branch is not taken.
+    # sqrt has no derivative at 0, so it gets a 1 there, and `where` does not take that value.
     norm = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
     excess = torch.where(square > 0, norm, torch.zeros_like(norm)) - center
     if one_sided:

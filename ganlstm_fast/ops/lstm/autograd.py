@@ -105,8 +105,8 @@ class LSTMFunction(Function):
             h0=h0,
             c0=c0,
             lengths=lengths,
-            # A function of the inputs, but its share of the second derivative is in the double
-            # backward's equations: seen from there it is a constant.
+            # y depends on the inputs, but the double backward's equations contain that share of
+            # the second derivative, so y is a constant there.
             y=y.detach(),
             gates=gates,
             c=c,

@@ -18,7 +18,7 @@ from ganlstm_fast.ops.lstm.measured import FASTEST, Measured
 from ganlstm_fast.ops.lstm.projections import tf32_is_allowed
 
 KERNELS = ("cuda", "cell", "triton")
-# The work of a call that records no gradient, of one that does, and of a backward that does.
+# What a call does: a forward alone, a forward with a backward, or also a recorded backward.
 WORKS = FORWARD, TRAINING, SECOND_ORDER = "forward", "forward+backward", "second order"
 
 
@@ -90,7 +90,7 @@ def choose(impl: str | None, x: Tensor, hidden: int, work: str) -> str:
     Raises:
         ValueError, RuntimeError: as ``backends.resolve``; a named implementation does not fit.
     """
-    # A graph that is being traced can read neither the settings nor what was found out before.
+    # While a graph is traced neither settings nor caches can be read.
     by_size = x.is_cuda and not torch.compiler.is_compiling()
     if by_size and backends.is_auto("lstm", impl, x.device):
         if work == TRAINING and backends.is_second_order_ahead():
@@ -114,7 +114,7 @@ _FASTEST: dict[tuple[object, ...], tuple[str | None, ...]] = {}
 
 
 def _fastest(x: Tensor, hidden: int, work: str) -> str | None:
-    """One of ``KERNELS``, or "torch"; None where it should be one of ours, and none runs."""
+    """One of ``KERNELS``, or "torch"; None if no kernel of ours runs where one is needed."""
     if not torch.backends.cudnn.enabled:
         work = SECOND_ORDER  # without cuDNN torch's LSTM is small kernels at first order as well
     device, dtype = x.device, x.dtype
@@ -127,7 +127,7 @@ def _fastest(x: Tensor, hidden: int, work: str) -> str | None:
             _look_up(x, hidden, work, tf32) for tf32 in (dtype == torch.float32, False)
         )
     tf32, full = found
-    # The setting is read only where it decides: that takes as long as the rest.
+    # Read the setting only where it decides: reading it takes as long as the rest.
     return tf32 if tf32 == full or tf32_is_allowed(device, dtype) else full
 
 
@@ -140,7 +140,7 @@ def _look_up(x: Tensor, hidden: int, work: str, tf32: bool) -> str | None:
 
 
 def numbers(dtype: torch.dtype, tf32: bool) -> str:
-    """How the table calls a dtype: "tf32" is float32 whose products may be rounded."""
+    """The table's name for a dtype: "tf32" is float32 with products that may be rounded."""
     return "tf32" if tf32 else str(dtype).removeprefix("torch.")
 
 
@@ -156,7 +156,7 @@ def order(capability: tuple[int, int], numbers: str, work: str, hidden: int) -> 
 
 
 def _first_order(measured: Measured, hidden: int) -> str:
-    """Ours only where it was the fastest at this H, or at the two on both sides of it."""
+    """A kernel of ours if it was the fastest at this H, or at the nearest H below and above."""
     below = [names[0] for h, names in measured if h <= hidden][-1:]
     above = [names[0] for h, names in measured if h >= hidden][:1]
     return below[0] if below and below == above else "torch"

@@ -140,7 +140,7 @@ def _run(
 
 
 def work_of(recorded: bool, recompute: bool, lengths: Tensor | None) -> str:
-    """What ``fit.choose`` is to choose for.
+    """The kind of work that ``fit.choose`` chooses an implementation for.
 
     torch's LSTM cannot compute its gates again, and reads lengths on the host, which waits for the
     device.

@@ -36,7 +36,7 @@ from ganlstm_fast.ops.registry import Operator
 
 Steps = TypeVar("Steps", ForwardSteps, BackwardSteps, TangentForwardSteps, TangentBackwardSteps)
 
-# Elements of the buffers that are made for some steps at a time: 64 MiB in float32.
+# Elements of a buffer that holds some of the steps at a time: 64 MiB in float32.
 PART = 2**24
 
 
@@ -58,7 +58,7 @@ def _part_size(x: Tensor, h0: Tensor) -> int:
 
 
 class _Layer:
-    """One call's sizes and weights."""
+    """The sizes and weights of a call."""
 
     def __init__(self, a: ForwardArguments | BackwardArguments | DoubleBackwardArguments) -> None:
         self.x, self.weights = a.x, a.weights
@@ -83,7 +83,7 @@ class _Layer:
         return self.x.new_empty(sizes, dtype=dtype)
 
     def carried(self, state: Tensor | None) -> Tensor:
-        """A copy that the steps may change, of a state or, None, of zeros."""
+        """A copy of a state, or zeros for None. The steps change it in place."""
         if state is None:
             return self.x.new_zeros(self.directions, self.batch, self.hidden, dtype=self.saved)
         return state.to(self.saved, copy=True)
@@ -322,7 +322,7 @@ def _tangent_of_z(
     h0: Tensor,
     dz: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """The tangent of z without the share of h_{t-1}'s, and dz times the cotangent of weight_hh."""
+    """The tangent of z without the term of h_{t-1}'s tangent; dz times weight_hh's cotangent."""
     directions, dtype = layer.directions, layer.saved
     z_, extra = layer.empty(layer.total, 4, dtype).zero_() if v_x is None else None, None
     if v_x is not None:
@@ -341,6 +341,6 @@ def _tangent_of_z(
 
 
 def _default(x: Tensor, h0: Tensor) -> str:
-    """For a call of an operator that names no implementation."""
+    """The implementation for a call of the operator that names none."""
     is_served = "triton" in backends.serving("lstm", x.device, x.dtype)
     return "triton" if is_served and fit.why_not("triton", x, h0.size(2)) is None else "cell"

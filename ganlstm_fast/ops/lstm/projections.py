@@ -22,7 +22,7 @@ def by_direction(weights: Sequence[Tensor], directions: int, kind: int) -> Tenso
     return of_kind[0].unsqueeze(0) if directions == 1 else torch.stack(of_kind)
 
 
-# What torch.backends.cudnn.rnn.fp32_precision reads, through several calls in each call of a layer.
+# torch.backends.cudnn.rnn.fp32_precision gets its value from this function, through several calls.
 _get_precision = getattr(torch._C, "_get_fp32_precision_getter", None)
 
 
@@ -41,7 +41,7 @@ def allows_tf32(x: Tensor) -> bool:
 
 @contextlib.contextmanager
 def precision_of_lstm(x: Tensor) -> Iterator[None]:
-    """PyTorch's own products in the precision that its LSTM has: they have a setting apart.
+    """Give PyTorch's own products the precision of its LSTM, which is a separate setting.
 
     Settings are the process's: a product that another thread starts meanwhile has it too.
     """
@@ -58,9 +58,9 @@ def precision_of_lstm(x: Tensor) -> Iterator[None]:
 
 
 def multiply(a: Tensor, b: Tensor) -> Tensor:
-    """a (N, K) times b (K, M); float32 for 16-bit numbers, and in their own dtype the others."""
+    """a (N, K) times b (K, M). The result is float32 for 16-bit inputs, else of their dtype."""
     if a.dtype.itemsize > 2:
-        # Into a tensor: another product would be autocast.
+        # With `out`, because autocast changes a product that allocates its result.
         return torch.mm(a, b, out=a.new_empty(a.size(0), b.size(1)))
     if a.is_cuda:
         return torch.mm(a, b, out_dtype=torch.float32)
@@ -136,8 +136,10 @@ def last_valid(lengths: Tensor, total: int) -> Tensor:
 
 
 def valid_inputs(x: Tensor, lengths: Tensor | None, start: int) -> Tensor:
-    """x from time ``start`` on, with 0 after each sequence's end, where it may hold anything: 0
-    times NaN is NaN."""
+    """x from time ``start`` on, with 0 after each sequence's end.
+
+    x may hold anything there, and 0 times NaN is NaN.
+    """
     if lengths is None:
         return x
     steps = torch.arange(start, start + x.size(0), device=x.device)[:, None, None]

@@ -100,14 +100,14 @@ def _present(values: Sequence[Tensor]) -> list[Tensor | None]:
 
 
 class _Kept:
-    """What a backward needs, for as long as the graph lives, and of which no copy is changed.
+    """What a backward needs, kept while the graph lives; a change in place is an error.
 
     ``save_for_backward`` would be given back by the first backward; weights that several calls
     share are reached by one backward for each call's loss.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        # Aliases: an output that its own node holds would never be freed.
+        # Aliases, because a node that holds its own output is never freed.
         self._tensors = [t.detach() for t in tensors]
         self._versions = [t._version for t in self._tensors]
 
@@ -156,8 +156,8 @@ class SpectralNormFunction(Function):
             impl=ctx.arguments.impl,
         )
         if torch.is_grad_enabled():
-            # Their share of the second derivative is in the double backward's equations: seen from
-            # there they are constants.
+            # The double backward's equations contain their share of the second derivative, so they
+            # are constants there.
             a = a._replace(normalized=[n.detach() for n in normalized])
             grad_weights = _recorded_backward(a, ctx.weights)
         else:

@@ -179,8 +179,8 @@ def normalize_and_update(
         normalized = [n for n, _, _ in results]
         new = [vector for _, *vectors in results for vector in vectors]
     if training:
-        # In place: DataParallel replicas and DistributedDataParallel's broadcast hold on to these
-        # very tensors. Autograd has saved others.
+        # In place, because DataParallel and DistributedDataParallel keep references to these
+        # tensors. Autograd has saved others.
         torch._foreach_copy_([b for pair in zip(u, v, strict=True) for b in pair], new)
     return normalized
 

@@ -73,7 +73,7 @@ def normalize_vector(weight: Tensor, eps: float) -> Tensor:
     """``w / ||w||``, the spectral normalisation of a vector; ``w`` where ``||w|| <= eps``."""
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
     square = wide.square().sum()
-    # sqrt has no derivative at 0: it gets a 1 there, and the branch is not taken.
+    # sqrt has no derivative at 0, so it gets a 1 there, and `where` does not take that value.
     norm = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
     norm = torch.where(square > 0, norm, torch.zeros_like(norm))
     return (wide / _divisor(norm, eps)).to(weight.dtype)

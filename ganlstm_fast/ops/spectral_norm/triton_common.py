@@ -3,8 +3,8 @@ part.
 
 A pass takes all weights of a call in the same few launches. Each phase cuts every weight into
 parts, by shape alone, so that the order of every sum is the same in every run; a program takes one
-part. Shapes, places and addresses are no arguments, which would be another kernel for each list of
-weights, but stand in a table on the device, int64 [fields, weights].
+part. Shapes, places and addresses stand in a table on the device, int64 [fields, weights]: as
+arguments they would need another kernel for each list of weights.
 
 A weight is an array [A,h,B] as ``csrc/spectral_norm/spectral_norm.h`` has it: ``dim``, the outputs,
 is the second dimension, and what lies before and after it has been flattened. As a matrix [h,w] it
@@ -35,17 +35,17 @@ DTYPES = {
     torch.bfloat16: tl.bfloat16,
 }
 
-# Of W that a program multiplies at a time.
+# The tile of W that a program multiplies at a time.
 BLOCK_ROWS = 8
 BLOCK_COLUMNS = 512
-# Columns that a program sums, and of how many parts at a time.
+# The columns that a program sums, and the number of parts that it loads at a time.
 BLOCK_SUMMED = 128
 BLOCK_SHARES = 32
-# Of arrays that are read element by element, at a time.
+# Elements at a time of an array that is read element by element.
 BLOCK_ELEMENTS = 2048
-# Of u or v that a program normalises at a time.
+# Elements of u or v that a program normalises at a time.
 BLOCK_VECTOR = 512
-# Of a weight: what a program adds up of its rows' or elements' parts is then one load.
+# Parts of a weight. With so few a program sums the results of all parts by one load.
 MOST_PARTS = 512
 WARPS = 8
 
@@ -318,7 +318,7 @@ def outer_product(table_ptr, vectors_ptr, count, k, first, mask, BLOCK: tl.const
     rows = field(table_ptr, count, ROWS, k)
     inner = field(table_ptr, count, INNER, k)
     u_ptr = vectors_ptr + field(table_ptr, count, VECTORS, k)
-    # In 64 bits for the first element alone: a division of them takes long.
+    # Only the first element is divided in 64 bits, which takes long.
     segment = first // inner
     outer = segment // rows
     row = (segment - outer * rows).to(tl.uint32)

@@ -134,7 +134,7 @@ def spectral_norm_multiply_kernel(
     tl.store(sums_ptr + tl.program_id(0), total)
     if ITERATES:
         tl.store(largest_ptr + tl.program_id(0), largest)
-        # What other threads of the program have stored.
+        # Wait for what other threads of the program have stored.
         tl.debug_barrier()
         share_ptr = shares_ptr + field(table_ptr, count, SHARES, k) + part * columns
         for first in range(0, columns, BLOCK_C):

@@ -1,4 +1,4 @@
-"""The GPU's gradient penalty, on one or emulated on the CPU: all passes over lists of samples."""
+"""The GPU's kernels of the gradient penalty, on a GPU or emulated: all passes, many shapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests import emulation
 from tests.penalty_cases import CASES, CURVES, Samples
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
-# Elements from an aligned place: of both lists alike, and differently.
+# Elements between an aligned address and the samples, in the first and the second list.
 OFFSETS = [(1, 1), (3, 0)]
 GPU = [
     pytest.mark.gpu,
@@ -74,7 +74,7 @@ def test_interpolate_equals_reference(ops: Kernels, name: str, dtype: torch.dtyp
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("seed", [0, 1, -1, 2**63 - 1, -(2**63), 0x0123456789ABCDEF])
 def test_numbers_are_those_of_philox(ops: Kernels, seed: int, dtype: torch.dtype) -> None:
-    """To the bit: a is what becomes of a real 1 without a fake."""
+    """Equal to the bit: the point of real = 1 without a fake is the random number itself."""
     ones = torch.ones(40, dtype=dtype, device=ops.device)
     seed = ops.seed(seed)
     a = uniform(seed, 40, dtype)

@@ -1,5 +1,4 @@
-"""The gradient penalty on a GPU through its public functions: every implementation, to second
-order, and how it behaves on a device."""
+"""The gradient penalty's public functions on a GPU: every implementation, to second order."""
 
 from __future__ import annotations
 
@@ -50,15 +49,15 @@ def three_orders(
     grads, directions = ([t.to(dtype, copy=True) for t in tensors] for tensors in given)
     grads = [grad.requires_grad_() for grad in grads]
     value = gf.penalty(tuple(grads), center=curve[0], one_sided=curve[1], impl=impl)
-    # An optimiser's loss is scaled.
+    # A loss is often scaled, so the cotangent is not 1.
     scale = torch.tensor(0.7, dtype=value.dtype, device=value.device, requires_grad=True)
     first = torch.autograd.grad(scale * value, grads, create_graph=True)
     second = torch.autograd.grad(first, [scale, *grads], directions, materialize_grads=True)
     return [value, *first, *second]
 
 
-# Every case, and of one every dtype with every curve: their product finds no more, and Triton
-# compiles for each.
+# Every case once, and one case with every dtype and curve. The full product would find nothing
+# more, and Triton compiles for each row.
 PENALTIES = [
     *((name, CURVES[k % 3], DTYPES[k % 4], impl) for k, name in enumerate(CASES) for impl in IMPLS),
     *(("large tuple", curve, dtype, "cuda") for curve in CURVES for dtype in DTYPES),
@@ -122,7 +121,7 @@ def test_interpolate(shape: tuple[int, ...], dtype: torch.dtype, impl: str) -> N
         return [points, *torch.autograd.grad(points, pair, cotangent.to(dtype))]
 
     wide = torch.promote_types(dtype, torch.float32)
-    # The numbers have 24 bits but for float64, which has its own.
+    # Random numbers have 24 bits; those of float64 have 53 and differ.
     truth = [t.double() for t in run("reference", wide)]
     rival = run("reference", rival_dtype(dtype)) if dtype != F64 else None
     assert_close_to_reference(run(impl, dtype), truth, rival)
@@ -162,7 +161,7 @@ def test_tensors_share_their_numbers(impl: str) -> None:
 @pytest.mark.parametrize("impl", IMPLS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_layouts(dtype: torch.dtype, impl: str) -> None:
-    """Channels last is kept; what is expanded or not dense is copied."""
+    """Channels last stays; expanded or strided inputs are copied."""
     grad = torch.randn(4, 6, 9, 5, device=DEVICE, dtype=dtype)
     strided = torch.stack([grad, torch.full_like(grad, torch.nan)], -1)[..., 0]
     last = grad.contiguous(memory_format=torch.channels_last)
@@ -188,7 +187,7 @@ def test_layouts(dtype: torch.dtype, impl: str) -> None:
     [*((1, dtype) for dtype in DTYPES), (2, torch.bfloat16), (3, torch.float32)],
 )
 def test_misaligned_samples(dtype: torch.dtype, offset: int, impl: str) -> None:
-    """16 bytes at a time where addresses allow it."""
+    """Kernels load 16 bytes at a time only where addresses allow it."""
     flat = torch.randn(4 * 1027 + offset, device=DEVICE).to(dtype)
     values = flat[offset:].view(4, 1027)
     truth = gf.penalty(values.double(), impl="reference")
@@ -272,7 +271,7 @@ def _peak(run: Callable[[], list[Tensor]]) -> int:
 
 @pytest.mark.parametrize("impl", IMPLS)
 def test_peak_memory(impl: str) -> None:
-    """Nothing of the gradients' size but the results: the first order, and the second."""
+    """Only the two results, of first and of second order, are as large as the gradients."""
     given = tuple([torch.randn(32, 3, 128, 128, device=DEVICE)] for _ in range(2))
 
     def run() -> list[Tensor]:
@@ -287,7 +286,7 @@ def test_peak_memory(impl: str) -> None:
 
 @pytest.mark.slow
 def test_offsets_of_more_than_32_bits() -> None:
-    """The last samples are what they are in a batch of their own."""
+    """The last samples get what they get in a batch without the others."""
     if torch.cuda.mem_get_info()[0] < 32 * 2**30:
         pytest.skip("needs 32 GiB of free memory on the device")
     size = 2**16 + 24

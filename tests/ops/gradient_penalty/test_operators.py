@@ -20,9 +20,9 @@ F64 = torch.float64
 DTYPES = [torch.float32, F64, torch.bfloat16]
 ops = torch.ops.ganlstm_fast
 
-# Ragged for every vector, one to a sample, samples of several parts, one sample, many.
+# Sizes that no vector divides, samples of one element or of several parts, one sample, many.
 SHAPES = [(17,), (5, 1), (4, 24, 28), (2, 3, 7, 5), (2, 150_001), (1, 70_000), (300, 3), (3, 0)]
-# Results of 8 MiB and more are written past the caches; here from places that are not aligned.
+# Kernels write results of 8 MiB and more past the caches; these start at unaligned addresses.
 STREAMED = (3, 700_001)
 # (center, one_sided) of the kinds, and one more.
 OPTIONS = [(1.0, False), (1.0, True), (0.0, False), (0.5, True)]
@@ -53,7 +53,7 @@ def test_philox_has_the_words_of_its_authors():
 @pytest.mark.parametrize("seed", [0, 1, 2**32 + 5, 2**63 - 1, -1])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernels_have_the_reference_s_numbers(seed, dtype):
-    """a itself: real is 1, fake 0."""
+    """The random number itself, as the point between real = 1 and fake = 0."""
     batch = 5000
     drawn = F64 if dtype == F64 else torch.float32
     expected = uniform(_seed(seed), batch, drawn)
@@ -119,7 +119,7 @@ def test_interpolate_is_its_own_derivative():
 
 
 def _usual(grads: Sequence[Tensor], center: float, one_sided: bool) -> Tensor:
-    """What people write, in the dtype of the kernels' sums."""
+    """The usual formula in plain PyTorch, in the dtype of the kernels' sums."""
     wide = [g.to(torch.promote_types(g.dtype, torch.float32)) for g in grads]
     flat = torch.cat([g.reshape(len(g), -1) for g in wide], 1)
     if center == 0:
@@ -153,7 +153,7 @@ def _compare(shapes: Sequence[Sequence[int]], dtype: torch.dtype, options: tuple
         [t.double() for t in v],
     )
     rival = _orders(lambda g: _usual(g, *options), grads, v)
-    if not size:  # torch's norm of nothing has a NaN for its derivative
+    if not size:  # torch's norm of an empty tensor has a NaN derivative
         rival = None
     assert_close_to_reference(out, truth, rival)
 

@@ -36,14 +36,14 @@ SMALL = {
 
 @pytest.fixture
 def on_this_device() -> Iterator[None]:
-    """The interpreter's tensors are on the CPU."""
+    """A GPU where there is one, else the CPU with Triton's interpreter."""
     with interpreted(operators) if DEVICE == "cpu" else contextlib.nullcontext():
         yield
 
 
 @pytest.fixture
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that tiny samples have several parts, and short lists several launches."""
+    """Small limits, so that tiny samples have several parts and short lists several launches."""
     for name, value in (("ELEMENTS_OF_PART", 64), ("TILE", 32), ("MOST_TENSORS", 3)):
         monkeypatch.setattr(triton_common, name, value)
 
@@ -224,7 +224,7 @@ for dtype, architecture in (word.split(":") for word in sys.argv[1:]):
     for this, name in found.items():
         print(dtype, name, *resources(this))
 """
-# By both Tritons for each GPU, of which the kernels know nothing, and for sums of each dtype.
+# Both Tritons, sm_80 and sm_90, and each dtype of the sums; the kernels do not ask for the GPU.
 COMPILED = {
     "installed": ["float32:90", "bfloat16:80", "float64:90"],
     "lowest": ["float32:80", "float64:90"],
@@ -233,7 +233,7 @@ COMPILED = {
 
 @pytest.mark.parametrize("triton", TRITONS)
 def test_compiles_without_a_gpu(triton: str) -> None:
-    """Without spilled registers; where samples are aligned several elements are loaded at once."""
+    """No register is spilled, and loads of aligned samples take several elements at once."""
     lines = compile_with(triton, COMPILE, *COMPILED[triton])
     assert len({(dtype, name) for dtype, name, *_ in lines}) == 5 * len(COMPILED[triton])
     for _, name, shared, stack in lines:

@@ -1,6 +1,6 @@
-"""cuDNN's LSTM on a CPU: its operators, and with them the node of its graph, by torch's own LSTM.
+"""cuDNN's LSTM operators for CPU tensors, computed by torch's own LSTM, with cuDNN's autograd node.
 
-Importing it registers them, for the life of the process; nothing else takes them on a CPU.
+Importing this module registers them for the life of the process; nothing else uses them on a CPU.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 LSTM = 2  # of cuDNN's modes
 _library = torch.library.Library("aten", "IMPL")
 _torch_lstm = torch.lstm
-# A kernel runs below autograd, and a thread of its own does not.
+# A kernel runs below autograd, but a new thread does not.
 _above = ThreadPoolExecutor(1)
 
 
 def lstm(*arguments: Any) -> tuple[Tensor, ...]:
-    """``torch.lstm`` as where it takes cuDNN."""
+    """``torch.lstm``, computed by cuDNN's operator."""
     x, *rest = arguments
     if isinstance(rest[0], Tensor):
         sizes, batch_first = rest.pop(0).tolist(), False
@@ -102,7 +102,7 @@ class _NoDerivative(torch.autograd.Function):
 def _recorded_backward(
     x: Tensor, weights: Sequence[Tensor], *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Of no gradients cuDNN's are absent, and so is their derivative. Here they are zeros."""
+    """Without any cotangent cuDNN gives no gradients and no derivative; here they are zeros."""
     with torch._C._AutoDispatchBelowAutograd():
         *first, of_weights = torch.ops.aten._cudnn_rnn_backward(x, weights, *others)
     given, need = others[5:8], [t for t in (x, *weights) if t.requires_grad]

@@ -1,6 +1,6 @@
 """The LSTM's forward on a few rows and steps, which reads the weights where they are.
 
-What it computes is checked with the other cases of ``lstm_cases``; here, how it is used.
+Its numbers are checked with the other cases of ``lstm_cases``; these tests are about its use.
 """
 
 from __future__ import annotations

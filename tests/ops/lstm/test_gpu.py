@@ -48,7 +48,7 @@ ENDS = [7, 1, 3, 6, 2, 5]
 
 
 def test_every_implementation_runs() -> None:
-    """The other tests skip what an implementation does not serve: here none may be skipped."""
+    """Other tests skip an implementation that does not serve their case; this one skips none."""
     if torch.cuda.get_device_capability() != (9, 0):
         pytest.skip("impl='cuda' is for sm_90")
     for impl in IMPLS:
@@ -57,7 +57,7 @@ def test_every_implementation_runs() -> None:
             assert value is None or torch.isfinite(value).all()
 
 
-# Every case in some dtypes, and every dtype in a small case and in one whose units are spread.
+# Every case with some dtypes; every dtype with a small case and with one that spreads its units.
 @pytest.mark.usefixtures("poison")
 @by_case(
     {
@@ -93,7 +93,7 @@ def test_equals_reference_to_second_order(name: str, numbers: Numbers, impl: str
 )
 @skips_unserved
 def test_backward_that_is_not_recorded(name: str, numbers: Numbers, impl: str) -> None:
-    """It keeps nothing for a second order."""
+    """Such a backward keeps nothing for a second order."""
     case = case_of(name, numbers)
     with tf32(numbers.tf32):
         inputs = leaves(case, numbers.dtype)
@@ -146,7 +146,7 @@ Run = Callable[..., list[Tensor]]
 
 
 def assert_by_floor_or_rival(run: Run, impl: str, numbers: Numbers) -> None:
-    """``run(impl, dtype, device)`` beside the truth, and, where it takes that, PyTorch's own."""
+    """Compares ``run(impl, dtype, device)`` with the truth, and if need be with PyTorch's error."""
     truth = run("reference", torch.float64, "cpu")
     dtype = RIVAL_DTYPES.get(numbers.dtype, numbers.dtype)
     rival = functools.cache(lambda: run("reference", dtype, DEVICE))
@@ -261,7 +261,7 @@ def test_empty_batch(impl: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @skips_unserved
 def test_autocast(dtype: torch.dtype, impl: str) -> None:
-    """In the dtype that was asked for, where cuDNN's wrapper gives float16 for bfloat16 too."""
+    """Ours returns the dtype of autocast; cuDNN's wrapper returns float16 for bfloat16 too."""
     exact = nn.LSTM(5, 24, num_layers=2, bidirectional=True).double()
     x = torch.randn(7, 6, 5, dtype=torch.float64)
     cotangent = torch.randn(7, 6, 48, dtype=torch.float64)
@@ -299,7 +299,7 @@ def test_retain_graph(impl: str) -> None:
     second = torch.autograd.grad(total, inputs, retain_graph=True)
     again = torch.autograd.grad(total, inputs, retain_graph=True)
     twice = torch.autograd.grad(outputs, inputs, cotangents)
-    # cuDNN's first order is further from the truth than the kernels' that is recorded.
+    # cuDNN's unrecorded backward errs more than the kernels' recorded one.
     close = {"rtol": 1e-4, "atol": 1e-5} if impl == "torch" else {}
     for expected, *others in zip(once, first, twice, strict=True):
         for other in others:
@@ -323,14 +323,14 @@ WAYS = ["packed", "packed, sorted", "lengths", "padded"]
 @pytest.mark.parametrize("training", [True, False])
 @skips_unserved
 def test_layer_equals_torch(training: bool, way: str, impl: str | None) -> None:
-    """Also in eval mode, in which cuDNN keeps nothing for a backward: ours is never in it."""
+    """Also in eval mode, in which cuDNN keeps nothing for a backward: we never call it so."""
     options = {"num_layers": 2, "bidirectional": True, "batch_first": True}
     exact = nn.LSTM(5, 24, **options).double()
     ends = torch.tensor(sorted(ENDS, reverse=True) if way == "packed, sorted" else ENDS)
     x = torch.randn(len(ENDS), 7, 5, dtype=torch.float64)
     state = tuple(torch.randn(4, len(ENDS), 24, dtype=torch.float64) for _ in range(2))
     cotangent = torch.randn(len(ENDS), 7, 48, dtype=torch.float64)
-    # Not of the states' own values: cuDNN's are further from the truth than a recorded backward is.
+    # Fixed numbers, since cuDNN's states would bring a larger error into these cotangents.
     of_states = torch.randn(2, 4, len(ENDS), 24, dtype=torch.float64)
 
     def run(layer: nn.LSTM, way: str, twice: bool = True) -> list[Tensor]:
@@ -430,7 +430,7 @@ def test_recompute_has_the_same_gradients(name: str, numbers: Numbers, impl: str
         on_device(values, numbers.dtype) for values in (case.cotangents, case.directions)
     )
     with tf32(numbers.tf32), warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # that it saves no memory
+        warnings.simplefilter("error", RuntimeWarning)  # the warning that it saves no memory
         outputs = lstm(x, groups, h0, c0, lengths=case.lengths, recompute=True, impl=impl)
         plain = torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True)
         first = torch.autograd.grad(outputs, inputs, cotangents, create_graph=True)
@@ -453,7 +453,7 @@ def test_auto_is_right_whatever_it_takes(hidden: int, numbers: Numbers) -> None:
         cotangents = on_device(case.cotangents, numbers.dtype)
         plain = torch.autograd.grad(outputs, inputs, cotangents)
         theirs = of_torchs_lstm(case, inputs, cotangents)
-    # What is not recorded may be cuDNN's.
+    # A call that is not recorded may run cuDNN.
     for values, true, rival in (
         (got.outputs, truth.outputs, theirs[0]),
         (plain, truth.first, theirs[1]),

@@ -50,8 +50,10 @@ for impl in ("cell", "cuda", "triton"):
 
 
 def test_lengths_out_of_range_on_the_device() -> None:
-    """They are clamped. In a process of its own: an error of a kernel would stay with the device's
-    context."""
+    """The kernels clamp them.
+
+    Runs in a new process, because a kernel's error would stay in the CUDA context.
+    """
     done = subprocess.run(
         [sys.executable, "-c", OUT_OF_RANGE],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -66,7 +68,7 @@ def _peak_of_training(layer: nn.LSTM) -> int:
     """Bytes that a forward and backward take at most over weights, inputs and cotangents."""
     x, cotangent = (torch.randn(1000, 256, size, device=DEVICE) for size in (64, 128))
     parameters = tuple(layer.to(DEVICE).parameters())
-    for _ in range(2):  # workspaces that are kept come with the first
+    for _ in range(2):  # the first run allocates workspaces that stay
         gc.collect()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -93,7 +95,7 @@ def test_peak_memory_of_training(recompute: bool, share: float, impl: str) -> No
 @pytest.mark.xdist_group("memory")
 @pytest.mark.slow
 def test_offsets_of_more_than_32_bits() -> None:
-    """T * B * 4H above 2**31: the last rows are what they are in a batch of their own.
+    """T * B * 4H above 2**31: the last rows get what they get in a batch without the others.
 
     One test for all, since each takes half of a GPU's memory.
     """
@@ -140,7 +142,7 @@ def test_says_what_fits(dtype: torch.dtype) -> None:
 
 
 def test_a_copy_of_a_layer_keeps_its_weights_together() -> None:
-    """As cuDNN wants them: else it warns, and puts them together at every call."""
+    """cuDNN wants one buffer of weights: otherwise it warns and copies them at every call."""
     layer, x = (
         FastLSTM(5, 24, num_layers=2, device=DEVICE, impl="torch"),
         on_device([torch.randn(7, 3, 5)]),

@@ -60,7 +60,7 @@ def test_equals_reference_to_second_order(
 
 
 def second_order(lstm: FastLSTM, x: torch.Tensor) -> list[torch.Tensor]:
-    """y, and the gradients of a penalty of the gradient in x."""
+    """y, and the gradients of a penalty on the gradient with respect to x."""
     x = x.clone().requires_grad_()
     y = lstm(x)[0]
     (grad,) = torch.autograd.grad(y.sum(), x, create_graph=True)
@@ -107,7 +107,7 @@ if os.environ.get("FORK"):
 
 
 def test_ends_with_fewer_threads_than_asked_for() -> None:
-    """And with as many, in one run as in another."""
+    """The numbers are the same with all threads, with one, and in a process that forks."""
     alone, limited, forked = (
         subprocess.run(
             [sys.executable, "-c", PROGRAM],

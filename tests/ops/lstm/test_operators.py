@@ -46,7 +46,7 @@ def test_equals_reference_to_second_order(name: str, dtype: torch.dtype, impl: s
 @pytest.mark.usefixtures("poison")
 @pytest.mark.parametrize("name", [name for name in CASES if name != "one of everything"])
 def test_bfloat16_errs_little_more_than_its_rounding(name: str) -> None:
-    """Sums, gates and states are float32; the rule's floor alone would not see it.
+    """Sums, gates and states are float32; the floor of the rule is too wide to check that.
 
     (A tensor of one element may lose more to cancellation.)
     """
@@ -62,7 +62,7 @@ def test_bfloat16_errs_little_more_than_its_rounding(name: str) -> None:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", CASES)
 def test_backward_that_is_not_recorded(name: str, dtype: torch.dtype, impl: str) -> None:
-    """It keeps nothing for a second order, and computes in another order than one that does."""
+    """Such a backward keeps nothing for a second order and sums in another order."""
     case = CASES[name].rounded(dtype)
     dtypes = torch.float64, RIVAL_DTYPES[dtype]
     truth, rival = (answer(name, dtype, "reference", d).first for d in dtypes)
@@ -94,7 +94,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @needs_cpu_kernels
 @pytest.mark.parametrize("isa", ISAS)
 def test_every_instruction_set(isa: str, answers: Path) -> None:
-    """In a process of its own, where the set is chosen once and memory is filled with garbage."""
+    """Each in a new process: the set is chosen once, and malloc fills memory with garbage."""
     if isa not in ISAS[: ISAS.index(backends.cpu_isa()) + 1]:
         pytest.skip(f"this processor lacks {isa}")
     code = (
@@ -133,7 +133,7 @@ def test_every_instruction_set(isa: str, answers: Path) -> None:
 def test_gradcheck_and_gradgradcheck(case: Case, impl: str) -> None:
     inputs = [t.clone().requires_grad_() for t in case.inputs]
     assert torch.autograd.gradcheck(lambda *a: case.call(impl, *a), inputs)
-    # What differentiates torch's own twice is checked in full under its own name.
+    # The second order of impl="torch" runs our kernels or the reference, which have full checks.
     fast = impl == "torch"
     assert torch.autograd.gradgradcheck(lambda *a: case.call(impl, *a), inputs, fast_mode=fast)
 
@@ -163,7 +163,7 @@ def test_reference_with_projections(bidirectional: bool, lengths: list[int] | No
 @needs_cpu_kernels
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_threads_do_not_change_the_result(dtype: torch.dtype) -> None:
-    """To the rule of numerics.py; a second run is the same bit for bit."""
+    """Any number of threads obeys the rule of numerics.py, and a second run has the same bits."""
     case = Case(20, 24, 16, 40, D=2, lengths=[1 + (7 * b) % 20 for b in range(24)])
     case = case.rounded(dtype)
     before = torch.get_num_threads()
@@ -255,7 +255,7 @@ class TestOperators:
             ops.lstm_forward(*forward)
 
     def test_a_bare_op_has_its_gradients(self) -> None:
-        """A bare torch.ops call without autograd would silently give none."""
+        """Without its autograd kernel a bare torch.ops call would silently give no gradient."""
         forward, _, _ = self.arguments(False)
         x = forward[0].clone().requires_grad_()
         y = torch.ops.ganlstm_fast.lstm_forward(x, *forward[1:])[0]

@@ -39,7 +39,7 @@ def test_one_cotangent_alone(output: int, dtype: torch.dtype, impl: str) -> None
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("wanted", [[0], [1], [2], [3], [4], [5], [0, 4], [1, 2]], ids=str)
 def test_only_some_gradients(wanted: list[int], dtype: torch.dtype, impl: str) -> None:
-    """Of all inputs' gradients only a few are asked for, at each order, by autograd.grad."""
+    """autograd.grad asks for the gradients of a few inputs only, at each order."""
     case = Case(4, 3, 2, 5).rounded(dtype)
 
     def run(impl: str, dtype: torch.dtype = torch.float64) -> list[torch.Tensor]:
@@ -142,7 +142,7 @@ def test_third_order_raises() -> None:
 @needs_cpu_kernels
 @pytest.mark.parametrize("output", [0, 1])
 def test_third_order_through_a_cotangent_raises(output: int) -> None:
-    """A tensor that is met only on the way into the first backward, such as a critic's head."""
+    """For a tensor that acts only through the cotangents, such as a critic's head."""
     case = Case(3, 2, 2, 3)
     inputs = [t.clone().requires_grad_() for t in case.inputs]
     head = torch.randn(3, dtype=torch.float64, requires_grad=True)
@@ -293,7 +293,7 @@ def test_only_dx_is_computed_for_a_penalty(monkeypatch: pytest.MonkeyPatch) -> N
     )
     case = Case(3, 2, 2, 3)
     inputs = [t.clone().requires_grad_() for t in case.inputs]
-    hidden = inputs[0] * 1  # x as a result of something, not only as a leaf
+    hidden = inputs[0] * 1  # x is the result of an operator, not a leaf
     y = case.call("cpu", hidden, *inputs[1:])[0]
     torch.autograd.grad(y.sum(), inputs[0], create_graph=True)
     assert asked == [[True, False, False, False, False, False]]

@@ -36,7 +36,7 @@ CASES = {
     "empty batch": Case(3, 0, 2, 4, D=2),
     "two threads": Case(13, 20, 16, 40, D=2, lengths=[1 + 5 * b % 13 for b in range(20)]),
 }
-# Long enough for several parts of dz, of steps that the windows below do not divide.
+# Long enough for several parts of dz; the windows below do not divide their steps.
 MANY = Case(50, 32, 3, 96, D=2, lengths=[1 + 7 * b % 50 for b in range(32)])
 
 
@@ -82,7 +82,7 @@ def test_same_bits(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("window", [1, 3, 8], indirect=True)
 def test_bfloat16(name: str) -> None:
-    """The same bits where h is the rounded one in both; float copies of the arrays are not."""
+    """The same bits where both products read the rounded h, else within its rounding."""
     again, kept = (run(CASES[name], torch.bfloat16, recompute) for recompute in (True, False))
     if backends.cpu_isa() == "avx512bf16":
         assert_same_bits(again, kept)
@@ -106,7 +106,7 @@ def test_same_bits_on_any_number_of_threads(threads: int) -> None:
 @pytest.mark.parametrize("window", [7, 8], indirect=True)
 @pytest.mark.parametrize(("B", "lengths"), [(1, None), (2, [50, 17])])
 def test_fewer_rows_than_threads(B: int, lengths: list[int] | None) -> None:
-    """Threads share the hidden units of a forward, which sums in another order than slices do."""
+    """Threads that share the hidden units of a forward sum in another order than slices do."""
     case = Case(50, B, 5, 131, D=2, lengths=lengths)
     before = torch.get_num_threads()
     try:
@@ -255,7 +255,7 @@ class TestLayer:
 
 @pytest.mark.parametrize("impl", ["torch", "reference"])
 def test_other_implementations_warn_once(impl: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The numbers are right without it, and a model may be moved to where there is no kernel."""
+    """Without a kernel the numbers are still right, since a model may be moved to such a device."""
     monkeypatch.setattr(backends, "_warned", set())
     layer, x = FastLSTM(3, 4, recompute=True), torch.randn(5, 2, 3)
     with use_impl(impl):
@@ -295,7 +295,7 @@ class TestOperators:
         torch.library.opcheck(torch.ops.ganlstm_fast.lstm_backward.default, backward)
 
     def test_what_the_double_backward_needs(self) -> None:
-        """A direct caller may save for it from a backward with a window."""
+        """A direct caller may have a backward with a window save what the double backward needs."""
         _, plain, _ = self.arguments(0)
         _, windowed, _ = self.arguments(3)
         plain[-2] = windowed[-2] = True
@@ -319,8 +319,10 @@ class TestOperators:
 
 
 def peaks_mib() -> dict[tuple[int, bool], float]:
-    """Of a forward and backward over the memory before, in a process for each of 1 and 2 threads,
-    without and with recomputation: forks of one that has run nothing."""
+    """MiB that a forward and backward add at most, by (threads, recompute).
+
+    Each is measured in a fork of a process that has run nothing.
+    """
     code = (
         "import os, torch\n"
         "from pathlib import Path\n"
@@ -355,9 +357,9 @@ def peaks_mib() -> dict[tuple[int, bool], float]:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_peak_memory() -> None:
-    """Gates and c are 5 of the 7 arrays of y's size that a step takes without, 16 MiB each.
+    """Without recomputation a step keeps 7 arrays of y's size, 16 MiB each; gates and c are 5.
 
-    With it are left y, its gradient, an eighth of c, and windows of 5 MiB of gates, c and dz.
+    With it, y, its gradient, an eighth of c, and windows of 5 MiB of gates, c and dz stay.
     """
     peaks = peaks_mib()
     for threads in (1, 2):

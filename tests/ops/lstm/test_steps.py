@@ -33,7 +33,7 @@ def steps_on_cpu() -> Iterator[None]:
 
 
 def emulated_why_not(device: int, hidden: int, element: int, capability: int = 9) -> str:
-    """Of the emulated GPU, which has the limits of an H100."""
+    """The emulated GPU, with the limits of an H100."""
     return torch.ops.ganlstm_fast_emulated.lstm_why_not_cuda(capability, hidden, element)
 
 
@@ -102,7 +102,7 @@ def test_sums_do_not_drift(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_block_may_fall_behind(
     plan: str, held_back: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also one that has no unit to work on, as the last of four blocks at H = 40."""
+    """Any block may fall behind, also one without units: the last of four blocks at H = 40."""
     monkeypatch.setenv("GANLSTM_TEST_PLAN", plan)
     monkeypatch.setenv("GANLSTM_TEST_HELD_BACK", str(held_back))
     assert_equals_reference(Case(T=5, B=3, I=3, H=40), "cuda", torch.float32, monkeypatch)
@@ -174,7 +174,7 @@ def test_gradgradcheck(name: str, impl: str, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("name", ["lengths", "both directions", "lengths, both directions"])
 @pytest.mark.parametrize("window", [0, 1, 3, 100])
 def test_parts_of_the_steps(name: str, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """dz made, and with a window the gates computed again, for some steps at a time."""
+    """dz is made for some steps at a time; with a window the gates are computed again as well."""
     case = CASES[name]
     x, h0, c0, *weights = inputs = [t.clone().requires_grad_() for t in case.inputs]
     count = len(weights) // case.D
@@ -189,7 +189,7 @@ def test_parts_of_the_steps(name: str, window: int, monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(y, outputs[0])
     got = torch.autograd.grad(outputs, inputs, case.cotangents, retain_graph=True)
     torch.testing.assert_close(got, truth)
-    # Twice: nothing that is saved has changed.
+    # Twice, to see that a backward changes nothing that was saved.
     again = torch.autograd.grad(outputs, inputs, case.cotangents, create_graph=True)
     torch.testing.assert_close(again, truth)
     assert again[0].requires_grad
@@ -255,7 +255,7 @@ def test_a_step_operator_checks_its_tensors() -> None:
 def test_torch_at_first_order_and_kernels_at_second(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU whose kernels are proven, where cuDNN runs what is not recorded."""
+    """As ``auto`` on a measured GPU, where cuDNN runs calls that are not recorded."""
     case = CASES[name]
     on_cpu_tensors(monkeypatch, "torch")
     monkeypatch.setattr(fit, "second_order", lambda *_: "cell")

@@ -25,7 +25,7 @@ ENDS = [7, 1, 3, 6, 2, 5]
 
 
 def run_in_one_call(library: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Layers on the CPU run as on a GPU where cuDNN is chosen; the calls of torch's LSTM."""
+    """Makes layers on the CPU run as on a GPU with cuDNN; returns the calls of torch's LSTM."""
     calls: list[tuple[Any, ...]] = []
     torch_lstm = cudnn_stand_in.lstm if library == "cuDNN" else torch.lstm
 
@@ -41,7 +41,7 @@ def run_in_one_call(library: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple
     return calls
 
 
-# Once with the node of cuDNN's graph, which has no second order, and once with others.
+# Once with cuDNN's autograd node, which has no second order, and once with other nodes.
 @pytest.fixture(params=["oneDNN", "cuDNN"])
 def in_one_call(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
@@ -51,7 +51,7 @@ def in_one_call(
 
 @pytest.fixture(params=["oneDNN", "cuDNN", "a layer"])
 def impl(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str | None:
-    """The argument with which layers run torch's LSTM: all in one call, or each by itself."""
+    """The ``impl`` with which torch's LSTM runs all layers in one call, or each by itself."""
     if request.param == "a layer":
         return "torch"
     run_in_one_call(request.param, monkeypatch)
@@ -90,7 +90,7 @@ def packed(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor]) -> Any:
 
 
 def by_lengths(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor]) -> Any:
-    """As packed: the rows of a batch one after the other."""
+    """What ``packed`` gives, computed from a padded batch with lengths."""
     if not isinstance(layer, FastLSTM):
         return packed(layer, x, hx)
     y, states = layer(x.transpose(0, 1) if layer.batch_first else x, hx, lengths=ENDS)
@@ -111,7 +111,7 @@ def by_lengths(layer: nn.LSTM, x: Tensor, hx: tuple[Tensor, Tensor]) -> Any:
 def test_all_layers_in_one_call(
     options: dict[str, Any], call: Any, in_one_call: list[tuple[Any, ...]]
 ) -> None:
-    """Also in eval mode, for which cuDNN would keep nothing for a backward."""
+    """Also in eval mode, in which cuDNN would keep nothing for a backward."""
     ours, torchs = (layer.eval() for layer in pair(**options))
     got = to_second_order(ours, call, torch.float32)
     assert len(in_one_call) == 1
@@ -141,7 +141,7 @@ def test_dropout_of_a_stack_is_that_of_torch() -> None:
 
 
 def test_what_one_call_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU's tensors are asked: here those of a layer that would be one call."""
+    """Tensors of a layer that a GPU would run in one call."""
 
     def one_call(**options: Any) -> bool:
         layer = FastLSTM(3, 4, **options)
@@ -165,7 +165,7 @@ def test_what_one_call_cannot_do(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("change", ["train", "recompute"])
 @pytest.mark.usefixtures("in_one_call")
 def test_modes_that_change_before_the_backward(change: str) -> None:
-    """A recorded backward is that of the forward, of which it computes a part again."""
+    """A recorded backward computes part of the forward again, in the mode that it had."""
     ours, torchs = pair(num_layers=2, dropout=0.5)
     x = torch.randn(7, 3, 5, requires_grad=True)
     results = []
@@ -181,7 +181,7 @@ def test_modes_that_change_before_the_backward(change: str) -> None:
 
 
 def test_lengths_that_change_before_the_backward(impl: str | None) -> None:
-    """Are those of the forward where they were packed, an error where they are kept."""
+    """One call of all layers keeps the lengths of its forward; layer by layer, a change raises."""
     ours = FastLSTM(5, 6, impl=impl)
     x, lengths = torch.randn(7, 3, 5, requires_grad=True), torch.tensor([7, 3, 5])
     once, again = (ours(x, lengths=lengths)[0].sum() for _ in range(2))
@@ -230,7 +230,7 @@ def test_autocast_around_the_backward_changes_nothing(impl: str | None) -> None:
 
 
 def test_what_a_graph_keeps(in_one_call: list[tuple[Any, ...]]) -> None:
-    """It goes with the graph, at once, and through the hooks of those who store it elsewhere."""
+    """Saved memory is freed with the graph, at once, and passes through saved-tensor hooks."""
     ours, _ = pair()
     stored: list[Tensor] = []
 
@@ -363,7 +363,7 @@ def test_third_order_of_the_reference_is_there() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_strided_inputs_give_the_same_bits(dtype: torch.dtype) -> None:
-    """torch takes other kernels, of other roundings, for tensors with gaps."""
+    """For strided tensors torch takes other kernels, which round differently."""
     case = CASES["both directions"].rounded(dtype)
 
     def run(gaps: bool) -> list[Tensor]:

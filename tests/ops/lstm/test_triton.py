@@ -110,7 +110,7 @@ for words in sys.argv[1:]:
         found = compiled(kernel, int(architecture), types, constants, OPTIONS)
         print(setting.replace(" ", "_"), architecture, kernel.fn.__name__, *resources(found))
 """
-# Registers are spilled where H is greatest; what may be absent is the same for any H.
+# Spills come with the greatest H; which arguments may be absent does not depend on H.
 COMPILED = {
     "installed": [
         *("usual:bf16:128:80", "usual:bf16:128:90", "usual:fp32:64:90"),
@@ -121,7 +121,7 @@ COMPILED = {
         *("nothing absent:fp16:20:90", "all absent:fp32:16:80"),
     ],
 }
-# Bytes that a block can have.
+# Bytes of shared memory that a block can have.
 SHARED = {80: 163 << 10, 90: 227 << 10}
 # Bytes of the stack, on which spilled registers go. The tangents keep weight_hh of four gates and
 # the states of two orders: a few registers of them are spilled at H=128.

@@ -1,4 +1,4 @@
-"""The spectral norm on a GPU, one emulated or interpreted: all passes over lists of weights."""
+"""The GPU's kernels of the spectral norm, on a GPU, emulated or interpreted: lists of weights."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def ops(request: pytest.FixtureRequest) -> Iterator[Kernels]:
 
 
 def by_kernels(ops, a, iterations: int, training: bool) -> list[list[Tensor]]:
-    """For each weight: normalised, u, v, the gradient, and those of G and of W."""
+    """For each weight: normalised, u, v, the gradient, and the second-order ones of G and W."""
     w, u, v, g, v_weight = (ops.of(tensors) for tensors in (a.w, a.u, a.v, a.g, a.v_weight))
     kernels = ops.ops
     normalized, vectors = kernels.spectral_norm_forward(w, u, v, a.dims, iterations, EPS, training)
@@ -140,7 +140,7 @@ def test_more_weights_than_a_launch_takes(ops) -> None:
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("scale", [0.0, 1e-16, 1e25])
 def test_zero_tiny_and_huge_weights(ops, scale: float, training: bool) -> None:
-    """A zero keeps u and v and is divided by 1; W^T (W v) leaves float32, and u and v do not."""
+    """A zero weight keeps u and v. W^T (W v) leaves float32's range; u and v do not."""
     a = draw([((24, 5, 3, 3), 0), ((7, 6), 1)], torch.float32)
     a.w = [w * scale for w in a.w]
     truth = by_reference(a, 1, training, torch.float64)
@@ -151,7 +151,7 @@ def test_zero_tiny_and_huge_weights(ops, scale: float, training: bool) -> None:
 
 @pytest.mark.parametrize("shape", [(100_000, 2), (4, 300_000)], ids=["tall", "wide"])
 def test_long_sums(ops, shape: tuple[int, ...]) -> None:
-    """Of thousands of parts, by the floor of the rule alone: PyTorch's own are no better."""
+    """Sums of thousands of parts stay below the floor of the rule, without PyTorch's error."""
     if ops.is_interpreted:
         pytest.skip("Triton's sums are trees, and its interpreter takes minutes")
     a = draw([(shape, 0)], torch.float32)
@@ -229,7 +229,7 @@ def test_checks(ops) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("impl", ["cuda", "triton"])
 def test_large_weights(impl: str) -> None:
-    """Of more parts than a program adds up at once, and of several blocks a part."""
+    """They have more parts than a program adds up at once, and several blocks a part."""
     weights = [((70_000, 40), 0), ((30, 90_000), 0), ((3, 512, 3000), 1), ((2000, 5000), 1)]
     work = of_spectral_norm(weights)("cuda", torch.float32, 0)
     truth = work.to(torch.float64).run("reference")

@@ -75,7 +75,7 @@ def test_equals_the_reference_to_second_order(shape, dim, dtype, iterations, tra
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_list_is_as_one_at_a_time(dtype, poison):
-    """To the bit, with one thread and with two."""
+    """Equal to the bit, with one thread and with two."""
     args = [inputs(shape, dim, dtype) for shape, dim in SHAPES]
     weights, u, v = map(list, zip(*args, strict=True))
     dims = [dim for _, dim in SHAPES]
@@ -181,7 +181,7 @@ def test_extreme_weights(value, dtype):
     grads = [t.detach().to(dtype).double() for (t,) in grads]
     lists = [[t] for t in given]
     truth = three_orders(*lists, [0], [grads[0]], [grads[1]], "reference", eps=eps)
-    if value in ("huge", "tiny"):  # the second derivative is no number of float32
+    if value in ("huge", "tiny"):  # the second derivative overflows float32
         out, truth = out[:2], truth[:2]
     for o, t, what in zip(out, truth, ("outputs", "first", "second"), strict=False):
         factor = 1e-2 if dtype == torch.bfloat16 else 1e-5 if dtype == torch.float32 else 1e-12
@@ -255,7 +255,7 @@ def test_functional_grad_of_grad():
 
 @pytest.mark.parametrize("order", [1, 2])
 def test_second_backward_after_the_weights_have_changed(order):
-    """An optimiser's step between two backwards of one graph: it reads no weight."""
+    """A step between two backwards of one graph changes nothing: a backward reads no weight."""
     args = [inputs((4, 5), 0, torch.float64) for _ in range(2)]
     weights, u, v = zip(*args, strict=True)
     weights = [w.requires_grad_() for w in weights]
@@ -302,7 +302,7 @@ def test_vectors_of_another_dtype_and_stride(dtype, of_vectors):
 
 
 def test_what_the_kernel_overwrites_is_a_new_version():
-    """So that autograd notices where someone has saved the vectors."""
+    """Then autograd raises where it has saved the vectors."""
     weight, u, v = inputs((4, 5), 0)
     versions = u._version, v._version
     factor = torch.ones(4, requires_grad=True)

@@ -38,7 +38,7 @@ ops = torch.ops.ganlstm_fast
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """That of the tensors: of a GPU where there is one, else the interpreter's."""
+    """Where the tensors lie: on a GPU where there is one, else on the CPU for the interpreter."""
     if torch.cuda.is_available():
         yield "cuda"
         return
@@ -92,7 +92,7 @@ def test_equals_the_reference_to_second_order(
         for o, t, r, what in zip(out, truth, rival, ("outputs", "first", "second"), strict=True):
             mine = o[k :: len(w)], t[k :: len(w)], r
             if weight.numel() == 1 and what == "second":
-                # Of the weight it is 0, the difference of two terms.
+                # The weight's second derivative is 0, the difference of two terms.
                 terms = (grads[k] * cotangents[k] / weight.square()).abs().item()
                 assert abs(mine[0][0].item()) <= tolerance(dtype) * terms
                 mine = [values[1:] for values in mine]
@@ -104,7 +104,7 @@ def test_equals_the_reference_to_second_order(
 
 
 def test_a_list_is_as_one_at_a_time(device: str) -> None:
-    """To the bit: parts and the order of sums do not depend on what else is in the call."""
+    """Equal to the bit: parts and the order of sums do not depend on a call's other weights."""
     arguments = draw(WEIGHTS, torch.float32, device)
     together = three_orders(*arguments, "triton")
     for k in range(0, len(WEIGHTS), 2):
@@ -115,7 +115,7 @@ def test_a_list_is_as_one_at_a_time(device: str) -> None:
 
 @pytest.mark.usefixtures("poison")
 def test_parts_of_several_blocks(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As large weights have them."""
+    """Large weights have such parts; here a low limit makes them."""
     triton_common._plan.cache_clear()
     monkeypatch.setattr(triton_common, "MOST_PARTS", 2)
     arguments = draw([((45, 30), 0), ((3, 60, 40), 1)], torch.float32, device)
@@ -189,7 +189,7 @@ def test_extreme_weights(value: str, dtype: torch.dtype, device: str) -> None:
     options = {"eps": eps, "n_power_iterations": 2, "training": value != "large eps"}
     out = three_orders(*given, [0], *grads, "triton", **options)
     truth = three_orders(*in_double((*given, [0], *grads)), "reference", **options)
-    if value in ("huge", "tiny"):  # the second derivative is no number of float32
+    if value in ("huge", "tiny"):  # the second derivative overflows float32
         out, truth = out[:2], truth[:2]
     for o, t, what in zip(out, truth, ("outputs", "first", "second"), strict=False):
         factor = 1e-2 if dtype == torch.bfloat16 else 1e-5
@@ -278,7 +278,7 @@ def test_third_order_raises(sum_orders: bool, device: str) -> None:
 
 
 def test_the_number_of_launches(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is that of the phases, whatever the number of weights."""
+    """There is one launch a phase, for any number of weights."""
     launched: list[str] = []
     launch = triton_common.Launcher.__call__
 
@@ -313,7 +313,7 @@ def discriminator(device: str) -> nn.Sequential:
 
 
 def train(model: nn.Module, device: str, share: bool) -> list[Tensor]:
-    """Two steps with a gradient penalty; what is left of them."""
+    """Trains two steps with a gradient penalty; returns parameters and buffers."""
     real, fake = (torch.randn(2, 3, 2, 8, dtype=torch.float64)).to(device).unbind(0)
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     for step in range(2):
@@ -399,7 +399,7 @@ def test_bare_operators(device: str) -> None:
 
 
 def test_operators_check_their_arguments(device: str) -> None:
-    """The backwards; the forward's checks are in test_gpu.py."""
+    """Checks of the two backwards; those of the forward are in test_gpu.py."""
     w, u, v, dims, *_ = draw([((4, 5), 0)], torch.float32, device)
     n, vectors = ops.spectral_norm_forward.triton(w, u, v, dims, 1, 1e-12, True)
     inner = vectors[:1]
@@ -426,7 +426,7 @@ def test_operators_check_their_arguments(device: str) -> None:
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled(backend: str, device: str) -> None:
-    """A whole graph, with the operator of the choice in it."""
+    """One whole graph, with the operator of the chosen implementation in it."""
 
     def loss(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
         out, new_u, _ = spectral_normalize(weight, u, v, impl="triton")

@@ -42,7 +42,7 @@ for dtype, architecture in (word.split(":") for word in sys.argv[1:]):
 """
 
 
-# By both Tritons for each GPU, of which the kernels know nothing, and for sums of each dtype.
+# Both Tritons, sm_80 and sm_90, and each dtype of the sums; the kernels do not ask for the GPU.
 COMPILED = {
     "installed": ["float32:90", "bfloat16:80", "float64:90"],
     "lowest": ["bfloat16:80", "float64:90"],
@@ -51,8 +51,10 @@ COMPILED = {
 
 @pytest.mark.parametrize("triton", TRITONS)
 def test_compiles_without_a_gpu(triton: str) -> None:
-    """For any weights the same kernels, without spilled registers; those that go through arrays
-    element by element load several at a time."""
+    """One set of kernels serves all weights, and spills no registers.
+
+    Kernels that go through arrays element by element load several at a time.
+    """
     lines = compile_with(triton, COMPILE, *COMPILED[triton])
     assert len({(dtype, name) for dtype, name, *_ in lines}) == 7 * len(COMPILED[triton])
     for _, name, shared, stack, has_vectors in lines:

@@ -1,4 +1,4 @@
-"""What a user's code may say of this library, and the types that it then has: for mypy only."""
+"""Correct code of a user, with the types that mypy must infer. Nothing runs it."""
 
 from collections.abc import Sequence
 

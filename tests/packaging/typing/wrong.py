@@ -1,4 +1,4 @@
-"""What mypy must refuse: it reports a line here on which it finds nothing wrong."""
+"""Code that mypy must refuse: it also reports lines in which it finds no error."""
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
