@@ -184,7 +184,7 @@ def _failed(result: Result, error: Exception) -> None:
 
 
 def device_peak_mib(call: Call) -> float:
-    """The peak of a GPU's memory during ``call``, its answer included, over what was there before."""
+    """The peak of a GPU's memory in ``call``, answer included, over what was there before."""
     gc.collect()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
