@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.measure import ceilings
 from benchmarks.measure.environment import device_folder, environment, file_name
-from benchmarks.measure.harness import Effort, Result, Wanted, Work, measure, row
+from benchmarks.measure.harness import Effort, Result, Wanted, Work, measure, rows
 from benchmarks.measure.memory import DeviceMemoryWork, MemoryWork, measure_memory
 from benchmarks.report.rows import RESULTS, SCHEMA, write_whole
 
@@ -59,7 +59,7 @@ class Measurements:
         kind = measure_memory if isinstance(work, MemoryWork | DeviceMemoryWork) else measure
         results = kind(work, self.efforts[work.device], self.timed, self.wanted)
         self.results[work.group, work.case] = results
-        self.rows.setdefault(work.device, []).extend(row(work, r, results) for r in results)
+        self.rows.setdefault(work.device, []).extend(rows(work, results))
         return results
 
     def get(self, group: str, case: str, contender: str) -> Result | None:

@@ -1,6 +1,6 @@
 """Result files: how they are read, and how rows are chosen among them.
 
-A row is one contender of one piece of work; ``measure.harness.row`` says what is in it. The rows
+A row is one contender of one piece of work; ``measure.harness.rows`` says what is in it. The rows
 of a work (its group, case and dtype) stay together: their times are of the same rounds.
 """
 
@@ -224,13 +224,24 @@ def _beside(case: Case, wanted: Callable[..., bool]) -> list[Row]:
         stale = of_memory if "median_mib" in row else ("rival", "ratio", "ratio_p20", "ratio_p80")
         for name in stale:
             row.pop(name, None)
+    relate(rows)
+    return rows
+
+
+def relate(rows: Sequence[Row]) -> None:
+    """Write into the rows of a case what they are beside the fastest rival among them.
+
+    Of times, ``ratio`` says how many times faster than the rival the row is, the median over the
+    rounds, with the 20th and 80th percentile. Of memory, ``beside`` is the rival that takes least,
+    and ``beside_ratio`` is of the medians.
+    """
     for median in ("median_s", "median_mib"):
-        rivals = [row for row in rows if not row["ours"] and median in row]
+        measured = [row for row in rows if median in row]
+        rivals = [row for row in measured if not row["ours"]]
         best = min(rivals, key=lambda row: row[median], default={})
-        for row in rows if best else ():
+        for row in measured if best else ():
             row["rival"] = best["implementation"]
             if "times_s" in row and "times_s" in best:
                 row |= ratio("ratio", best["times_s"], row["times_s"])
-            elif "median_mib" in row:
+            elif median == "median_mib":
                 row["beside"], row["beside_ratio"] = row["rival"], row[median] / best[median]
-    return rows

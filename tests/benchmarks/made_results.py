@@ -42,7 +42,7 @@ def case(times, group="LSTM forward", shape="B4", shapes=SHAPES, **options):
     ]
     for result, values in zip(results, times.values(), strict=True):
         result.unsupported = values if isinstance(values, str) else None
-    return [harness.row(work, result, results) for result in results]
+    return harness.rows(work, results)
 
 
 def three(*seconds, **options):

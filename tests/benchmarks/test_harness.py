@@ -56,7 +56,7 @@ def test_wrong_and_unsupported_contenders_get_no_times():
     assert not wrong.times
     assert absent.unsupported == "no such thing here"
     assert len(rival.times) == len(other.times) >= 5
-    rows = [harness.row(work, r, [ours, rival, wrong, absent, other]) for r in (ours, absent)]
+    rows = harness.rows(work, [ours, absent, rival, wrong, other])[:2]
     assert all(r["skipped"] and "median_s" not in r and "ratio" not in r for r in rows)
 
 
@@ -78,7 +78,7 @@ def test_ratio_is_to_the_fastest_rival():
         _contender("fast", delay=10e-3),
     )
     results = harness.measure(work, EFFORT)
-    rows = [harness.row(work, r, results) for r in results]
+    rows = harness.rows(work, results)
     assert {r["rival"] for r in rows} == {"fast"}
     assert rows[0]["ratio"] > 2
     assert rows[0]["ratio_p20"] <= rows[0]["ratio"] <= rows[0]["ratio_p80"]
@@ -93,7 +93,7 @@ def test_a_share_is_of_the_named_contenders_time():
         _contender("lost", beside="absent"),
     )
     results = harness.measure(work, EFFORT)
-    twice, once, lost = (harness.row(work, r, results) for r in results)
+    twice, once, lost = harness.rows(work, results)
     assert 1.5 < twice["beside_ratio"] < 2.5
     assert twice["beside_ratio_p20"] <= twice["beside_ratio"] <= twice["beside_ratio_p80"]
     assert "beside" not in once
@@ -107,7 +107,7 @@ def test_ratios_are_medians_of_rounds():
         Result(work.contenders[0], times=[1.0, 1.0, 1.0, 10.0, 10.0]),
         Result(work.contenders[1], times=[2.0, 2.0, 5.0, 20.0, 20.0]),
     ]
-    assert harness.row(work, results[0], results)["ratio"] == 2
+    assert harness.rows(work, results)[0]["ratio"] == 2
 
 
 def test_a_contender_that_raises_fails_alone(capsys):
@@ -177,7 +177,7 @@ def _file(path, rows, **where):
 def test_report_reads_back_what_was_written(tmp_path, capsys):
     work = _work(_contender("ours", ours=True), _contender("rival"), _contender("bad", error=1))
     results = harness.measure(work, EFFORT)
-    rows = [harness.row(work, r, results) for r in results]
+    rows = harness.rows(work, results)
     good = _file(tmp_path / "good.json", rows)
     old, broken = (tmp_path / name for name in ("old.json", "broken.json"))
     old.write_text(json.dumps({"ganlstm_fast_schema": 0}))
@@ -203,9 +203,9 @@ def test_report_of_fractions_shares_and_memory(tmp_path, capsys):
     speed = Work("speed", "B2", {}, (ours, rival), lambda _: (TRUTH,), multiply_adds=10**9)
     peaks = dataclasses.replace(speed, group="peak memory", multiply_adds=None)
     results = [Result(ours, times=[0.05] * 3), Result(rival, times=[0.1] * 3)]
-    rows = [harness.row(speed, r, results) for r in results]
+    rows = harness.rows(speed, results)
     results = [Result(ours, peaks=[30.0, 40.0, 50.0]), Result(rival, peaks=[100.0])]
-    rows += [harness.row(peaks, r, results) for r in results]
+    rows += harness.rows(peaks, results)
     both = {"begin": _ceilings(40e9), "end": {**_ceilings(None), "multiply_adds": 39e9}}
     files = [
         _file(tmp_path / "a.json", rows, ceilings=both),
@@ -329,14 +329,14 @@ def test_short_table():
         Result(triton, unsupported="too wide"),
         Result(rival, times=[2e-4] * 3),
     ]
-    rows = [harness.row(work, r, results) for r in results]
+    rows = harness.rows(work, results)
     assert bench_lstm_gpu.short_table(rows) == (
         "forward, tf32; B2; nn.LSTM, cuDNN 200 us (20.00 us a step) | cuda 2.00x "
         "(10.00 us a step); cell wrong or failed; triton -"
     )
     peaks = dataclasses.replace(work, group="peak memory, CUDA LSTM forward, tf32")
     results = [Result(cuda, peaks=[30.0]), Result(rival, peaks=[100.0])]
-    rows = [harness.row(peaks, r, results) for r in results]
+    rows = harness.rows(peaks, results)
     line = "peak memory, forward, tf32; B2; nn.LSTM, cuDNN 100 MiB | cuda 30 MiB"
     assert bench_lstm_gpu.short_table(rows) == line
 

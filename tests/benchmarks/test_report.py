@@ -168,7 +168,7 @@ def test_a_rival_that_is_left_out_is_checked_and_not_timed():
     assert ours.times  # by the tolerance that the error of "a" gives
     assert b.times
     assert not a.times
-    assert harness.row(work, a, [ours, a, b])["skipped"] == "left out"
+    assert harness.rows(work, [ours, a, b])[1]["skipped"] == "left out"
 
 
 def test_a_package_that_is_missing_is_a_skipped_row_with_its_name():
@@ -179,7 +179,7 @@ def test_a_package_that_is_missing_is_a_skipped_row_with_its_name():
 
     work = Work("group", "B2", {}, (Contender("rival", prepare),), lambda _: ())
     (result,) = harness.measure(work, Effort(seconds=0.01, min_rounds=5))
-    row = harness.row(work, result, [result])
+    (row,) = harness.rows(work, [result])
     assert row["skipped"] == "the package a_package_that_nobody_has is not installed"
 
 
