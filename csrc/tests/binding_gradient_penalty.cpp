@@ -1,5 +1,5 @@
 // The GPU's gradient penalty on CPU tensors, emulated, for tests.
-// tests/ops/gradient_penalty/test_gpu.py compiles and loads it under a namespace of its own.
+// tests/ops/gradient_penalty/test_kernels.py compiles and loads it under a namespace of its own.
 //
 // GANLSTM_TEST_BLOCKS: of the grid (3), where there are as many units.
 #include <cstdlib>

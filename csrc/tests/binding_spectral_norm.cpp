@@ -1,5 +1,5 @@
-// The GPU's spectral norm on CPU tensors, emulated, for tests. tests/ops/spectral_norm/test_gpu.py
-// compiles and loads it under a namespace of its own.
+// The GPU's spectral norm on CPU tensors, emulated, for tests.
+// tests/ops/spectral_norm/test_kernels.py compiles and loads it under a namespace of its own.
 //
 // GANLSTM_TEST_BLOCKS: of the grid (3).
 #include <cstdlib>

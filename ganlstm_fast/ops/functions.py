@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -75,28 +77,27 @@ class Layout(Generic[A]):
         self.lists = lists
         self.plain = tuple(name for name in fields if name not in lists)
         order = (*self.plain, *lists)
-        self._to_flat = tuple(fields.index(name) for name in order)
-        self._from_flat = tuple(order.index(name) for name in fields)
+        self._to_flat = itemgetter(*(fields.index(name) for name in order))
+        self._from_flat = itemgetter(*(order.index(name) for name in fields))
 
-    def flat(self, a: A) -> list[Any]:
-        values = [a[index] for index in self._to_flat]
-        count = len(self.plain)
-        result = values[:count]
-        for spread in values[count:]:
-            result += spread
-        return result
+    def flat(self, a: A) -> tuple[Any, ...]:
+        values = self._to_flat(a)
+        first = len(self.plain)
+        return (*values[:first], *chain.from_iterable(values[first:]))
 
     def count(self, flat: Sequence[Any]) -> int:
         """The length of each list."""
         return (len(flat) - len(self.plain)) // len(self.lists) if self.lists else 0
 
     def of(self, flat: Sequence[Any]) -> A:
-        first, count = len(self.plain), self.count(flat)
-        values = list(flat[:first])
-        for index in range(len(self.lists)):
-            start = first + index * count
-            values.append(flat[start : start + count])
-        return self.kind(*[values[index] for index in self._from_flat])
+        first = len(self.plain)
+        if len(self.lists) == 1:  # in less time
+            spread = [flat[first:]]
+        else:
+            count = self.count(flat)
+            starts = [first + index * count for index in range(len(self.lists))]
+            spread = [flat[start : start + count] for start in starts]
+        return self.kind._make(self._from_flat((*flat[:first], *spread)))  # type: ignore[attr-defined]
 
     def gradients(self, count: int, **found: Any) -> tuple[Tensor | None, ...]:
         """What a backward returns: ``found``, by field, and None for the others.

@@ -97,8 +97,9 @@ class Operator(Generic[A, R]):
             self.on_gpu(self._by_overload)
 
     def __call__(self, a: A) -> R:
+        overload = self.overloads.get(a.impl)  # type: ignore[attr-defined]
         with torch._C._AutoDispatchBelowAutograd():
-            return self.dispatch(a)
+            return self.op(*a) if overload is None else overload(*a[:-1])
 
     def dispatch(self, a: A) -> R:
         """Call torch's operator, with autograd; what a graph that is traced takes."""

@@ -104,7 +104,7 @@ def all_passes(case: Case, numbers: Numbers) -> None:
 
 
 def spectral_norm_jobs() -> Iterator[Callable[[], None]]:
-    import tests.ops.spectral_norm.test_gpu as tests
+    import tests.ops.spectral_norm.test_kernels as tests
 
     def run(dtype: torch.dtype) -> None:
         a = tests.draw(tests.WEIGHTS, dtype)
@@ -116,7 +116,7 @@ def spectral_norm_jobs() -> Iterator[Callable[[], None]]:
 
 
 def penalty_jobs() -> Iterator[Callable[[], None]]:
-    import tests.ops.gradient_penalty.test_on_gpu as tests
+    import tests.ops.gradient_penalty.test_gpu as tests
 
     def run(shapes: list[tuple[int, ...]], dtype: torch.dtype, curve: tuple[float, bool]) -> None:
         samples, kernels = Samples(shapes, dtype), by_triton(penalty_operators)

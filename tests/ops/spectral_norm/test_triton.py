@@ -399,7 +399,7 @@ def test_bare_operators(device: str) -> None:
 
 
 def test_operators_check_their_arguments(device: str) -> None:
-    """Checks of the two backwards; those of the forward are in test_gpu.py."""
+    """Checks of the two backwards; those of the forward are in test_kernels.py."""
     w, u, v, dims, *_ = draw([((4, 5), 0)], torch.float32, device)
     n, vectors = ops.spectral_norm_forward.triton(w, u, v, dims, 1, 1e-12, True)
     inner = vectors[:1]
