@@ -5,8 +5,8 @@
 #   make bench       the benchmarks
 #   make bench-quick a minute of them, beside the kept results of this device
 #   make bench-full  all of them, as they are, with memory kept, and held to AVX2; saves the results
-#   make figures     train each model to its figure, hours of it; benchmarks/scores.py --list says
-#                    what each takes. Writes benchmarks/results/scores and what the README says of it
+#   make figures     train each model to its figure, hours of it; python -m benchmarks.scores --list
+#                    says what each takes. Writes benchmarks/results/scores and the tables of it
 #   make lint        ruff and clang-format
 #   make cmake-test  the kernels as a plain library, with its own test (needs cmake)
 #   make cuda-archs  compile the CUDA kernels for more GPUs than an install does (needs nvcc)
@@ -28,7 +28,7 @@ DEVICES := $(wildcard /dev/nvidia[0-9]* /dev/dxg)
 
 # The install is editable: only these files make it necessary again.
 BUILD_FILES := setup.py pyproject.toml $(shell find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu')
-CXX_FILES := $(filter csrc/%,$(BUILD_FILES)) benchmarks/ceilings.cpp
+CXX_FILES := $(filter csrc/%,$(BUILD_FILES)) benchmarks/measure/ceilings.cpp
 
 BENCH := $(BIN)/python -m pytest benchmarks --benchmark-only
 # An allocator that does not give memory back to the system: large buffers cost no page faults.
@@ -53,7 +53,7 @@ bench: $(VENV)/.test
 bench-quick: $(VENV)/.test
 	@rm -f build/quick.json && mkdir -p build
 	-$(BENCH) --quick $(BENCH_OPTIONS) --benchmark-json=build/quick.json
-	$(BIN)/python benchmarks/report.py --compare benchmarks/results build/quick.json
+	$(BIN)/python -m benchmarks.report --compare benchmarks/results build/quick.json
 
 bench-full: bench-default bench-kept-memory bench-avx2
 
@@ -68,10 +68,10 @@ bench-avx2: $(VENV)/.test
 
 # What one that failed had before stays, and the others are written; it fails in the end.
 figures: $(VENV)/.test
-	$(BIN)/python benchmarks/scores.py --list
-	$(BIN)/python benchmarks/scores.py --all; status=$$?; \
-	  $(BIN)/python benchmarks/text_stages.py || status=1; \
-	  $(BIN)/python benchmarks/report.py --update-readme && exit $$status
+	$(BIN)/python -m benchmarks.scores --list
+	$(BIN)/python -m benchmarks.scores --all; status=$$?; \
+	  $(BIN)/python -m benchmarks.text_stages || status=1; \
+	  $(BIN)/python -m benchmarks.report --update-readme && exit $$status
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -16,12 +16,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from cases import PENALTY_CRITICS, PENALTY_SHAPES
-from harness import Answer, Call, Contender, Race, Unsupported, Work
-from lstm_work import onednn
 from torch import Tensor, nn
 
 import ganlstm_fast
+from benchmarks.cases import PENALTY_CRITICS, PENALTY_SHAPES
+from benchmarks.measure.harness import Answer, Call, Contender, Race, Unsupported, Work
+from benchmarks.measure.lstm_work import onednn
 from ganlstm_fast import FastLSTM
 from ganlstm_fast.ops import backends
 from ganlstm_fast.ops.backends import use_impl

@@ -5,11 +5,11 @@ The slopes are printed at the end of a run: time grows as the size to that expon
 
 from __future__ import annotations
 
-from bench_gradient_penalty import penalty
-from bench_spectral_norm import normalisation
-from cases import GROWTH_LAYERS, GROWTH_LSTM, GROWTH_LSTM_STEPS, GROWTH_SAMPLES
-from harness import Race, Work
-from lstm_work import lstm_work
+from benchmarks.bench_gradient_penalty import penalty
+from benchmarks.bench_spectral_norm import normalisation
+from benchmarks.cases import GROWTH_LAYERS, GROWTH_LSTM, GROWTH_LSTM_STEPS, GROWTH_SAMPLES
+from benchmarks.measure.harness import Race, Work
+from benchmarks.measure.lstm_work import lstm_work
 
 
 def works(preset: str) -> list[Work]:

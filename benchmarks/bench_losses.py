@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from cases import SCORE_SHAPES
-from harness import Answer, Call, Contender, Race, Work
 from torch import Tensor
 
+from benchmarks.cases import SCORE_SHAPES
+from benchmarks.measure.harness import Answer, Call, Contender, Race, Work
 from ganlstm_fast.losses import gan_loss
 
 Shape = tuple[int, ...]

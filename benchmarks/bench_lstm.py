@@ -9,9 +9,20 @@ import functools
 from collections.abc import Callable
 
 import torch
-from cases import LSTM_BFLOAT16, LSTM_LAYERS, LSTM_PACKED, LSTM_SHAPES, LSTM_STREAMING, LSTMShape
-from harness import Answer, Call, Contender, Race, Work
-from lstm_work import (
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+
+import ganlstm_fast
+from benchmarks.cases import (
+    LSTM_BFLOAT16,
+    LSTM_LAYERS,
+    LSTM_PACKED,
+    LSTM_SHAPES,
+    LSTM_STREAMING,
+    LSTMShape,
+)
+from benchmarks.measure.harness import Answer, Call, Contender, Race, Work
+from benchmarks.measure.lstm_work import (
     STEPS,
     Layer,
     bfloat16_work,
@@ -21,10 +32,6 @@ from lstm_work import (
     multiply_adds,
     onednn,
 )
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
-
-import ganlstm_fast
 from ganlstm_fast import FastLSTM, FastLSTMCell
 
 # For how many steps a preset compiles nn.LSTM's backward at most; None: it compiles nothing.

@@ -1,6 +1,6 @@
 """FastLSTM on a GPU, by each of its implementations, against cuDNN and what else there is.
 
-``python benchmarks/bench_lstm_gpu.py`` is the same without pytest-benchmark, with a short table at
+``python -m benchmarks.bench_lstm_gpu`` is the same without pytest-benchmark, with a short table at
 the end; ``--tiny IMPL`` runs one implementation once at small shapes, for a checker of memory.
 """
 
@@ -18,10 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-if __name__ == "__main__":
-    import conftest  # puts the root on the path as well
-
-from cases import (
+from benchmarks.cases import (
     LSTM_CUDA,
     LSTM_CUDA_BFLOAT16,
     LSTM_CUDA_FLOAT16,
@@ -29,10 +26,12 @@ from cases import (
     LSTM_CUDA_MEMORY,
     LSTM_CUDA_STEPS,
 )
-from harness import CANNOT_RUN, Race, Work
-from lstm_work import CUDA_IMPLS, CUDA_STEPS, cuda_work
-from memory import DeviceMemoryWork
-from report import Row, describe, seconds, text_table
+from benchmarks.measure.harness import CANNOT_RUN, Race, Work
+from benchmarks.measure.lstm_work import CUDA_IMPLS, CUDA_STEPS, cuda_work
+from benchmarks.measure.memory import DeviceMemoryWork
+from benchmarks.measure.session import Measurements, save
+from benchmarks.report.rows import Row
+from benchmarks.report.tables import describe, seconds, text_table
 
 # Seconds after which a piece of work, and with it the process, is given up: a kernel hangs.
 PATIENCE = 120
@@ -81,7 +80,7 @@ def test_lstm_on_a_gpu(race: Race) -> None:
 
 def tiny(impl: str, dtypes: Sequence[torch.dtype]) -> int:
     """All passes of one implementation once, in each dtype that it serves."""
-    from lstm_cases import Case
+    from tests.lstm_cases import Case
 
     cases = (
         Case(3, 5, 3, 20, D=2, lengths=[3, 1, 2, 3, 2]),
@@ -191,13 +190,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure_all(options: argparse.Namespace) -> int:
-    measurements = conftest.Measurements(options.preset, True, options.seconds)
+    measurements = Measurements(options.preset, True, options.seconds)
     begun, failed, left_out = time.monotonic(), False, 0
 
-    def save() -> Any:
+    def saved() -> Any:
         content = measurements.content("cuda")
         if options.save_results is not None:
-            print(f"saved {conftest.save(options.save_results, content)}", flush=True)
+            print(f"saved {save(options.save_results, content)}", flush=True)
         return content["environment"]
 
     try:
@@ -209,7 +208,7 @@ def _measure_all(options: argparse.Namespace) -> int:
             faulthandler.dump_traceback_later(PATIENCE, exit=True)
             results = measurements.measure(work)
             failed |= any(r.refused is not None for r in results if r.contender.ours)
-            save()  # the next may bring the process down
+            saved()  # the next may bring the process down
         measurements.finish()
     except Exception:  # what was measured until then is kept
         traceback.print_exc()
@@ -217,7 +216,7 @@ def _measure_all(options: argparse.Namespace) -> int:
     faulthandler.cancel_dump_traceback_later()
     rows = measurements.rows.get("cuda", [])
     if rows:
-        where = save()
+        where = saved()
         print("", *describe(where), text_table(where, rows), "", sep="\n")
         print(f"speed over the fastest rival, or memory\n{short_table(rows)}")
     if left_out:

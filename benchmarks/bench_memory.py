@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-import bench_train_step
 import torch
-from cases import LSTM_MEMORY, TRAIN_STEP_MEMORY, LSTMShape
-from harness import Call, Contender, Race, Unsupported, Work
-from lstm_work import STEPS, lstm_work, prepare
-from memory import MemoryWork
 
+from benchmarks import bench_train_step
+from benchmarks.cases import LSTM_MEMORY, TRAIN_STEP_MEMORY, LSTMShape
+from benchmarks.measure.harness import Call, Contender, Race, Unsupported, Work
+from benchmarks.measure.lstm_work import STEPS, lstm_work, prepare
+from benchmarks.measure.memory import MemoryWork
 from ganlstm_fast import FastLSTM
 
 

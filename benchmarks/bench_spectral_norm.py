@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from cases import SPECTRAL_NORM, SPECTRAL_NORM_NETWORKS
-from harness import Answer, Call, Contender, Race, Unsupported, Work
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
 import ganlstm_fast
+from benchmarks.cases import SPECTRAL_NORM, SPECTRAL_NORM_NETWORKS
+from benchmarks.measure.harness import Answer, Call, Contender, Race, Unsupported, Work
 from ganlstm_fast import spectral_norm_step, use_impl
 from ganlstm_fast.ops import backends
 

@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from bench_gradient_penalty import usual_penalty
-from cases import TRAIN_STEPS
-from harness import Answer, Call, Contender, Race, Work
-from lstm_work import onednn
 from torch import Tensor, nn
 
+from benchmarks.bench_gradient_penalty import usual_penalty
+from benchmarks.cases import TRAIN_STEPS
+from benchmarks.measure.harness import Answer, Call, Contender, Race, Work
+from benchmarks.measure.lstm_work import onednn
 from ganlstm_fast import gradient_penalty, to_torch
 from ganlstm_fast.losses import gan_loss
 from ganlstm_fast.models import (

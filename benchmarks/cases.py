@@ -1,4 +1,4 @@
-"""The shapes that are measured, once."""
+"""What is measured: the shapes, and the groups of work on each kind of device."""
 
 from __future__ import annotations
 
@@ -208,4 +208,52 @@ TRAIN_STEP_MEMORY = {
     "default": (),
     "large": ("DCGAN-128",),
     "full": ("DCGAN-128",),
+}
+
+_PENALTY = ("interpolate", "penalty, value and both gradients", "penalty, value and gradient")
+# The groups of ``--full`` on each kind of device; the report names those that a device lacks.
+GROUPS = {
+    "cpu": (
+        *_PENALTY,
+        "WGAN-GP critic step",
+        "LSTM forward+backward",
+        "LSTM WGAN-GP step",
+        "spectral norm forward+backward",
+        "critic loss and gradients, non-saturating",
+        "critic loss and gradients, non-saturating, smoothed",
+        "critic loss and gradients, hinge",
+        "critic loss and gradients, lsgan",
+        "critic loss and gradients, relativistic",
+        "critic loss and gradients, relativistic-average",
+        "LSTM forward",
+        "LSTM forward, bf16",
+        "LSTM forward+backward, bf16",
+        "LSTM packed, forward+backward",
+        "LSTM streaming",
+        "peak memory, LSTM forward+backward",
+        "peak memory, LSTM WGAN-GP step",
+        "peak memory, training step",
+        "spectral norm forward",
+        "spectral norm, 3 calls a step, forward+backward",
+        "spectral norm, discriminator step",
+        "training step",
+    ),
+    "cuda": (
+        *_PENALTY,
+        "CUDA LSTM forward, tf32",
+        "CUDA LSTM forward+backward, tf32",
+        "CUDA LSTM WGAN-GP critic step, tf32",
+        "CUDA LSTM forward, fp16",
+        "CUDA LSTM forward+backward, fp16",
+        "CUDA LSTM forward, bf16",
+        "peak memory, CUDA LSTM forward+backward, tf32",
+        "peak memory, CUDA LSTM WGAN-GP critic step, tf32",
+        "CUDA LSTM forward+backward, bf16",
+        "CUDA LSTM forward, fp32",
+        "CUDA LSTM forward+backward, fp32",
+        "CUDA LSTM WGAN-GP critic step, bf16",
+        "CUDA LSTM WGAN-GP critic step, fp32",
+        "spectral norm forward",
+        "spectral norm forward+backward",
+    ),
 }

@@ -1,8 +1,8 @@
 """What ``auto`` takes on a GPU, as it follows from the results: ganlstm_fast/ops/lstm/measured.py.
 
-    python benchmarks/choices.py            write that file
-    python benchmarks/choices.py --check    say whether it is what the results give
-    python benchmarks/choices.py --table    what it takes in each case that was measured, and what
+    python -m benchmarks.choices            write that file
+    python -m benchmarks.choices --check    say whether it is what the results give
+    python -m benchmarks.choices --table    what it takes in each case that was measured, and what
                                             comes of it beside nn.LSTM
 
 At first order one of ours is taken for an H where it was faster than nn.LSTM in every result with
@@ -18,15 +18,15 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
+from typing import Any
 
-from rows import Row, Run, cases_of, collect, write_whole
+from benchmarks.report.rows import RESULTS, ROOT, Row, Run, cases_of, collect, write_whole
+from benchmarks.report.tables import Line, markdown_table
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
-RESULTS, TABLE = HERE / "results", ROOT / "ganlstm_fast/ops/lstm/measured.py"
+TABLE = ROOT / "ganlstm_fast" / "ops" / "lstm" / "measured.py"
 
-# A row's group, and the work that ganlstm_fast.ops.lstm.fit chooses for.
+# In a row's group, and the work that ganlstm_fast.ops.lstm.fit chooses for.
 WORKS = {
     "LSTM forward": "forward",
     "LSTM forward+backward": "forward+backward",
@@ -37,12 +37,9 @@ NUMBERS = {"tf32": "tf32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat
 KERNELS = ("cuda", "triton", "cell")
 OURS = (*KERNELS, "torch")  # the last: torch's LSTM under our Function
 
-Capability = tuple[int, int]
-Key = tuple[Capability, str, str]  # and numbers, and work
+SOURCE = '''"""Which implementation of the LSTM was the fastest on a GPU.
 
-HEAD = '''"""Which implementation of the LSTM was the fastest on a GPU.
-
-Written by ``python benchmarks/choices.py`` from benchmarks/results, and not by hand.
+Written by ``python -m benchmarks.choices`` from benchmarks/results, and not by hand.
 """
 
 from __future__ import annotations
@@ -50,80 +47,69 @@ from __future__ import annotations
 # H, and the implementations: at first order the fastest, at second order all, the fastest first.
 Measured = list[tuple[int, tuple[str, ...]]]
 
+# By compute capability: devices, the folders of their results, and the files there.
+SOURCES: dict[tuple[int, int], tuple[tuple[str, str, tuple[str, ...]], ...]] = {sources}
+
+# By compute capability, then by numbers and work.
+FASTEST: dict[tuple[int, int], dict[tuple[str, str], Measured]] = {fastest}
 '''
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A case of one file.
+    """A case of one file, of one layer and direction.
 
     Attributes:
-        ours: seconds of a call, by each of ours.
-        rival: the same of the fastest nn.LSTM.
-        ratios: how many times faster than that each of ours is; where the two were interleaved, the
-            median over the rounds.
+        sm: compute capability.
+        ours: the row of each of ours that was timed.
+        rival: that of the fastest nn.LSTM.
     """
 
     run: Run
+    sm: tuple[int, int]
+    numbers: str
+    work: str
     case: str
     hidden: int
-    ours: dict[str, float]
-    rival: float | None
-    ratios: dict[str, float]
+    ours: dict[str, Row]
+    rival: Row | None
+
+    def ratio(self, kernel: str) -> float | None:
+        """How many times faster than nn.LSTM; where the two were interleaved, by their rounds."""
+        row = self.ours.get(kernel)
+        if row is None or self.rival is None:
+            return None
+        interleaved = row.get("rival") == self.rival["implementation"] and "ratio" in row
+        return row["ratio"] if interleaved else self.rival["median_s"] / row["median_s"]
 
 
-def timed_cases(runs: Iterable[Run]) -> dict[Key, list[Timed]]:
-    """Those of one layer and direction; the works in their order, by H."""
-    found: dict[Key, list[Timed]] = {}
+def timed_cases(runs: Iterable[Run]) -> list[Timed]:
+    """By capability, numbers, work and H."""
+    found = []
     for run in runs:
         for (group, name, _), case in cases_of(run).items():
-            match = GROUP.fullmatch(group)
-            shapes = case.rows[0]["shapes"]
+            match, shapes = GROUP.fullmatch(group), case.rows[0]["shapes"]
             if match is None or (shapes["layers"], shapes["directions"]) != (1, 1):
                 continue
-            key = capability(run), NUMBERS[match[2]], WORKS[match[1]]
-            found.setdefault(key, []).append(_timed(run, name, case.rows))
+            number = int(re.sub(r"\D", "", run.environment["isa"]))
+            rows = {r["implementation"]: r for r in case.rows if "median_s" in r}
+            ours = {k: rows[f"FastLSTM, {k}"] for k in OURS if f"FastLSTM, {k}" in rows}
+            rivals = [row for rival, row in rows.items() if rival.startswith("nn.LSTM")]
+            rival = min(rivals, key=lambda row: row["median_s"], default=None)
+            of = (divmod(number, 10), NUMBERS[match[2]], WORKS[match[1]])
+            found.append(Timed(run, *of, name, shapes["H"], ours, rival))
     numbers, works = list(NUMBERS.values()), list(WORKS.values())
-    order = sorted(found, key=lambda key: (key[0], numbers.index(key[1]), works.index(key[2])))
-    return {key: sorted(found[key], key=lambda t: (t.hidden, t.case)) for key in order}
+    place = lambda t: (t.sm, numbers.index(t.numbers), works.index(t.work), t.hidden, t.case)  # noqa: E731
+    return sorted(found, key=place)
 
 
-def _timed(run: Run, name: str, rows: Sequence[Row]) -> Timed:
-    by_name = {row["implementation"]: row for row in rows if "median_s" in row}
-    ours = {k: by_name[f"FastLSTM, {k}"] for k in OURS if f"FastLSTM, {k}" in by_name}
-    rivals = [row for rival, row in by_name.items() if rival.startswith("nn.LSTM")]
-    rival = min(rivals, key=lambda row: row["median_s"], default=None)
-    ratios = {}
-    for kernel, row in ours.items():
-        if rival is not None and row.get("rival") == rival["implementation"]:
-            ratios[kernel] = row["ratio"]
-        elif rival is not None:
-            ratios[kernel] = rival["median_s"] / row["median_s"]
-    return Timed(
-        run,
-        name,
-        rows[0]["shapes"]["H"],
-        {kernel: row["median_s"] for kernel, row in ours.items()},
-        None if rival is None else rival["median_s"],
-        ratios,
-    )
-
-
-def capability(run: Run) -> Capability:
-    number = int(re.sub(r"\D", "", run.environment["isa"]))
-    return number // 10, number % 10
-
-
-def fastest(cases: Sequence[Timed], work: str) -> tuple[str, ...]:
-    """Of all cases of one H."""
-    if work == "second order":
+def fastest(cases: Sequence[Timed]) -> tuple[str, ...]:
+    """Of all cases of one work and H."""
+    if cases[0].work == "second order":
         timed = [k for k in KERNELS if any(k in c.ours for c in cases)]
-        return tuple(sorted(timed, key=lambda k: _slowness(k, cases)))
-    least = {
-        kernel: min(c.ratios[kernel] for c in cases)
-        for kernel in KERNELS
-        if all(kernel in c.ratios for c in cases)
-    }
+        return tuple(sorted(timed, key=lambda kernel: _slowness(kernel, cases)))
+    ratios = {kernel: [c.ratio(kernel) for c in cases] for kernel in KERNELS}
+    least = {kernel: min(values) for kernel, values in ratios.items() if None not in values}
     best = max(least, key=lambda kernel: least[kernel], default=None)
     return ("torch",) if best is None or least[best] < 1 else (best,)
 
@@ -131,130 +117,119 @@ def fastest(cases: Sequence[Timed], work: str) -> tuple[str, ...]:
 def _slowness(kernel: str, cases: Sequence[Timed]) -> float:
     """The mean logarithm of its time over that of the fastest, where it was measured."""
     times = []
-    for case in cases:
-        if kernel in case.ours:
-            least = min(time for other, time in case.ours.items() if other in KERNELS)
-            times.append(math.log(case.ours[kernel] / least))
+    for ours in (case.ours for case in cases if kernel in case.ours):
+        least = min(row["median_s"] for other, row in ours.items() if other in KERNELS)
+        times.append(math.log(ours[kernel]["median_s"] / least))
     return sum(times) / len(times)
 
 
 def source(runs: Sequence[Run]) -> str:
     """The text of measured.py."""
-    files: dict[Capability, dict[tuple[str, str], set[str]]] = {}
-    tables: dict[Capability, list[str]] = {}
-    for (sm, numbers, work), cases in timed_cases(runs).items():
-        by_hidden: dict[int, list[Timed]] = {}
-        for case in cases:
-            by_hidden.setdefault(case.hidden, []).append(case)
-        lines = tables.setdefault(sm, [])
-        lines.append(f'        ("{numbers}", "{work}"): [')
-        for hidden, of_hidden in by_hidden.items():
-            lines.append(f"            ({hidden}, {_tuple(fastest(of_hidden, work))}),")
-        lines.append("        ],")
-        for case in cases:
-            path = case.run.path.resolve().relative_to(ROOT)
-            of_device = files.setdefault(sm, {})
-            key = case.run.environment["device"], path.parent.as_posix()
-            of_device.setdefault(key, set()).add(path.name)
-    parts = ["# By compute capability: devices, the folders of their results, and the files there."]
-    parts.append("SOURCES: dict[tuple[int, int], tuple[tuple[str, str, tuple[str, ...]], ...]] = {")
-    for sm, of_device in files.items():
-        parts.append(f"    {sm}: (")
-        for (device, folder), names in sorted(of_device.items()):
-            parts += ["        (", f'            "{device}",', f'            "{folder}",']
-            parts += [f"            {_tuple(sorted(names))},", "        ),"]
-        parts.append("    ),")
-    parts.append("}\n")
-    parts.append("# By compute capability, then by numbers and work.")
-    parts.append("FASTEST: dict[tuple[int, int], dict[tuple[str, str], Measured]] = {")
-    for sm, lines in tables.items():
-        parts += [f"    {sm}: {{", *lines, "    },"]
-    parts.append("}\n")
-    return HEAD + "\n".join(parts)
+    files: dict[Any, dict[Any, set[str]]] = {}
+    chosen: dict[Any, dict[Any, list[Any]]] = {}
+    for (sm, numbers, work, hidden), members in groupby(
+        timed_cases(runs), lambda t: (t.sm, t.numbers, t.work, t.hidden)
+    ):
+        cases = list(members)
+        sizes = chosen.setdefault(sm, {}).setdefault((numbers, work), [])
+        sizes.append((hidden, fastest(cases)))
+        for run in (case.run for case in cases):
+            path = run.path.resolve().relative_to(ROOT)
+            key = run.environment["device"], path.parent.as_posix()
+            files.setdefault(sm, {}).setdefault(key, set()).add(path.name)
+    sources = {
+        sm: tuple((*key, tuple(sorted(names))) for key, names in sorted(of_sm.items()))
+        for sm, of_sm in files.items()
+    }
+    text = SOURCE.replace("{sources}", literal(sources))
+    return text.replace("{fastest}", literal(chosen))
 
 
-def _tuple(names: Sequence[str]) -> str:
-    return f"({', '.join(f'{chr(34)}{name}{chr(34)}' for name in names)}{',' * (len(names) == 1)})"
+def literal(value: Any, indent: int = 0) -> str:
+    """Python source as ruff formats it: an item a line, but for tuples that fit in one."""
+    line = repr(value).replace("'", '"')
+    if isinstance(value, dict):
+        items = [f"{literal(k)}: {literal(v, indent + 4)}" for k, v in value.items()]
+    elif isinstance(value, list) or (isinstance(value, tuple) and indent + len(line) > 98):
+        items = [literal(item, indent + 4) for item in value]
+    else:
+        return line
+    inside = "".join(f"{' ' * (indent + 4)}{item},\n" for item in items)
+    return f"{line[0]}\n{inside}{' ' * indent}{line[-1]}"
 
 
-def table(runs: Sequence[Run]) -> list[list[str]]:
+def taken(runs: Sequence[Run]) -> list[tuple[Timed, str]]:
+    """Each case, and what ``auto`` takes of what was measured in it."""
+    from ganlstm_fast.ops.lstm import fit  # here: it imports torch
+
+    found = []
+    for case in timed_cases(runs):
+        known = {*case.ours, *(["torch"] if case.rival else [])}
+        order = fit.order(case.sm, case.numbers, case.work, case.hidden)
+        found += [(case, kernel) for kernel in order if kernel in known][:1]
+    return found
+
+
+def table(runs: Sequence[Run]) -> list[Line]:
     """A line a case: what ``auto`` takes, its time, nn.LSTM's, and how many times faster it is.
 
     The times are of ``impl=`` by that name. "-": not measured.
     """
-    sys.path.insert(0, str(ROOT))
-    from ganlstm_fast.ops.lstm import fit
-
-    lines = [["numbers", "work", "case", "auto takes", "a call", "nn.LSTM", "ratio", "from"]]
-    for (sm, numbers, work), cases in timed_cases(runs).items():
-        for case in cases:
-            order = fit.order(sm, numbers, work, case.hidden)
-            taken = next((kernel for kernel in order if _known(kernel, case)), None)
-            if taken is None:
-                continue
-            times = [_microseconds(case.ours.get(taken)), _microseconds(case.rival)]
-            ratio = f"{case.ratios[taken]:.2f}x" if taken in case.ratios else "-"
-            lines.append([numbers, work, case.case, taken, *times, ratio, case.run.path.name])
+    lines: list[Line] = [
+        ("numbers", "work", "case", "auto takes", "a call", "nn.LSTM", "ratio", "from")
+    ]
+    for case, kernel in taken(runs):
+        rows, ratio = (case.ours.get(kernel), case.rival), case.ratio(kernel)
+        times = ["-" if row is None else f"{1e6 * row['median_s']:.0f} us" for row in rows]
+        figures = *times, "-" if ratio is None else f"{ratio:.2f}x"
+        lines.append((case.numbers, case.work, case.case, kernel, *figures, case.run.path.name))
     return lines
 
 
-def _microseconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{1e6 * seconds:.0f} us"
-
-
-def overview(runs: Sequence[Run]) -> list[list[str]]:
+def overview(runs: Sequence[Run]) -> list[Line]:
     """For each kind of numbers, how many times faster what ``auto`` takes is, over the cases.
 
     Of torch's LSTM only where it is taken.
     """
-    found: dict[tuple[str, str], dict[str, list[tuple[int, float]]]] = {}
-    for numbers, work, case, taken, _, _, ratio, _ in table(runs)[1:]:
-        if ratio != "-" or taken == "torch":
-            hidden = int(case.rpartition("H")[2])
-            by_taken = found.setdefault((numbers, work), {})
-            times = 1.0 if taken == "torch" else float(ratio.rstrip("x"))
-            by_taken.setdefault(taken, []).append((hidden, times))
-    works = list(WORKS.values())
-    lines = [["numbers", *works]]
-    for numbers in dict.fromkeys(numbers for numbers, _ in found):
-        cells = [found.get((numbers, work), {}) for work in works]
-        lines.append([numbers, *("; ".join(map(_range, c, c.values())) or "-" for c in cells)])
+    cells: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
+    for case, kernel in taken(runs):
+        ratio = 1.0 if kernel == "torch" else case.ratio(kernel)
+        if ratio is not None:
+            of_work = cells.setdefault(case.numbers, {}).setdefault(case.work, {})
+            of_work.setdefault(kernel, []).append((case.hidden, ratio))
+    lines: list[Line] = [("numbers", *WORKS.values())]
+    for numbers, works in cells.items():
+        found = (works.get(work, {}).items() for work in WORKS.values())
+        lines.append((numbers, *("; ".join(_range(*item) for item in f) or "-" for f in found)))
     return lines
 
 
-def _range(taken: str, cases: Sequence[tuple[int, float]]) -> str:
-    sizes, ratios = sorted({hidden for hidden, _ in cases}), [ratio for _, ratio in cases]
-    where = f"{taken} at H {', '.join(map(str, sizes))}"
-    if taken == "torch":
+def _range(kernel: str, cases: Sequence[tuple[int, float]]) -> str:
+    where = f"{kernel} at H {', '.join(map(str, sorted({hidden for hidden, _ in cases})))}"
+    if kernel == "torch":
         return where
-    least, most = min(ratios), max(ratios)
-    return f"{where}: **{least:.1f}x**" + (f" to **{most:.1f}x**" if most > least else "")
-
-
-def _known(kernel: str, case: Timed) -> bool:
-    return kernel in case.ours or (kernel == "torch" and case.rival is not None)
+    least, most = (f"**{of(ratio for _, ratio in cases):.1f}x**" for of in (min, max))
+    return f"{where}: {least}" + (f" to {most}" if most != least else "")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="1 if the file is another")
+    what.add_argument("--check", action="store_true", help="exit with 1 if the file differs")
     what.add_argument("--table", action="store_true", help="print what is taken in each case")
     options = parser.parse_args(arguments)
     runs = collect([RESULTS])
     if options.table:
-        from report import markdown_table
-
         print(markdown_table(table(runs)))
         return 0
-    text = source(runs)
+    text, name = source(runs), TABLE.relative_to(ROOT)
     if TABLE.exists() and TABLE.read_text() == text:
         return 0
     if options.check:
-        print(f"{TABLE.relative_to(ROOT)} is not what the results give; run benchmarks/choices.py")
+        print(f"{name} is not what the results give; run python -m benchmarks.choices")
         return 1
     write_whole(TABLE, text)
-    print(f"wrote {TABLE.relative_to(ROOT)}")
+    print(f"wrote {name}")
     return 0
 
 

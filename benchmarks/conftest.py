@@ -3,54 +3,25 @@
 Each ``bench_*.py`` has ``works(preset)`` and one test that calls ``race``. The contenders of a work
 are measured together, interleaved, when the first of them is asked for; pytest-benchmark then gets
 each contender's times as they were recorded, so that its JSON, its storage and its comparison work.
-
-``python benchmarks/bench_lstm_gpu.py`` takes from here what it needs to do without pytest.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 import re
-import sys
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-for folder in (HERE, HERE.parent):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-import ceilings  # noqa: E402
-import growth  # noqa: E402
-import report  # noqa: E402
-from environment import device_folder, environment, file_name  # noqa: E402
-from harness import Effort, Race, Result, Wanted, Work, measure, row  # noqa: E402
-from memory import DeviceMemoryWork, MemoryWork, measure_memory  # noqa: E402
-from rows import SCHEMA, UnknownName, case_matcher, matcher, write_whole  # noqa: E402
-
-EFFORTS = {
-    "quick": Effort(seconds=2.5, min_rounds=5),
-    "default": Effort(seconds=4.0, min_rounds=9),
-    "large": Effort(seconds=4.0, min_rounds=9),
-    "full": Effort(seconds=20.0, min_rounds=9, processes=3),
-}
-# Of a work on a GPU, which has more contenders and is the quieter machine.
-CUDA_EFFORTS = {
-    "quick": Effort(seconds=1.0, min_rounds=5),
-    "default": Effort(seconds=1.5, min_rounds=7),
-    "large": Effort(seconds=2.0, min_rounds=9),
-    "full": Effort(seconds=4.0, min_rounds=9),
-}
+from benchmarks.measure.harness import Race
+from benchmarks.measure.session import Measurements, save
+from benchmarks.report.rows import ROOT, UnknownName, case_matcher, matcher
+from benchmarks.report.summary import slopes
+from benchmarks.report.tables import describe, markdown_table, text_table
 
 
 class ReplayClock:
-    """A clock that stands still unless it is told to go on by a recorded time."""
+    """A clock that stands still until ``advance`` moves it by a recorded time."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -63,63 +34,6 @@ class ReplayClock:
 
 
 CLOCK = ReplayClock()
-
-
-class Measurements:
-    """The results of the session: each work is measured once, when it is first asked for.
-
-    The ceilings of a device, "cpu" or "cuda", are measured before its first work and at the end:
-    the machine drifts.
-    """
-
-    def __init__(self, preset: str, timed: bool, seconds: float | None = None) -> None:
-        changes = {} if seconds is None else {"seconds": seconds}
-        self.efforts = {
-            device: dataclasses.replace(efforts[preset], **changes)
-            for device, efforts in (("cpu", EFFORTS), ("cuda", CUDA_EFFORTS))
-        }
-        self.preset = preset
-        self.timed = timed
-        self.ceilings: dict[str, dict[str, ceilings.Ceilings]] = {}
-        self.works: dict[tuple[str, str], Work] = {}
-        self.results: dict[tuple[str, str], list[Result]] = {}
-        self.rows: dict[str, list[dict[str, Any]]] = {}
-        self.wanted: Wanted | None = None  # the rivals
-        self.limit = math.inf  # seconds after the first work began, when no other may begin
-        self.begun: float | None = None
-
-    def measure(self, work: Work) -> list[Result]:
-        if self.timed and work.device not in self.ceilings:
-            self.ceilings[work.device] = {"begin": ceilings.measure(work.device)}
-        kind = measure_memory if isinstance(work, MemoryWork | DeviceMemoryWork) else measure
-        results = kind(work, self.efforts[work.device], self.timed, self.wanted)
-        self.results[work.group, work.case] = results
-        self.rows.setdefault(work.device, []).extend(row(work, r, results) for r in results)
-        return results
-
-    def get(self, group: str, case: str, contender: str) -> Result:
-        key = (group, case)
-        if self.begun is None:
-            self.begun = time.monotonic()
-        elif key not in self.results and time.monotonic() - self.begun > self.limit:
-            pytest.skip("left out by --limit")
-        results = self.results.get(key) or self.measure(self.works[key])
-        return next(r for r in results if r.contender.name == contender)
-
-    def finish(self) -> None:
-        """To be called when the last work has been measured."""
-        for device, measured in self.ceilings.items():
-            if "end" not in measured:
-                measured["end"] = ceilings.measure(device)
-
-    def content(self, device: str) -> dict[str, Any]:
-        """A result file: each row says itself where it comes from."""
-        where = environment(self.preset, device) | {"ceilings": self.ceilings.get(device, {})}
-        short = {name: value for name, value in where.items() if name != "ceilings"}
-        rows = [{**this, **short} for this in self.rows.get(device, ())]
-        return {"ganlstm_fast_schema": SCHEMA, "environment": where, "rows": rows}
-
-
 MEASUREMENTS = pytest.StashKey[Measurements]()
 
 
@@ -232,6 +146,8 @@ def race(request: pytest.FixtureRequest, benchmark: Any) -> Race:
 
     def run() -> None:
         result = request.config.stash[MEASUREMENTS].get(group, case, contender)
+        if result is None:
+            pytest.skip("left out by --limit")
         if result.unsupported is not None:
             pytest.skip(f"not supported: {result.unsupported}")
         if result.refused is not None and result.contender.ours:
@@ -254,20 +170,11 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """All rows, each of which names its device; the environment is that of the first."""
+    """The rows of all devices, each with its device; the environment is that of the first."""
     measurements = config.stash[MEASUREMENTS]
     measurements.finish()
     contents = [measurements.content(device) for device in measurements.rows or ("cpu",)]
     output_json |= contents[0] | {"rows": [this for c in contents for this in c["rows"]]}
-
-
-def save(name: str, content: dict[str, Any]) -> Path:
-    where = content["environment"]
-    path = HERE / "results" / device_folder(where) / f"{name or file_name(where)}.json"
-    head = json.dumps({**content, "rows": None}).removesuffix("null}")
-    rows = ",\n".join(json.dumps(this) for this in content["rows"])
-    write_whole(path, f"{head}[\n{rows}\n]}}\n")
-    return path
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -280,13 +187,12 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         content = measurements.content(device)
         where = content["environment"]
         terminalreporter.section(f"benchmarks on {where['device']}")
-        terminalreporter.write_line("\n".join(report.describe(where)))
-        terminalreporter.write_line("")
-        terminalreporter.write_line(report.text_table(where, rows))
-        slopes = growth.slopes(rows)
-        if slopes:
+        for text in (*describe(where), "", text_table(where, rows)):
+            terminalreporter.write_line(text)
+        growth = slopes(rows)
+        if growth:
             terminalreporter.write_line("\ntime grows as the size to this exponent")
-            terminalreporter.write_line(report.markdown_table(slopes))
+            terminalreporter.write_line(markdown_table(growth))
         if name is not None:
             path = save(name, content)
-            terminalreporter.write_line(f"\nsaved {path.relative_to(HERE.parent)}")
+            terminalreporter.write_line(f"\nsaved {path.relative_to(ROOT)}")

@@ -1,6 +1,6 @@
 """Seconds from a training command to its first step, and the steps of a second after it.
 
-    python benchmarks/first_step.py cuda lstm-gan dcgan --steps 200
+    python -m benchmarks.first_step cuda lstm-gan dcgan --steps 200
 
 Each command runs twice: the first time, files are read from the disk and Triton compiles. What it
 prints to a progress bar is read as a person would see it, so that imports, data, the model and the

@@ -5,8 +5,9 @@
 #   benchmarks/run_on_gpu.sh bench      some of: build explain test sanitize train bench
 #
 # Right comes before fast: the tests, then the sanitizer, then the seconds to a training's first step
-# and the measurements, from which the table of what `auto` takes is written (benchmarks/choices.py). Needs Python with torch and pytest, nvcc and
-# a C++ compiler where the kernels are not built yet, and no network. A stage that fails or runs into
+# and the measurements, from which benchmarks/choices.py writes the table of what `auto` takes. Needs
+# Python with torch and pytest, nvcc and a C++ compiler where the kernels are not built yet, and no
+# network. A stage that fails or runs into
 # its time limit does not stop the next; the exit status says whether one did. What cannot be built is
 # left out of the measurements, which then are of the rivals alone.
 #
@@ -73,7 +74,7 @@ architecture() {
 }
 
 is_built() {
-  "$python" -c 'from ganlstm_fast import backends as b
+  "$python" -c 'from ganlstm_fast.ops import backends as b
 raise SystemExit(not (b.is_loaded("cpu") and b.is_loaded("cuda")))' 2>/dev/null
 }
 
@@ -122,7 +123,7 @@ sanitize() {
       [[ $tool == racecheck ]] || dtypes+=,float16,bfloat16
       PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout -k 5 "$check_seconds" \
         "$sanitizer" --tool "$tool" --kernel-name kns=lstm --error-exitcode 9 \
-        "$python" benchmarks/bench_lstm_gpu.py --tiny "$impl" --dtypes "$dtypes" \
+        "$python" -m benchmarks.bench_lstm_gpu --tiny "$impl" --dtypes "$dtypes" \
         >"$logs/$impl-$tool.log" 2>&1 &
       jobs[$impl-$tool]=$!
     done
@@ -139,19 +140,19 @@ sanitize() {
 
 # With the kernels that auto takes, and by torch's own LSTM, whose penalty is plain PyTorch.
 train() {
-  stage train 90 "$python" benchmarks/first_step.py cuda lstm-gan dcgan --steps 300
+  stage train 90 "$python" -m benchmarks.first_step cuda lstm-gan dcgan --steps 300
   GANLSTM_FAST_IMPL=lstm=torch,gradient_penalty=reference stage train-torch 45 \
-    "$python" benchmarks/first_step.py cuda lstm-gan --steps 40 --runs 1
+    "$python" -m benchmarks.first_step cuda lstm-gan --steps 40 --runs 1
   cat "$logs"/train*.log
 }
 
 # What is left in case of a broken device or a kernel that hangs: a process without our kernels.
 bench() {
   local limit=$(($(left) - 10))
-  stage bench "$limit" "$python" benchmarks/bench_lstm_gpu.py "${bench_options[@]}" \
+  stage bench "$limit" "$python" -m benchmarks.bench_lstm_gpu "${bench_options[@]}" \
     --seconds 0.8 --limit $((limit - 60))
   if ! grep -q '^speed over' "$logs/bench.log" && (($(left) > 75)); then
-    stage bench-rivals $(($(left) - 10)) "$python" benchmarks/bench_lstm_gpu.py --quick \
+    stage bench-rivals $(($(left) - 10)) "$python" -m benchmarks.bench_lstm_gpu --quick \
       --impls torch --save-results rivals --limit $(($(left) - 45))
   fi
   if (($(left) > 30)) && has pytest_benchmark; then
@@ -162,8 +163,8 @@ bench() {
   for name in bench bench-rivals; do
     [[ ! -f $logs/$name.log ]] || sed -n '/^speed over/,$p' "$logs/$name.log" | cut -c -300
   done
-  stage choices 20 "$python" benchmarks/choices.py
-  "$python" benchmarks/choices.py --table
+  stage choices 20 "$python" -m benchmarks.choices
+  "$python" -m benchmarks.choices --table
 }
 
 # The log beside the results that came of it, and both into $OUT.

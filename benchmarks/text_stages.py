@@ -1,7 +1,7 @@
-"""What a text-gan writes at each stage of its training, what its scores say, beside other ways.
+"""What a text-gan writes at each stage of its training, with scores, beside likelihood alone.
 
-    python benchmarks/text_stages.py             # trains for about half an hour, on one core
-    python benchmarks/report.py --update-readme  # writes what docs/text-gan.md shows of it
+    python -m benchmarks.text_stages             # trains for about half an hour, on one core
+    python -m benchmarks.report --update-readme  # writes what docs/text-gan.md shows of it
 
 The result is benchmarks/results/text-gan/stages.json: of each stage the command, the steps, the
 seconds of training, the scores of ``ganlstm-fast evaluate`` and some samples; and samples of what
@@ -19,14 +19,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from report import RESULTS, ROOT, markdown_table
-from scores import Failed, _command
+from benchmarks.measure.environment import environment
+from benchmarks.report.rows import ROOT, write_whole
+from benchmarks.report.text_stages import FILE
+from benchmarks.scores import Failed, command
 
-FILE = RESULTS / "text-gan" / "stages.json"
-PAGE = ROOT / "docs" / "text-gan.md"
 SAMPLES = 5
-# Noise and real text both score 0 here, so that no share of the way between them can be given.
-COPIED = "copied_16_grams"
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,10 @@ def run(found: list[Stage], folder: Path) -> Iterator[dict[str, Any]]:
         first = ["text-gan", *stage.train.split(), "--seed", "0", "--out", str(out)]
         start = ["--resume", str(out)] if out.exists() else first
         options = ["--steps", str(stage.steps), "--metrics", "none", "--quiet"]
-        took, _ = _command("train", *start, *options)
+        took, _ = command("train", *start, *options)
         seconds[stage.train] = seconds.get(stage.train, 0.0) + took
-        _, scores = _command("evaluate", str(out), "--metrics", "full", "--json")
-        _, text = _command("generate", str(out), "-n", str(SAMPLES), "--seed", "1")
+        _, scores = command("evaluate", str(out), "--metrics", "full", "--json")
+        _, text = command("generate", str(out), "-n", str(SAMPLES), "--seed", "1")
         words = ["ganlstm-fast", "train", "text-gan", *stage.train.split()]
         print(f"{stage.title}: {seconds[stage.train]:.0f} s", file=sys.stderr, flush=True)
         yield {
@@ -100,78 +98,12 @@ def beside() -> dict[str, list[str]]:
     }
 
 
-def way(score: dict[str, float], generated: float) -> float:
-    """How far ``generated`` is on the way from noise, 0, to real text, 1."""
-    return (generated - score["noise"]) / (score["real"] - score["noise"])
-
-
-def section(result: dict[str, Any]) -> str:
-    """What docs/text-gan.md shows between its markers."""
-    found = result["stages"]
-    trained = next(stage for stage in found if stage["title"] == "trained")
-    titles = [stage["title"] for stage in found]
-    names = [n for n, v in trained["scores"].items() if isinstance(v, dict) and "noise" in v]
-    lines: list[tuple[str, ...]] = [("score", "noise", *titles, "shuffled words", "real")]
-    shares: list[tuple[str, ...]] = [("share of the way from noise to real", *titles)]
-    of_trained: dict[str, float] = {}
-    # Of the scores, in how many the trained generator is nearer to real text than another stage.
-    better = dict.fromkeys(titles, 0)
-    for name in names:
-        score = trained["scores"][name]
-        values = [stage["scores"][name]["generated"] for stage in found]
-        shown = (score["noise"], *values, score["shuffled"], score["real"])
-        lines.append((name.replace("_", " "), *(f"{value:.3f}" for value in shown)))
-        if name != COPIED:
-            ways = [way(score, value) for value in values]
-            of_trained[name] = mine = ways[titles.index("trained")]
-            for title, share in zip(titles, ways, strict=True):
-                better[title] += abs(mine - 1) < abs(share - 1)
-            shares.append((name.replace("_", " "), *(f"{100 * share:.0f}%" for share in ways)))
-    nearer = [name for name, share in of_trained.items() if abs(share - 1) < 0.5]
-    beyond = [name.replace("_", " ") for name, share in of_trained.items() if share > 1]
-    parts = [
-        f"Of {len(of_trained)} scores of the trained generator, {len(nearer)} are nearer to those "
-        "of real text than to those of noise"
-        + (f"; beyond those of real text: {', '.join(beyond)}." if beyond else "."),
-        "It is nearer to real text than the other stages are in: "
-        + ", ".join(f"{title} {count}" for title, count in better.items() if title != "trained")
-        + f" of {len(of_trained)} scores.",
-        markdown_table(shares),
-        "The scores themselves:",
-        markdown_table(lines),
-        "How each was made, from nothing and with seed 0, on one thread:",
-        markdown_table(
-            [
-                ("stage", "command", "seconds"),
-                *((s["title"], f"`{s['command']}`", f"{s['seconds']:.0f}") for s in found),
-            ]
-        ),
-        "What they write, unselected (line ends are spaces):",
-    ]
-    for title, texts in (
-        ("noise", result["beside"]["noise"]),
-        *((stage["title"], stage["samples"]) for stage in found),
-        ("shuffled words", result["beside"]["shuffled"]),
-        ("real, held out", result["beside"]["real"]),
-    ):
-        parts.append(f"*{title}*\n\n```text\n" + "\n".join(texts) + "\n```")
-    e = result["environment"]
-    parts.append(
-        f"From [stages.json](../{FILE.relative_to(ROOT).as_posix()}), made by "
-        f"`benchmarks/text_stages.py` on {e['device']}, torch {e['torch']}, {e['commit']}."
-    )
-    return "\n\n".join(parts)
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the runs there")
     options = parser.parse_args(arguments)
-    from environment import environment
-    from rows import write_whole
-
     with tempfile.TemporaryDirectory() as temporary:
         try:
             found = list(run(stages(), options.keep or Path(temporary)))

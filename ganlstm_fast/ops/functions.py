@@ -92,19 +92,20 @@ class Layout(Generic[A]):
     def of(self, flat: Sequence[Any]) -> A:
         first = len(self.plain)
         if len(self.lists) == 1:  # in less time
-            spread = [flat[first:]]
+            values = (*flat[:first], flat[first:])
         else:
             count = self.count(flat)
             starts = [first + index * count for index in range(len(self.lists))]
-            spread = [flat[start : start + count] for start in starts]
-        return self.kind._make(self._from_flat((*flat[:first], *spread)))  # type: ignore[attr-defined]
+            values = (*flat[:first], *(flat[start : start + count] for start in starts))
+        # As the NamedTuple's own _make, without a call of a function in Python.
+        return tuple.__new__(self.kind, self._from_flat(values))
 
     def gradients(self, count: int, **found: Any) -> tuple[Tensor | None, ...]:
         """What a backward returns: ``found``, by field, and None for the others.
 
         Lists have ``count`` elements.
         """
-        result = [found.get(name) for name in self.plain]
+        result = list(map(found.get, self.plain))
         for name in self.lists:
             result += found.get(name) or [None] * count
         return tuple(result)

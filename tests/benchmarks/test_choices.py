@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import choices
+from benchmarks.report.rows import RESULTS, collect
 from ganlstm_fast import explain, gradient_penalty, use_impl
 from ganlstm_fast.ops import backends
 from ganlstm_fast.ops.lstm import fit
@@ -18,8 +18,6 @@ from ganlstm_fast.ops.lstm.measured import FASTEST, SOURCES
 from tests.fake_gpu import RUNS, OnGPU, pretend
 
 ROOT = Path(__file__).resolve().parents[2]
-BENCHMARKS = ROOT / "benchmarks"
-CHOICES = str(BENCHMARKS / "choices.py")
 
 
 def chosen(
@@ -37,9 +35,8 @@ def h100(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32")
 
 
-def test_the_table_is_what_the_results_give() -> None:
-    done = subprocess.run([sys.executable, CHOICES, "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_the_table_is_what_the_results_give(capsys: pytest.CaptureFixture[str]) -> None:
+    assert choices.main(["--check"]) == 0, capsys.readouterr().out
     for sources in SOURCES.values():
         for _, folder, files in sources:
             assert all((ROOT / folder / file).is_file() for file in files)
@@ -107,12 +104,7 @@ def test_a_gpu_that_nobody_has_measured(
 @pytest.mark.usefixtures("h100")
 def test_ours_are_taken_only_where_they_won() -> None:
     """Where torch's LSTM is taken, the file has what that call took, or it is not known."""
-    sys.path.append(str(BENCHMARKS))
-    try:
-        import choices
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    runs = choices.collect([choices.RESULTS])
+    runs = collect([RESULTS])
     _, *lines = choices.table(runs)
     assert {line[1] for line in lines} == set(fit.WORKS)
     for numbers, work, case, taken, _, _, ratio, file in lines:

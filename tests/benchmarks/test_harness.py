@@ -14,23 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("no benchmarks beside the tests", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
+from benchmarks import bench_lstm, bench_lstm_gpu, bench_memory
+from benchmarks.cases import LSTMShape
+from benchmarks.measure import ceilings, environment, harness, lstm_work, memory
+from benchmarks.measure.harness import Contender, Effort, Result, Unsupported, Work
+from benchmarks.report import tables
+from benchmarks.report.__main__ import main
 
-import bench_lstm  # noqa: E402
-import bench_lstm_gpu  # noqa: E402
-import bench_memory  # noqa: E402
-import ceilings  # noqa: E402
-import environment  # noqa: E402
-import harness  # noqa: E402
-import lstm_work  # noqa: E402
-import memory  # noqa: E402
-import report  # noqa: E402
-from cases import LSTMShape  # noqa: E402
-from harness import Contender, Effort, Result, Unsupported, Work  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 TRUTH = torch.linspace(1, 2, 5, dtype=torch.float64)
 EFFORT = Effort(seconds=0.05, min_rounds=5, max_rounds=7)
 
@@ -65,7 +56,7 @@ def test_wrong_and_unsupported_contenders_get_no_times():
     assert not wrong.times
     assert absent.unsupported == "no such thing here"
     assert len(rival.times) == len(other.times) >= 5
-    rows = [harness.row(work, r, [ours, rival, wrong, absent, other]) for r in (ours, absent)]
+    rows = harness.rows(work, [ours, absent, rival, wrong, other])[:2]
     assert all(r["skipped"] and "median_s" not in r and "ratio" not in r for r in rows)
 
 
@@ -87,7 +78,7 @@ def test_ratio_is_to_the_fastest_rival():
         _contender("fast", delay=10e-3),
     )
     results = harness.measure(work, EFFORT)
-    rows = [harness.row(work, r, results) for r in results]
+    rows = harness.rows(work, results)
     assert {r["rival"] for r in rows} == {"fast"}
     assert rows[0]["ratio"] > 2
     assert rows[0]["ratio_p20"] <= rows[0]["ratio"] <= rows[0]["ratio_p80"]
@@ -102,7 +93,7 @@ def test_a_share_is_of_the_named_contenders_time():
         _contender("lost", beside="absent"),
     )
     results = harness.measure(work, EFFORT)
-    twice, once, lost = (harness.row(work, r, results) for r in results)
+    twice, once, lost = harness.rows(work, results)
     assert 1.5 < twice["beside_ratio"] < 2.5
     assert twice["beside_ratio_p20"] <= twice["beside_ratio"] <= twice["beside_ratio_p80"]
     assert "beside" not in once
@@ -116,7 +107,7 @@ def test_ratios_are_medians_of_rounds():
         Result(work.contenders[0], times=[1.0, 1.0, 1.0, 10.0, 10.0]),
         Result(work.contenders[1], times=[2.0, 2.0, 5.0, 20.0, 20.0]),
     ]
-    assert harness.row(work, results[0], results)["ratio"] == 2
+    assert harness.rows(work, results)[0]["ratio"] == 2
 
 
 def test_a_contender_that_raises_fails_alone(capsys):
@@ -186,12 +177,12 @@ def _file(path, rows, **where):
 def test_report_reads_back_what_was_written(tmp_path, capsys):
     work = _work(_contender("ours", ours=True), _contender("rival"), _contender("bad", error=1))
     results = harness.measure(work, EFFORT)
-    rows = [harness.row(work, r, results) for r in results]
+    rows = harness.rows(work, results)
     good = _file(tmp_path / "good.json", rows)
     old, broken = (tmp_path / name for name in ("old.json", "broken.json"))
     old.write_text(json.dumps({"ganlstm_fast_schema": 0}))
     broken.write_text("{")
-    assert report.main([good, *(str(p) for p in (old, broken, tmp_path / "none.json"))]) == 0
+    assert main([good, *(str(p) for p in (old, broken, tmp_path / "none.json"))]) == 0
     out, err = capsys.readouterr()
     assert "**group**" in out
     assert "1.00x (fastest rival)" in out
@@ -200,11 +191,11 @@ def test_report_reads_back_what_was_written(tmp_path, capsys):
     assert "schema 0, expected 1" in err
     assert "not JSON" in err
     assert "No such file" in err
-    assert report.main([str(old)]) == 2
+    assert main([str(old)]) == 2
 
 
 def _ceilings(rate):
-    return {name: rate for name, *_ in report.CEILINGS}
+    return {name: rate for name, *_ in tables.CEILINGS}
 
 
 def test_report_of_fractions_shares_and_memory(tmp_path, capsys):
@@ -212,21 +203,21 @@ def test_report_of_fractions_shares_and_memory(tmp_path, capsys):
     speed = Work("speed", "B2", {}, (ours, rival), lambda _: (TRUTH,), multiply_adds=10**9)
     peaks = dataclasses.replace(speed, group="peak memory", multiply_adds=None)
     results = [Result(ours, times=[0.05] * 3), Result(rival, times=[0.1] * 3)]
-    rows = [harness.row(speed, r, results) for r in results]
+    rows = harness.rows(speed, results)
     results = [Result(ours, peaks=[30.0, 40.0, 50.0]), Result(rival, peaks=[100.0])]
-    rows += [harness.row(peaks, r, results) for r in results]
+    rows += harness.rows(peaks, results)
     both = {"begin": _ceilings(40e9), "end": {**_ceilings(None), "multiply_adds": 39e9}}
     files = [
         _file(tmp_path / "a.json", rows, ceilings=both),
         _file(tmp_path / "b.json", rows, isa_limits="X=avx2", isa_of_kernels="avx2"),
     ]
-    report.main(files[:1])
+    main(files[:1])
     table = capsys.readouterr().out
     assert "| ours | 50 ms | 50 ms .. 50 ms | 2.00x (2.00 .. 2.00) | 50% | 0.50x of rival" in table
     assert "| ours | 40 MiB | 30 .. 50 | 0.40x of rival |" in table
     assert "float32 multiply-adds 40, then 39 G/s" in table
     assert "copy, read and written 40, then - GB/s" in table
-    report.main(["--summary", *files])
+    main(["--summary", *files])
     table = capsys.readouterr().out
     assert "ratio, default allocator, avx2 |" in table
     assert "| 50 ms | 100 ms (rival) | 50% | **2.00x** | **2.00x** |" in table
@@ -338,14 +329,14 @@ def test_short_table():
         Result(triton, unsupported="too wide"),
         Result(rival, times=[2e-4] * 3),
     ]
-    rows = [harness.row(work, r, results) for r in results]
+    rows = harness.rows(work, results)
     assert bench_lstm_gpu.short_table(rows) == (
         "forward, tf32; B2; nn.LSTM, cuDNN 200 us (20.00 us a step) | cuda 2.00x "
         "(10.00 us a step); cell wrong or failed; triton -"
     )
     peaks = dataclasses.replace(work, group="peak memory, CUDA LSTM forward, tf32")
     results = [Result(cuda, peaks=[30.0]), Result(rival, peaks=[100.0])]
-    rows = [harness.row(peaks, r, results) for r in results]
+    rows = harness.rows(peaks, results)
     line = "peak memory, forward, tf32; B2; nn.LSTM, cuDNN 100 MiB | cuda 30 MiB"
     assert bench_lstm_gpu.short_table(rows) == line
 
@@ -392,12 +383,10 @@ def test_command_line(tmp_path):
     """Through pytest itself: the JSON holds the rows, and no host name. The limit leaves out all
     but the first work. Capitals in the name of a case do not matter."""
     file = tmp_path / "out.json"
-    command = [sys.executable, "-m", "pytest", str(BENCHMARKS), "--benchmark-only", "--quick"]
+    command = [sys.executable, "-m", "pytest", "benchmarks", "--benchmark-only", "--quick"]
     command += ["--cases", "INTERPOLATE", "--cases", "penalty, *", "--seconds", "0.01"]
     command += ["--limit", "0", "-rs", "-p", "no:cacheprovider", f"--benchmark-json={file}"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "left out by --limit" in done.stdout
     assert "speed over the fastest rival" in done.stdout

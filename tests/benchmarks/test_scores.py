@@ -1,22 +1,17 @@
-"""benchmarks/scores.py: the table of whole trainings, and the commands that make it."""
+"""Whole trainings: the table of whole trainings, and the commands that make it."""
 
 from __future__ import annotations
 
 import json
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("no benchmarks beside the tests", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-
-import scores  # noqa: E402
-import text_stages  # noqa: E402
+from benchmarks import scores, text_stages
+from benchmarks.report import scores as tables
+from benchmarks.report.text_stages import section
 
 
 def _result(*values, impl=None):
@@ -40,7 +35,7 @@ def _result(*values, impl=None):
 
 
 def test_table_has_the_mean_and_the_spread():
-    text = scores.table([_result(0.02, 0.04), _result(0.1, impl="lstm=torch")])
+    text = tables.table([_result(0.02, 0.04), _result(0.1, impl="lstm=torch")])
     assert text.splitlines()[2:] == [
         "| `ganlstm-fast train lstm-gan` | 60 (60 .. 61), 2 at a time | discriminative score | "
         "0.030 (0.020 .. 0.040) of 2 seeds |",
@@ -50,13 +45,13 @@ def test_table_has_the_mean_and_the_spread():
 
 
 def test_table_tells_of_a_missing_score():
-    assert "0.020, 1 of 2" in scores.table([_result(0.02, None)])
+    assert "0.020, 1 of 2" in tables.table([_result(0.02, None)])
 
 
 def test_another_schema_is_named_and_left_out(tmp_path, capsys):
     (tmp_path / "a.json").write_text(json.dumps(_result(0.02)))
     (tmp_path / "b.json").write_text(json.dumps(_result(0.02) | {"schema": 99}))
-    assert [found["name"] for found in scores.read(tmp_path)] == ["a"]
+    assert [found["name"] for found in tables.read(tmp_path)] == ["a"]
     assert "b.json: schema 99" in capsys.readouterr().err
 
 
@@ -78,7 +73,7 @@ def test_seeds_are_trained_at_the_same_time(tmp_path, monkeypatch):
         both.wait()
         return 1.0, words[words.index("--seed") + 1]
 
-    monkeypatch.setattr(scores, "_command", command)
+    monkeypatch.setattr(scores, "command", command)
     found = scores.measure(["lstm-gan"], seeds=2, jobs=2, impl=None, keep=tmp_path)
     assert [seed["seed"] for seed in found] == [0, 1]
     assert [seed["scores"]["scored"] for seed in found] == [
@@ -87,7 +82,7 @@ def test_seeds_are_trained_at_the_same_time(tmp_path, monkeypatch):
 
 
 def test_each_kept_result_was_made_as_the_table_has_it():
-    kept = {result["name"]: result for result in scores.read(scores.FOLDER)}
+    kept = {result["name"]: result for result in tables.read(scores.FOLDER)}
     assert kept.keys() == scores.KNOWN.keys()
     for name, known in scores.KNOWN.items():
         found = kept[name]
@@ -162,7 +157,7 @@ def test_all_are_made_and_one_that_fails_is_named(tmp_path, monkeypatch, capsys)
         ("bad", 1, 1, None),
         ("dcgan", 1, 1, "lstm=torch"),
     ]
-    written = {result["name"]: result for result in scores.read(tmp_path)}
+    written = {result["name"]: result for result in tables.read(tmp_path)}
     assert {name: result["command"] for name, result in written.items()} == {
         "a": "ganlstm-fast train lstm-gan --data sines",
         "c": "ganlstm-fast train dcgan",
@@ -193,7 +188,7 @@ def test_stages_of_text_are_put_on_the_way_from_noise_to_real():
         "beside": {name: [f"some {name}"] for name in ("noise", "shuffled", "real")},
         "environment": {"device": "Some CPU", "torch": "2.13", "commit": "abc"},
     }
-    lines = text_stages.section(result).splitlines()
+    lines = section(result).splitlines()
     assert lines[0].startswith(
         "Of 2 scores of the trained generator, 2 are nearer to those of real"
     )
@@ -217,7 +212,7 @@ def test_a_stage_goes_on_with_the_run_before_it(tmp_path, monkeypatch):
             Path(out).mkdir()
         return 2.0, "{}" if words[0] == "evaluate" else "one\ntwo\n"
 
-    monkeypatch.setattr(text_stages, "_command", command)
+    monkeypatch.setattr(text_stages, "command", command)
     stages = [text_stages.Stage("a", "", 3), text_stages.Stage("b", "", 5)]
     stages.append(text_stages.Stage("c", "--pretrain 5", 5))
     found = list(text_stages.run(stages, tmp_path))

@@ -66,8 +66,8 @@ def _all_steps(a: BackwardArguments) -> BackwardArguments:
 
 def _weights_wanted(needs: Sequence[bool], directions: int) -> tuple[bool, bool, bool]:
     """weight_ih, weight_hh, bias: wanted in any direction, from the weights in flat order."""
-    per_direction = len(needs) // directions
-    weight_ih, weight_hh, *biases = (any(needs[k::per_direction]) for k in range(per_direction))
+    kinds = [needs[kind :: len(needs) // directions] for kind in range(len(needs) // directions)]
+    weight_ih, weight_hh, *biases = map(any, kinds)
     return weight_ih, weight_hh, any(biases)
 
 
@@ -90,7 +90,7 @@ class LSTMFunction(Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_y, grad_h, grad_c, _, _ = (contiguous(g) for g in cotangents)
+        grad_y, grad_h, grad_c = map(contiguous, cotangents[:3])
         x, h0, c0, lengths, y, gates, c, *weights = ctx.saved_tensors
         if grad_y is None and grad_h is None and grad_c is None:
             return FORWARD.gradients(len(weights))
@@ -155,7 +155,7 @@ class LSTMBackwardFunction(Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        v_x, v_h0, v_c0, _, _, *v_weights = (contiguous(v) for v in cotangents)
+        v_x, v_h0, v_c0, _, _, *v_weights = map(contiguous, cotangents)
         grad_y, grad_h, grad_c, x, h0, c0, lengths, y, gates, c, dz, d, *weights = ctx.saved_tensors
         if v_x is None and v_h0 is None and v_c0 is None and all(v is None for v in v_weights):
             return BACKWARD.gradients(len(weights))

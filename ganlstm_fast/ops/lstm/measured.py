@@ -1,6 +1,6 @@
 """Which implementation of the LSTM was the fastest on a GPU.
 
-Written by ``python benchmarks/choices.py`` from benchmarks/results, and not by hand.
+Written by ``python -m benchmarks.choices`` from benchmarks/results, and not by hand.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def _installed(package: str) -> str | None:
 
 
 def _gpu() -> dict[str, Any]:
-    """What replaces, or is added to, what is said of a processor."""
+    """The entries of a GPU; they replace those of the processor or add to them."""
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     architecture = f"sm_{properties.major}{properties.minor}"
     drivers = _command("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
@@ -113,7 +113,7 @@ def _gpu() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """A copy that has another history than its own, or none, is told which it is."""
+    """The commit that is measured; ``COMMIT`` names it for a copy without this git history."""
     if "COMMIT" in os.environ:
         return os.environ["COMMIT"]
     changed = _command(

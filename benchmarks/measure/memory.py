@@ -1,9 +1,9 @@
-"""Peak memory of a contender, each in a process of its own: what one has freed helps no other.
-(On a GPU the allocator counts, and one process does for all.)
+"""Peak memory of contenders, each in its own process: none can reuse what another has freed.
+(On a GPU the allocator counts, and one process measures all.)
 
-``python memory.py MODULE GROUP CASE CONTENDER`` is such a process: it prints the peak, in MiB, of
-the resident memory over what was there before the call. Weights, inputs and cotangents count as
-there before; outputs and gradients do not.
+``python -m benchmarks.measure.memory MODULE GROUP CASE CONTENDER`` is such a process: it prints the
+peak, in MiB, of the resident memory over what was there before the call. Weights, inputs and
+cotangents count as there before; outputs and gradients do not.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).resolve().parents[1]))
-
-from harness import Call, Contender, Effort, Result, Wanted, Work, measure
+from benchmarks.measure.harness import Call, Contender, Effort, Result, Wanted, Work, measure
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryWork(Work):
-    """A work of which the memory is measured.
+    """A work whose memory is measured.
 
     Attributes:
         module: the name of the module whose ``works`` has this work.
@@ -40,7 +37,7 @@ class MemoryWork(Work):
 
 @dataclass(frozen=True)
 class DeviceMemoryWork(Work):
-    """A work of which a GPU's memory is measured, where it is checked: at its own shape."""
+    """A work whose GPU memory is measured. It is checked at its own shape."""
 
 
 def measure_memory(
@@ -73,7 +70,7 @@ def measure_memory(
 
 
 def _in_a_process(*names: str) -> float:
-    command = [sys.executable, str(Path(__file__).resolve()), *names]
+    command = [sys.executable, "-m", "benchmarks.measure.memory", *names]
     path = os.pathsep.join(filter(None, sys.path))  # as this process finds its modules
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -84,7 +81,7 @@ def _in_a_process(*names: str) -> float:
 
 
 def _resident_mib(field: str) -> float:
-    """``VmRSS``, what is resident, or ``VmHWM``, the most that was."""
+    """``VmRSS``, the resident memory, or ``VmHWM``, its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1]) / 1024

@@ -19,8 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from environment import precision
 
+from benchmarks.measure.environment import precision
 from ganlstm_fast.ops import backends
 
 SOURCE = Path(__file__).with_name("ceilings.cpp")
@@ -52,7 +52,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 def isa() -> str:
-    """The instruction set that the CPU kernels use; without kernels, what torch uses."""
+    """The instruction set of the CPU kernels; where none are built, torch's."""
     by_torch = {"AVX512": "avx512", "AVX2": "avx2"}.get(torch.backends.cpu.get_cpu_capability())
     return backends.cpu_isa() or by_torch or "baseline"
 

@@ -1,20 +1,19 @@
 """What has become slower or faster from one result file to another, beyond the spread.
 
-Two runs are never of the same machine: it drifts, and others use it. So a time is not compared, but
-its ratio to the time of a rival in the same round, the same rival in both files: the fastest in OLD
-that both have. (Where they have none in common, it is measured by the run's ceiling.) A row has
+Two runs are never of the same machine: its speed drifts, and others use it. So not a time is
+compared, but its ratio to the time of a rival in the same round: the fastest rival in OLD that both
+files have. (Where they have none in common, the time in units of the run's ceiling.) A row has
 become slower or faster where
 
 - the median ratio has changed by more than a threshold,
 - each file's median lies outside the middle 60% of the other's rounds,
 - the intervals in which the medians lie with 95% confidence do not touch (those of the sign test,
-  which assumes nothing of the ratios but that they are independent; as neighbours in time are not,
-  many rounds count as at most ``BLOCKS``, the medians of successive blocks), and
+  which assumes only that the ratios are independent; as neighbours in time are not, many rounds
+  count as at most ``BLOCKS``, the medians of successive blocks), and
 - its own time, in units of the run's ceiling where there is one, has changed the same way by more
-  than the threshold. Else it is unclear: the rival has moved, as it does on a machine whose cores
-  are now near, now far.
+  than the threshold. Else it is unclear: the rival has changed.
 
-Of memory, which repeats well, the ranges over the processes must not touch.
+Memory repeats well: it has changed where the ranges over the processes do not touch.
 """
 
 from __future__ import annotations
@@ -27,19 +26,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from devices import devices
-from report import describe, markdown_table
-from rows import Case, Key, Row, Run, cases_of, collect, key, percentiles, rate, select
+
+from benchmarks.report.devices import devices
+from benchmarks.report.rows import Case, Key, Row, Run, cases_of, collect, percentiles, rate, select
+from benchmarks.report.tables import describe, markdown_table, seconds
 
 BLOCKS = 20
 CONFIDENCE = 0.95
-# Of an environment: where they differ, the difference may be theirs.
+# Of an environment: where these differ, they may be the reason.
 TOLD = ("device", "threads", "allocator", "isa_limits", "torch", "commit")
-SLOWER, FASTER, SAME, LOST = "slower", "faster", "same", "lost"
-UNCLEAR = "unclear"
+SLOWER, FASTER, SAME, LOST, UNCLEAR = "slower", "faster", "same", "lost", "unclear"
 MORE, LESS = "more memory", "less memory"
 BAD = (SLOWER, MORE, LOST)
 VERDICTS = (*BAD, FASTER, LESS, UNCLEAR, SAME)
+HEADER = ("work", "shape", "of ours", "before", "after", "takes", "itself", "", "relative to")
 
 Cases = dict[Key, Case]
 
@@ -91,94 +91,73 @@ def verdict(old: Sequence[float], new: Sequence[float], threshold: float) -> tup
     return (SAME if within or touch else _direction(factor, threshold)), factor
 
 
-def _direction(factor: float, threshold: float) -> str:
+def _direction(factor: float, threshold: float, up: str = SLOWER, down: str = FASTER) -> str:
     if max(factor, 1 / factor) <= 1 + threshold:
         return SAME
-    return SLOWER if factor > 1 else FASTER
-
-
-def _to_rival(case: Case, row: Row, rival: str) -> list[float]:
-    """Logarithms of the row's times over the rival's of the same round."""
-    other = next(r["times_s"] for r in case.rows if r["implementation"] == rival)
-    return [math.log(a / b) for a, b in zip(row["times_s"], other, strict=True)]
-
-
-def _to_ceilings(old: Case, new: Case, before: Row, after: Row) -> tuple[list[float], list[float]]:
-    """Logarithms of the times, in units of the run's ceiling where both runs have measured it."""
-    rates = [rate(case.run.environment, row) for case, row in ((old, before), (new, after))]
-    if None in rates:
-        rates = [1.0, 1.0]
-    scaled = zip(rates, (before, after), strict=True)
-    return tuple([math.log(unit * t) for t in row["times_s"]] for unit, row in scaled)
+    return up if factor > 1 else down
 
 
 def _common_rival(old: Case, new: Case) -> str | None:
     """The fastest in ``old`` of those that have times in both."""
     there = {row["implementation"] for row in new.rows if "times_s" in row}
-    both = [
-        r for r in old.rows if not r["ours"] and "times_s" in r and r["implementation"] in there
-    ]
+    rivals = [row for row in old.rows if not row["ours"] and "times_s" in row]
+    both = [row for row in rivals if row["implementation"] in there]
     return min(both, key=lambda row: row["median_s"], default={}).get("implementation")
 
 
 def _of_time(old: Case, new: Case, before: Row, after: Row, threshold: float) -> Change:
-    name = (key(before), before["implementation"])
-    rival, own = _common_rival(old, new), _to_ceilings(old, new, before, after)
+    sides, rival = ((old, before), (new, after)), _common_rival(old, new)
+    rates = [rate(case.run.environment, row) for case, row in sides]
+    units = rates if None not in rates else [1.0, 1.0]
+    own = [np.log(u * np.array(r["times_s"])) for u, (_, r) in zip(units, sides, strict=True)]
+    of_own = math.exp(np.median(own[1]) - np.median(own[0]))
+    name = (before["group"], before["case"], before["dtype"]), before["implementation"]
     if rival is None:
         what, factor = verdict(*own, threshold)
-        texts = [f"{1e3 * r['median_s']:.3g} ms" for r in (before, after)]
+        texts = [seconds(row["median_s"]) for _, row in sides]
         return Change(*name, what, factor, factor, "no rival in both", *texts)
-    ratios = _to_rival(old, before, rival), _to_rival(new, after, rival)
+    ratios = [np.log(row["times_s"]) - np.log(case.row(rival)["times_s"]) for case, row in sides]
     what, factor = verdict(*ratios, threshold)
-    of_own = math.exp(percentiles(own[1])[1] - percentiles(own[0])[1])
     if what != SAME and what != _direction(of_own, threshold):
         what = UNCLEAR
-    speeds = [f"{math.exp(-percentiles(v)[1]):.2f}x" for v in ratios]
+    speeds = [f"{math.exp(-np.median(values)):.2f}x" for values in ratios]
     return Change(*name, what, factor, of_own, rival, *speeds)
 
 
-def _of_memory(before: Row, after: Row, threshold: float) -> Change | None:
+def _of_memory(work: Key, before: Row, after: Row, threshold: float) -> Change | None:
     """Of processes, or of a GPU's allocator; None where neither was measured in both."""
-    if "median_mib" in before and "median_mib" in after:
-        at = [(r["median_mib"], r["least_mib"], r["most_mib"]) for r in (before, after)]
-    elif before.get("peak_mib") and after.get("peak_mib"):
-        at = [(r["peak_mib"],) * 3 for r in (before, after)]
-    else:
-        return None
-    (old, old_least, old_most), (new, new_least, new_most) = at
-    factor, what = new / old, SAME
-    apart = new_least > old_most or old_least > new_most
-    if apart and max(factor, 1 / factor) > 1 + threshold:
-        what = MORE if factor > 1 else LESS
-    name = f"{before['implementation']}, memory"
-    return Change(
-        key(before), name, what, factor, None, "", *(f"{mib:.3g} MiB" for mib in (old, new))
-    )
+    for names in (("median_mib", "least_mib", "most_mib"), ("peak_mib",) * 3):
+        if before.get(names[0]) and after.get(names[0]):
+            (old, *_), (new, *_) = at = [[row[name] for name in names] for row in (before, after)]
+            apart = at[1][1] > at[0][2] or at[0][1] > at[1][2]
+            what = _direction(new / old, threshold, MORE, LESS) if apart else SAME
+            texts = (f"{mib:.3g} MiB" for mib in (old, new))
+            name = f"{before['implementation']}, memory"
+            return Change(work, name, what, new / old, None, "", *texts)
+    return None
 
 
 def changes(old: Cases, new: Cases, threshold: float) -> list[Change]:
     """Of ours, everything that both have, and what OLD measured and NEW could not."""
-    found: list[Change] = []
+    found: list[Change | None] = []
     for work in (k for k in old if k in new):
         after_by_name = {row["implementation"]: row for row in new[work].rows}
         for before in (row for row in old[work].rows if row["ours"]):
-            after = after_by_name.get(before["implementation"])
+            name = before["implementation"]
+            after = after_by_name.get(name)
             if after is None or not {"times_s", "median_mib"} & before.keys():
                 continue
             if after.get("skipped"):
-                name = (work, before["implementation"])
-                found.append(Change(*name, LOST, against=after["skipped"]))
+                found.append(Change(work, name, LOST, against=after["skipped"]))
                 continue
             if "times_s" in before and "times_s" in after:
                 found.append(_of_time(old[work], new[work], before, after, threshold))
-            of_memory = _of_memory(before, after, threshold)
-            if of_memory is not None:
-                found.append(of_memory)
-    return sorted(found, key=lambda c: (c.verdict != LOST, -c.factor))
+            found.append(_of_memory(work, before, after, threshold))
+    return sorted(filter(None, found), key=lambda c: (c.verdict != LOST, -c.factor))
 
 
 def only_in_one(these: Cases, others: Cases) -> list[str]:
-    """What the others have not: whole cases, by group, and implementations in a case of both."""
+    """What the others lack: whole cases, by group, and implementations in a case of both."""
     whole: dict[str, list[str]] = {}
     parts = []
     for work, case in these.items():
@@ -192,11 +171,11 @@ def only_in_one(these: Cases, others: Cases) -> list[str]:
     return [*(f"{group}: {'; '.join(shapes)}" for group, shapes in whole.items()), *parts]
 
 
-def _text(change: Change) -> tuple[str, ...]:
+def _line(change: Change) -> tuple[str, ...]:
     moved = "-" if change.before == "-" else f"{100 * (change.factor - 1):+.0f}%"
     own = "-" if change.own is None else f"{100 * (change.own - 1):+.0f}%"
     mark = change.verdict if change.verdict == SAME else f"**{change.verdict}**"
-    where = (change.work[0], change.work[1], change.implementation)
+    where = (*change.work[:2], change.implementation)
     return *where, change.before, change.after, moved, own, mark, change.against
 
 
@@ -206,20 +185,8 @@ def report(old: Cases, new: Cases, threshold: float) -> tuple[str, bool]:
     counts = {what: sum(c.verdict == what for c in found) for what in VERDICTS}
     parts = ["; ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing in common"]
     if found:
-        header = (
-            "work",
-            "shape",
-            "of ours",
-            "before",
-            "after",
-            "takes",
-            "itself",
-            "",
-            "relative to",
-        )
-        parts.append(markdown_table([header, *map(_text, found)]))
-    for name, these, others in (("OLD", old, new), ("NEW", new, old)):
-        missing = only_in_one(these, others)
+        parts.append(markdown_table([HEADER, *map(_line, found)]))
+    for name, missing in (("OLD", only_in_one(old, new)), ("NEW", only_in_one(new, old))):
         if missing:
             parts.append("\n".join([f"only in {name}:", *(f"- {title}" for title in missing)]))
     return "\n\n".join(parts), any(c.verdict in BAD for c in found)
@@ -245,13 +212,12 @@ def pairs(old: Sequence[Run], new: Sequence[Run]) -> Iterator[tuple[Run, Cases, 
     if len(old) == len(new) == 1:
         yield old[0], cases_of(old[0]), new[0], cases_of(new[0])
         return
-    before = {device.name: device for device in devices(old)}
+    before = {(d.name, kind): cases for d in devices(old) for kind, cases in d.kinds.items()}
     for device in devices(new):
         for kind, cases in device.kinds.items():
-            known = before[device.name].kinds.get(kind) if device.name in before else None
+            known = before.get((device.name, kind))
             if known is not None:
-                first = next(iter(known.values())).run
-                yield first, known, next(iter(cases.values())).run, cases
+                yield next(iter(known.values())).run, known, next(iter(cases.values())).run, cases
 
 
 def main(options: argparse.Namespace) -> int:
@@ -264,12 +230,12 @@ def main(options: argparse.Namespace) -> int:
         return 2
     chosen = select([*old, *new], options.cases, options.rivals)
     old, new = ([r for r in part if r.rows] for part in (chosen[: len(old)], chosen[len(old) :]))
-    worse, nothing = False, True
-    for before, old_cases, after, new_cases in pairs(old, new):
+    worse, found = False, list(pairs(old, new))
+    for before, old_cases, after, new_cases in found:
         text, is_worse = report(old_cases, new_cases, options.threshold / 100)
         print(f"{_environments(before, after)}\n\n{text}\n")
-        worse, nothing = worse or is_worse, False
-    if nothing:
+        worse |= is_worse
+    if not found:
         names = "; ".join(device.name for device in devices(new))
         print(f"nothing under {paths[0]} was measured on the same device in the same way: {names}")
     return 1 if options.fail and worse else 0

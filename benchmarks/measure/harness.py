@@ -27,9 +27,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rows import percentiles, ratio
 from torch import Tensor
 
+from benchmarks.report.rows import percentiles, ratio, relate
 from tests.numerics import relative_error, tolerance
 
 # A rival is refused only where it is plainly wrong; ours answers to the rule of tests/numerics.py.
@@ -40,13 +40,13 @@ RIVAL_TOLERANCE = {
     torch.float64: 1e-9,
 }
 SAMPLE_SECONDS, MOST_CALLS = 2e-3, 50
-# How an implementation of ours says that a call is none for it.
+# How an implementation of ours says that it cannot serve a call.
 CANNOT_RUN = re.compile(r"impl='\w+' cannot run ")
 
 Answer = Sequence[Tensor]
 Call = Callable[[], Answer]
 Wanted = Callable[[str], bool]  # of a rival's name
-Race = Callable[[], None]  # what the fixture of conftest.py hands to a benchmark's test
+Race = Callable[[], None]  # the fixture of conftest.py that a benchmark's test calls
 
 
 class Unsupported(Exception):
@@ -184,7 +184,7 @@ def _failed(result: Result, error: Exception) -> None:
 
 
 def device_peak_mib(call: Call) -> float:
-    """Of a GPU's memory, what ``call`` and its answer take at most over what was there before."""
+    """The peak of a GPU's memory in ``call``, answer included, over what was there before."""
     gc.collect()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
@@ -318,21 +318,27 @@ def _race(racing: list[Result], calls: dict[str, Call], effort: Effort, device: 
             gc.enable()
 
 
-def best_rival(results: Sequence[Result]) -> Result | None:
-    """The rival with the smallest median, or None where no rival has figures."""
-    rivals = [r for r in results if (r.times or r.peaks) and not r.contender.ours]
-    return min(rivals, key=lambda r: r.median, default=None)
+def rows(work: Work, results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The rows of a result file, one a contender, with their relations to each other.
 
-
-def row(work: Work, result: Result, results: Sequence[Result]) -> dict[str, Any]:
-    """One row of a result file.
-
-    Of times: ``ratio`` says how many times faster than the fastest rival the contender is, the
-    median over rounds of (rival's time / its time); ``beside_ratio`` which share of the time of the
-    contender ``beside`` it takes, the median over rounds of (its time / the other's time). Both
-    with the 20th and 80th percentile. Of memory: ``beside`` is the rival that takes least, and
-    ``beside_ratio`` is of the medians.
+    ``report.rows.relate`` says what the fastest rival is for. Of times, ``beside_ratio`` says which
+    share of the time of the contender ``beside`` the row takes: the median over the rounds, with
+    the 20th and 80th percentile.
     """
+    found = [_row(work, result) for result in results]
+    relate(found)
+    by_name = {row["implementation"]: row for row in found if "times_s" in row}
+    for result, row in zip(results, found, strict=True):
+        other = by_name.get(result.contender.beside)
+        if other is not None and "times_s" in row:
+            row["beside"] = other["implementation"]
+            row |= ratio("beside_ratio", row["times_s"], other["times_s"])
+    for row in by_name.values():
+        row["times_s"] = [float(f"{t:.4g}") for t in row["times_s"]]
+    return found
+
+
+def _row(work: Work, result: Result) -> dict[str, Any]:
     this = {
         "group": work.group,
         "case": work.case,
@@ -346,22 +352,11 @@ def row(work: Work, result: Result, results: Sequence[Result]) -> dict[str, Any]
     }
     if work.device != "cpu":
         this |= {"tf32": work.tf32, "peak_mib": result.device_mib, "graph_s": result.graph}
-    rival = best_rival(results)
     if result.peaks:
         this |= {"processes": len(result.peaks), "median_mib": result.median}
         this |= {"least_mib": min(result.peaks), "most_mib": max(result.peaks)}
-        if rival is not None:
-            this |= {"rival": rival.contender.name, "beside": rival.contender.name}
-            this["beside_ratio"] = result.median / rival.median
     if result.times:
         low, middle, high = percentiles(result.times)
         this |= {"rounds": len(result.times), "median_s": middle, "p20_s": low, "p80_s": high}
-        this["times_s"] = [float(f"{t:.4g}") for t in result.times]
-        if rival is not None:
-            this["rival"] = rival.contender.name
-            this |= ratio("ratio", rival.times, result.times)
-        other = next((r for r in results if r.contender.name == result.contender.beside), None)
-        if other is not None and other.times:
-            this["beside"] = other.contender.name
-            this |= ratio("beside_ratio", result.times, other.times)
+        this["times_s"] = result.times
     return this

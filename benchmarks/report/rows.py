@@ -1,7 +1,7 @@
-"""Result files: reading them, and choosing among their rows.
+"""Result files: how they are read, and how rows are chosen among them.
 
-A row is one contender of one piece of work; ``harness.row`` says what is in it. The rows of a work
-(its group, case and dtype) stay together: their times are of the same rounds.
+A row is one contender of one piece of work; ``measure.harness.rows`` says what is in it. The rows
+of a work (its group, case and dtype) stay together: their times are of the same rounds.
 """
 
 from __future__ import annotations
@@ -17,16 +17,9 @@ from typing import Any
 
 import numpy as np
 
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
 SCHEMA = 1
-# By what a row's ``shapes`` have; the first that fits.
-FAMILIES = {
-    "T": "LSTM",
-    "weights": "Spectral norm",
-    "samples": "Gradient penalty",
-    "scores": "Losses",
-    "model": "Training steps",
-}
-OTHERS = "Other"
 
 Row = dict[str, Any]
 Environment = dict[str, Any]
@@ -62,6 +55,9 @@ class Case:
         """The first of ours that was measured beside a rival: what a user gets by default."""
         return next((r for r in self.rows if r["ours"] and relation(r) is not None), None)
 
+    def row(self, implementation: str) -> Row:
+        return next(row for row in self.rows if row["implementation"] == implementation)
+
 
 def read(path: Path) -> Run:
     """A file of ``pytest benchmarks --save-results`` or of ``--benchmark-json``.
@@ -71,17 +67,16 @@ def read(path: Path) -> Run:
     """
     try:
         content = json.loads(path.read_text())
+        found = content.get("ganlstm_fast_schema") if isinstance(content, dict) else None
+        if found != SCHEMA:
+            raise BadFile(f"{path}: schema {found}, expected {SCHEMA}")
+        environment, rows = content["environment"], content["rows"]
+        for row in rows:
+            _ = row["implementation"], row["ours"], row["shapes"], key(row)
     except OSError as error:
         raise BadFile(f"{path}: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BadFile(f"{path}: not JSON ({error})") from error
-    found = content.get("ganlstm_fast_schema") if isinstance(content, dict) else None
-    if found != SCHEMA:
-        raise BadFile(f"{path}: schema {found}, expected {SCHEMA}")
-    try:
-        environment, rows = content["environment"], content["rows"]
-        for row in rows:
-            _ = row["implementation"], row["ours"], row["shapes"], key(row)
     except (KeyError, TypeError) as error:
         raise BadFile(f"{path}: incomplete, lacks {error}") from error
     return Run(path, environment, rows)
@@ -90,7 +85,7 @@ def read(path: Path) -> Run:
 def collect(paths: Iterable[Path]) -> list[Run]:
     """All runs in files and folders; one that cannot be read is named on stderr and left out.
 
-    Of a folder, other people's JSON is passed over without a word.
+    In a folder, JSON files without our schema are passed over silently.
     """
     runs = []
     for path in paths:
@@ -105,7 +100,7 @@ def collect(paths: Iterable[Path]) -> list[Run]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """The file as it was before, or all of it."""
+    """Write all of the file, or leave it as it was before."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -119,10 +114,6 @@ def key(row: Row) -> Key:
     return row["group"], row["case"], row["dtype"]
 
 
-def family(row: Row) -> str:
-    return next((name for shape, name in FAMILIES.items() if shape in row["shapes"]), OTHERS)
-
-
 def relation(row: Row) -> float | None:
     """Of times, how many times faster than the fastest rival; of memory, the share of the least."""
     return row.get("beside_ratio" if "median_mib" in row else "ratio")
@@ -133,9 +124,6 @@ def cases_of(run: Run) -> dict[Key, Case]:
     groups = list(dict.fromkeys(row["group"] for row in run.rows))
     rows = sorted(run.rows, key=lambda row: groups.index(row["group"]))
     return {k: Case(run, list(members)) for k, members in groupby(rows, key=key)}
-
-
-# --------------------------------------------------------------------------------------- figures
 
 
 def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -151,46 +139,40 @@ def ratio(name: str, above: Sequence[float], below: Sequence[float]) -> dict[str
 
 
 def rate(environment: Environment, row: Row) -> float | None:
-    """The multiply-adds a second that the machine has shown in this run: the best that it gave.
+    """The multiply-adds a second that the machine reached in this run: the best it measured.
 
     In the arithmetic of the row: TF32, 16 bits, or float32 where the machine has no other.
     """
-    measured = list(environment.get("ceilings", {}).values())
-    name = "tf32" if row.get("tf32") else None
-    if row["dtype"] in ("bfloat16", "float16"):
-        name = "bf16_dot"
-    for wanted in (name, "multiply_adds"):
-        rates = [c[wanted] for c in measured if wanted and c.get(wanted)]
+    name = "bf16_dot" if row["dtype"] in ("bfloat16", "float16") else "multiply_adds"
+    for wanted in ("tf32" if row.get("tf32") else name, "multiply_adds"):
+        measured = environment.get("ceilings", {}).values()
+        rates = [ceilings[wanted] for ceilings in measured if ceilings.get(wanted)]
         if rates:
             return max(rates)
     return None
 
 
-# --------------------------------------------------------------------------------------- choosing
-
-
 def matcher(
     option: str, patterns: Sequence[str], known: Iterable[str], titles: Iterable[str] = ()
 ) -> Callable[..., bool]:
-    """Whether one of some names is among ``patterns``, which may have ``*``; capitals count not.
+    """Whether one of some names is among ``patterns``: case-insensitive, and * is any text.
 
     Args:
-        known: what there is, as the message lists it.
+        option: the option that the patterns come from, for the message.
+        known: the names there are, as the message lists them.
         titles: longer names for the same.
 
     Raises:
         UnknownName: a pattern that fits nothing.
     """
+    names = list(dict.fromkeys(known))
 
     def fits(name: str, pattern: str) -> bool:
-        name, pattern = name.lower(), pattern.lower()
-        return name == pattern or fnmatchcase(name, pattern)
+        return name.lower() == pattern.lower() or fnmatchcase(name.lower(), pattern.lower())
 
-    known = list(dict.fromkeys(known))
-    names = {*known, *titles}
     for pattern in patterns:
-        if not any(fits(name, pattern) for name in names):
-            lines = "\n".join(f"  {name}" for name in known)
+        if not any(fits(name, pattern) for name in (*names, *titles)):
+            lines = "\n".join(f"  {name}" for name in names)
             raise UnknownName(f"{option}: no {pattern!r}; known are\n{lines}")
     return lambda *these: any(fits(n, p) for n in these for p in patterns)
 
@@ -203,7 +185,7 @@ def case_matcher(patterns: Sequence[str], works: Iterable[tuple[str, str]]) -> C
     """
     works = list(dict.fromkeys(works))
     known = [*(group for group, _ in works), *(case for _, case in works)]
-    chosen = matcher("--cases", patterns, known, (f"{g}: {c}" for g, c in works))
+    chosen = matcher("--cases", patterns, known, [f"{g}: {c}" for g, c in works])
     return lambda group, case: chosen(group, case, f"{group}: {case}")
 
 
@@ -212,49 +194,54 @@ def select(
 ) -> list[Run]:
     """The runs with the cases and the rivals of these names alone; None: with all of them.
 
-    Of the rivals that stay, the fastest is the one that the ratios are to. A run may be left with
-    no rows.
+    The ratios are to the fastest of the rivals that stay. A run may be left with no rows.
 
     Raises:
         UnknownName: nothing has such a name.
     """
     rows = [row for run in runs for row in run.rows]
-    kept = rows
     if cases is not None:
         chosen = case_matcher(cases, [(row["group"], row["case"]) for row in rows])
-        kept = [row for row in kept if chosen(row["group"], row["case"])]
+        runs = [
+            replace(run, rows=[r for r in run.rows if chosen(r["group"], r["case"])])
+            for run in runs
+        ]
     if rivals is not None:
         names = [row["implementation"] for row in rows if not row["ours"]]
-        chosen = matcher("--rivals", rivals, names)
-        kept = [row for row in kept if row["ours"] or chosen(row["implementation"])]
-    marks = {id(row) for row in kept}
-    found = [replace(run, rows=[r for r in run.rows if id(r) in marks]) for run in runs]
-    if rivals is not None:
-        found = [
-            replace(run, rows=[r for case in cases_of(run).values() for r in _related(case.rows)])
-            for run in found
+        wanted = matcher("--rivals", rivals, names)
+        runs = [
+            replace(run, rows=[r for case in cases_of(run).values() for r in _beside(case, wanted)])
+            for run in runs
         ]
-    return found
+    return list(runs)
 
 
-def _related(members: Sequence[Row]) -> list[Row]:
-    """The rows of a case with their ratios to the fastest rival among them."""
-    of_times = {"rival", "ratio", "ratio_p20", "ratio_p80"}
-    of_memory = {"rival", "beside", "beside_ratio"}
-    plain = [
-        {n: v for n, v in row.items() if n not in (of_memory if "median_mib" in row else of_times)}
-        for row in members
-    ]
+def _beside(case: Case, wanted: Callable[..., bool]) -> list[Row]:
+    """The rows of ours and of the wanted rivals, with their ratios to the fastest of these."""
+    rows = [dict(r) for r in case.rows if r["ours"] or wanted(r["implementation"])]
+    for row in rows:
+        of_memory = ("rival", "beside", "beside_ratio")
+        stale = of_memory if "median_mib" in row else ("rival", "ratio", "ratio_p20", "ratio_p80")
+        for name in stale:
+            row.pop(name, None)
+    relate(rows)
+    return rows
+
+
+def relate(rows: Sequence[Row]) -> None:
+    """Write into the rows of a case what they are beside the fastest rival among them.
+
+    Of times, ``ratio`` says how many times faster than the rival the row is, the median over the
+    rounds, with the 20th and 80th percentile. Of memory, ``beside`` is the rival that takes least,
+    and ``beside_ratio`` is of the medians.
+    """
     for median in ("median_s", "median_mib"):
-        rivals = [row for row in plain if not row["ours"] and median in row]
-        if not rivals:
-            continue
-        best = min(rivals, key=lambda row: row[median])
-        for row in plain:
+        measured = [row for row in rows if median in row]
+        rivals = [row for row in measured if not row["ours"]]
+        best = min(rivals, key=lambda row: row[median], default={})
+        for row in measured if best else ():
+            row["rival"] = best["implementation"]
             if "times_s" in row and "times_s" in best:
                 row |= ratio("ratio", best["times_s"], row["times_s"])
-            elif "median_mib" in row:
-                row |= {"beside": best["implementation"]}
-                row["beside_ratio"] = row[median] / best[median]
-            row["rival"] = best["implementation"]
-    return plain
+            elif median == "median_mib":
+                row["beside"], row["beside_ratio"] = row["rival"], row[median] / best[median]

@@ -1,4 +1,4 @@
-"""Several runs of one device side by side, and of each case the newest."""
+"""The runs of a device side by side, and the newest result of each case."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from rows import FAMILIES, OTHERS, Case, Environment, Key, Run, cases_of, family
+from benchmarks.report.rows import Case, Environment, Key, Row, Run, cases_of
 
-HARDWARE = {"cpu": "CPU", "cuda": "GPU"}
 PRESETS = ("quick", "default", "large", "full")
+# A row's family, by what its ``shapes`` have: the first name that is there.
+FAMILIES = {
+    "T": "LSTM",
+    "weights": "Spectral norm",
+    "samples": "Gradient penalty",
+    "scores": "Losses",
+    "model": "Training steps",
+}
+OTHERS = "Other"
 
 
 @dataclass(frozen=True)
 class Device:
-    """What has been measured on a device: by label of the run's kind, each case once."""
+    """What was measured on a device: by label of the run's kind, each case once."""
 
     name: str
     hardware: str  # "cpu" or "cuda"
@@ -31,41 +39,39 @@ class Device:
         """Every case, from the first kind of run that has it; families and groups together."""
         found: dict[Key, Case] = {}
         for of_kind in self.kinds.values():
-            for key, case in of_kind.items():
-                found.setdefault(key, case)
+            for k, case in of_kind.items():
+                found.setdefault(k, case)
         groups = list(dict.fromkeys(group for group, *_ in found))
-        order = [*FAMILIES.values(), OTHERS]
-        place = {
-            key: (order.index(family(case.rows[0])), groups.index(key[0]))
-            for key, case in found.items()
-        }
-        return dict(sorted(found.items(), key=lambda item: place[item[0]]))
+        families = [*FAMILIES.values(), OTHERS]
+
+        def place(item: tuple[Key, Case]) -> tuple[int, int]:
+            return families.index(family(item[1].rows[0])), groups.index(item[0][0])
+
+        return dict(sorted(found.items(), key=place))
 
 
-def _hardware(environment: Environment) -> str:
-    return "cuda" if "multiprocessors" in environment else "cpu"
+def family(row: Row) -> str:
+    return next((name for shape, name in FAMILIES.items() if shape in row["shapes"]), OTHERS)
 
 
 def label(environment: Environment) -> str:
     """The kind of a run: how it differs from other runs on the device."""
-    parts = ["default allocator" if environment["allocator"] == "default" else "memory kept"]
-    if environment.get("isa_limits", "default") != "default":
-        parts.append(str(environment.get("isa_of_kernels")))
-    return ", ".join(parts)
+    kept = "default allocator" if environment["allocator"] == "default" else "memory kept"
+    if environment.get("isa_limits", "default") == "default":
+        return kept
+    return f"{kept}, {environment.get('isa_of_kernels')}"
 
 
 def device_name(environment: Environment) -> str:
     e = environment
-    name = f"{e['device']}, {e['isa']}"
-    if _hardware(e) == "cuda":
-        return name
-    return f"{name}, {e['threads']} thread{'s' if e['threads'] != 1 else ''}"
+    threads = f", {e['threads']} thread{'s' if e['threads'] != 1 else ''}"
+    return f"{e['device']}, {e['isa']}{'' if 'multiprocessors' in e else threads}"
 
 
-def _age(run: Run) -> tuple[Any, ...]:
+def _worth(run: Run) -> tuple[Any, ...]:
     """What sorts runs by how much they are worth: the greatest is taken.
 
-    A quick run is a glance. A file without a date is older than any with one, and older still
+    A quick run comes last. A file without a date is older than any with one, and older still
     without ceilings.
     """
     e = run.environment
@@ -86,8 +92,9 @@ def devices(runs: Iterable[Run]) -> list[Device]:
         for run in members:
             cases = kinds.setdefault(label(run.environment), {})
             for k, case in cases_of(run).items():
-                if k not in cases or _age(run) > _age(cases[k].run):
+                if k not in cases or _worth(run) > _worth(cases[k].run):
                     cases[k] = case
         ordered = sorted(kinds.items(), key=lambda kind: (kind[0] != "default allocator", kind[0]))
-        found.append(Device(name, _hardware(members[0].environment), members, dict(ordered)))
+        hardware = "cuda" if "multiprocessors" in members[0].environment else "cpu"
+        found.append(Device(name, hardware, members, dict(ordered)))
     return found

@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from cases import LSTMShape
-from environment import precision
-from harness import Answer, Call, Contender, Unsupported, Work
 from torch import Tensor, nn
 
 import ganlstm_fast
+from benchmarks.cases import LSTMShape
+from benchmarks.measure.environment import precision
+from benchmarks.measure.harness import Answer, Call, Contender, Unsupported, Work
 from ganlstm_fast.ops.backends import resolve
 
 Step = Callable[[nn.Module, Tensor, Tensor], Answer]

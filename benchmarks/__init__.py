@@ -1,0 +1,1 @@
+"""What measures: ``bench_*.py``, ``cases.py``, ``measure``. What reports: ``report``."""

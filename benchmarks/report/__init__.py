@@ -1,0 +1,1 @@
+"""Result files to tables, pictures, the README and comparisons; nothing here measures."""

@@ -1,0 +1,83 @@
+"""Result files to tables, pictures and pages; comparison of two files.
+
+    python -m benchmarks.report                      what benchmarks/results/README.md says
+    python -m benchmarks.report FILE.json [...]      tables of these files: a row a contender
+    python -m benchmarks.report --update-readme      the tables of the pages, and their pictures
+    python -m benchmarks.report --compare OLD NEW    what became slower or faster; or folders
+
+Files are those of ``pytest benchmarks --save-results`` and of ``--benchmark-json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report import compare
+from benchmarks.report.rows import RESULTS, UnknownName, collect, select
+from benchmarks.report.tables import markdown
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, names = parser.add_argument, {"nargs": "+", "metavar": "NAME"}
+    add("files", nargs="*", type=Path, help="result files or folders of them")
+    add("--cases", help="only these groups, cases or 'group: case'; * is any text", **names)
+    add("--rivals", help="put ours beside these rivals only", **names)
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--summary", action="store_true", help="a row a case, of all files at once")
+    add("--update-readme", action="store_true", help="see above")
+    add("--check-readme", action="store_true", help="exit with 1 if that would change a file")
+    pair = ("OLD", "NEW")
+    what = "of a folder, the newest results of NEW's device and kind of run"
+    add("--compare", nargs=2, type=Path, metavar=pair, help=what)
+    add = parser.add_argument_group("with --compare").add_argument
+    add("--fail", action="store_true", help="exit with 1 if something is slower or broken")
+    what = "ignore smaller changes (default: %(default)g)"
+    add("--threshold", type=float, default=5.0, metavar="PERCENT", help=what)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    of_readme = options.update_readme or options.check_readme
+    if options.fail and not options.compare:
+        parser.error("--fail needs --compare OLD NEW")
+    if options.compare and options.files:
+        parser.error("--compare takes OLD and NEW, and no further files")
+    if of_readme and (options.files or options.cases or options.rivals):
+        parser.error("the README is made of all of benchmarks/results")
+    try:
+        if options.compare:
+            return compare.main(options)
+        runs = select(collect(options.files or [RESULTS]), options.cases, options.rivals)
+        runs = [run for run in runs if run.rows]
+        if not runs:
+            print("no results", file=sys.stderr)
+            return 2
+        if options.files and not options.summary:
+            print("\n".join(map(markdown, runs)))
+            return 0
+        from benchmarks.report import pages  # here: it needs matplotlib
+
+        if of_readme:
+            return pages.update(runs, only_check=options.check_readme)
+        print(pages.all_devices(runs))
+    except UnknownName as error:
+        print(error, file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"needs {error.name}: pip install -e '.[train]' has all", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
