@@ -351,7 +351,7 @@ def test_cuda_kernels_keep_to_their_registers(cuda_object):
     dump = (find_cuobjdump(), "--dump-resource-usage", cuda_object)
     log = run(*dump, cwd=cuda_object.parent)
     kernels = re.findall(r"Function (\S+):\s+REG:\d+ STACK:(\d+)", log)
-    for source in (ROOT / "csrc").glob("*/gpu/*.cu"):
+    for source in (ROOT / "csrc").glob("*/gpu/*.*"):
         for name in re.findall(r"(\w+_kernel)\(const", source.read_text()):
             assert any(name in kernel for kernel, _ in kernels), name
     assert not [kernel for kernel, stack in kernels if stack != "0"]
@@ -463,7 +463,7 @@ def test_cmake_builds_the_plain_library(checkout, wheel, tmp_path, monkeypatch):
     ours = {}
     for step in setup.cpu_steps(setup.find_torch(), [cxx])[:-1]:
         (source,) = step.inputs
-        if not source.name.startswith("binding"):
+        if not source.name.endswith("binding.cpp"):
             ours[source, deciding_flags(step.command)] = checkout / step.output
     theirs, tests, cuda = {}, [], {}
     for entry in json.loads((tmp_path / "compile_commands.json").read_text()):
