@@ -169,6 +169,8 @@ class SecondOrder(NamedTuple):
         run: computes all results, in a flat tuple.
         transposed: the gradients of the linear fields, by name, from the other arguments, the
             cotangents of the results, whether each field is wanted, and what is unread.
+        unsaved: lists that no kernel reads, inputs only because gradients flow to them. An
+            optimiser may change them in place before the next backward.
     """
 
     what: str
@@ -178,6 +180,7 @@ class SecondOrder(NamedTuple):
     transposed: Callable[
         [Any, Sequence[Tensor | None], Any, Sequence[Tensor | None]], dict[str, Any]
     ]
+    unsaved: tuple[str, ...] = ()
 
 
 class LastOrder(Function):
@@ -207,8 +210,11 @@ class LastOrder(Function):
         ctx.are_tensors = are_tensors(inputs)
         unread, flat = rest[: ctx.unread], rest[ctx.unread :]
         ctx.count = layout.count(flat)
-        v = {n: [None] * ctx.count if n in layout.lists else None for n in ctx.second.linear}
-        flat = layout.flat(layout.of(flat)._replace(**v))
+        a = layout.of(flat)
+        ctx.unsaved = {name: getattr(a, name) for name in ctx.second.unsaved}
+        left_out = (*ctx.second.linear, *ctx.unsaved)
+        absent = {n: [None] * ctx.count if n in layout.lists else None for n in left_out}
+        flat = layout.flat(a._replace(**absent))
         ctx.others = [None if isinstance(value, Tensor) else value for value in flat]
         ctx.save_for_backward(
             *unread, *(value if isinstance(value, Tensor) else None for value in flat)
@@ -230,6 +236,7 @@ class LastOrder(Function):
         unread, saved = ctx.saved_tensors[: ctx.unread], ctx.saved_tensors[ctx.unread :]
         pairs = zip(saved, ctx.others, strict=True)
         a = layout.of([other if tensor is None else tensor for tensor, other in pairs])
+        a = a._replace(**ctx.unsaved)
         found = second.transposed(a, cotangents, needs, unread)
         return None, None, *(None,) * ctx.unread, *layout.gradients(ctx.count, **found)
 

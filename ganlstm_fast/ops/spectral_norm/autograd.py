@@ -130,7 +130,8 @@ class SpectralNormFunction(Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         given = FORWARD.of(inputs)
-        ctx.arguments, ctx.weights = given.arguments, given.weights
+        a, ctx.weights = given.arguments, given.weights
+        ctx.options = {"dims": a.dims, "eps": a.eps, "impl": a.impl}
         *_, vectors = output
         ctx.mark_non_differentiable(vectors)
         ctx.set_materialize_grads(False)
@@ -147,14 +148,7 @@ class SpectralNormFunction(Function):
         if all(grad is None for grad in grads):
             return FORWARD.gradients(len(grads))
         *normalized, vectors = ctx.saved_tensors if ctx.kept is None else ctx.kept.get()
-        a = BackwardArguments(
-            grads=grads,
-            normalized=normalized,
-            vectors=vectors,
-            dims=ctx.arguments.dims,
-            eps=ctx.arguments.eps,
-            impl=ctx.arguments.impl,
-        )
+        a = BackwardArguments(grads=grads, normalized=normalized, vectors=vectors, **ctx.options)
         if torch.is_grad_enabled():
             # The double backward's equations contain their share of the second derivative, so they
             # are constants there.
@@ -259,6 +253,7 @@ SECOND_ORDER = SecondOrder(
     linear=("v_weights",),
     run=_run_double_backward,
     transposed=_transposed,
+    unsaved=("weights",),
 )
 
 

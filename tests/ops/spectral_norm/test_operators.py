@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 
 import pytest
 import torch
@@ -272,6 +273,33 @@ def test_second_backward_after_the_weights_have_changed(order):
     with torch.no_grad():
         torch._foreach_mul_(weights, 3.0)
     torch.testing.assert_close(derivative(), expected, rtol=0, atol=0)
+
+
+def test_third_order_after_the_weights_have_changed():
+    """A step between a double backward and the next one changes nothing either."""
+    weight, u, v = inputs((4, 5), 0, torch.float64)
+    weight.requires_grad_()
+    out, _, _ = spectral_normalize(weight, u, v)
+    (first,) = torch.autograd.grad(out.pow(3).sum(), weight, create_graph=True)
+    direction = torch.randn_like(weight).requires_grad_()
+    (second,) = torch.autograd.grad(first, weight, direction, create_graph=True)
+
+    def hessian_product():
+        return torch.autograd.grad(second.sum(), direction, retain_graph=True)
+
+    expected = hessian_product()
+    with torch.no_grad():
+        weight.mul_(3.0)
+    torch.testing.assert_close(hessian_product(), expected, rtol=0, atol=0)
+
+
+def test_a_graph_does_not_keep_the_vectors():
+    weight, u, v = inputs((4, 5), 0)
+    given = weakref.ref(u), weakref.ref(v)
+    out, _, _ = spectral_normalize(weight.requires_grad_(), u, v)
+    del u, v
+    assert out.requires_grad
+    assert [kept() for kept in given] == [None, None]
 
 
 def test_a_normalised_weight_that_is_changed_in_place_raises():
