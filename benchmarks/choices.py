@@ -127,9 +127,8 @@ def source(runs: Sequence[Run]) -> str:
     """The text of measured.py."""
     files: dict[Any, dict[Any, set[str]]] = {}
     chosen: dict[Any, dict[Any, list[Any]]] = {}
-    for (sm, numbers, work, hidden), members in groupby(
-        timed_cases(runs), lambda t: (t.sm, t.numbers, t.work, t.hidden)
-    ):
+    of = lambda case: (case.sm, case.numbers, case.work, case.hidden)  # noqa: E731
+    for (sm, numbers, work, hidden), members in groupby(timed_cases(runs), of):
         cases = list(members)
         sizes = chosen.setdefault(sm, {}).setdefault((numbers, work), [])
         sizes.append((hidden, fastest(cases)))
@@ -175,14 +174,14 @@ def table(runs: Sequence[Run]) -> list[Line]:
 
     The times are of ``impl=`` by that name. "-": not measured.
     """
-    lines: list[Line] = [
-        ("numbers", "work", "case", "auto takes", "a call", "nn.LSTM", "ratio", "from")
-    ]
+    lines = []
     for case, kernel in taken(runs):
-        rows, ratio = (case.ours.get(kernel), case.rival), case.ratio(kernel)
-        times = ["-" if row is None else f"{1e6 * row['median_s']:.0f} us" for row in rows]
-        figures = *times, "-" if ratio is None else f"{ratio:.2f}x"
-        lines.append((case.numbers, case.work, case.case, kernel, *figures, case.run.path.name))
+        line = {"numbers": case.numbers, "work": case.work, "case": case.case, "auto takes": kernel}
+        for name, row in (("a call", case.ours.get(kernel)), ("nn.LSTM", case.rival)):
+            line[name] = "-" if row is None else f"{1e6 * row['median_s']:.0f} us"
+        ratio = case.ratio(kernel)
+        line["ratio"] = "-" if ratio is None else f"{ratio:.2f}x"
+        lines.append(line | {"from": case.run.path.name})
     return lines
 
 
@@ -191,17 +190,20 @@ def overview(runs: Sequence[Run]) -> list[Line]:
 
     Of torch's LSTM only where it is taken.
     """
-    cells: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
+    found: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
     for case, kernel in taken(runs):
         ratio = 1.0 if kernel == "torch" else case.ratio(kernel)
         if ratio is not None:
-            of_work = cells.setdefault(case.numbers, {}).setdefault(case.work, {})
-            of_work.setdefault(kernel, []).append((case.hidden, ratio))
-    lines: list[Line] = [("numbers", *WORKS.values())]
-    for numbers, works in cells.items():
-        found = (works.get(work, {}).items() for work in WORKS.values())
-        lines.append((numbers, *("; ".join(_range(*item) for item in f) or "-" for f in found)))
-    return lines
+            works = found.setdefault(case.numbers, {work: {} for work in WORKS.values()})
+            works[case.work].setdefault(kernel, []).append((case.hidden, ratio))
+    return [
+        {"numbers": numbers}
+        | {
+            work: "; ".join(_range(*item) for item in of.items()) or "-"
+            for work, of in works.items()
+        }
+        for numbers, works in found.items()
+    ]
 
 
 def _range(kernel: str, cases: Sequence[tuple[int, float]]) -> str:

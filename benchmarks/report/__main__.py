@@ -26,17 +26,14 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, names = parser.add_argument, {"nargs": "+", "metavar": "NAME"}
-    add("files", nargs="*", type=Path, help="result files or folders of them")
-    add("--cases", help="only these groups, cases or 'group: case'; * is any text", **names)
-    add("--rivals", help="put ours beside these rivals only", **names)
+    parser.add_argument("files", nargs="*", type=Path, help="result files or folders of them")
+    what = "only these groups, cases or 'group: case'; * is any text"
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help=what)
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--summary", action="store_true", help="a row a case, of all files at once")
     add("--update-readme", action="store_true", help="see above")
     add("--check-readme", action="store_true", help="exit with 1 if that would change a file")
-    pair = ("OLD", "NEW")
     what = "of a folder, the newest results of NEW's device and kind of run"
-    add("--compare", nargs=2, type=Path, metavar=pair, help=what)
+    add("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help=what)
     add = parser.add_argument_group("with --compare").add_argument
     add("--fail", action="store_true", help="exit with 1 if something is slower or broken")
     what = "ignore smaller changes (default: %(default)g)"
@@ -52,24 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--fail needs --compare OLD NEW")
     if options.compare and options.files:
         parser.error("--compare takes OLD and NEW, and no further files")
-    if of_readme and (options.files or options.cases or options.rivals):
+    if of_readme and (options.files or options.cases):
         parser.error("the README is made of all of benchmarks/results")
     try:
         if options.compare:
             return compare.main(options)
-        runs = select(collect(options.files or [RESULTS]), options.cases, options.rivals)
-        runs = [run for run in runs if run.rows]
+        runs = [
+            run for run in select(collect(options.files or [RESULTS]), options.cases) if run.rows
+        ]
         if not runs:
             print("no results", file=sys.stderr)
             return 2
-        if options.files and not options.summary:
-            print("\n".join(map(markdown, runs)))
+        if options.files:
+            print("\n".join(markdown(run.environment, run.rows) for run in runs))
             return 0
-        from benchmarks.report import pages  # here: it needs matplotlib
+        from benchmarks.report import devices, pages  # here: pages need matplotlib
 
         if of_readme:
             return pages.update(runs, only_check=options.check_readme)
-        print(pages.all_devices(runs))
+        print(pages.all_devices(devices.devices(runs)))
     except UnknownName as error:
         print(error, file=sys.stderr)
         return 2

@@ -21,15 +21,27 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.report.devices import devices
-from benchmarks.report.rows import Case, Key, Row, Run, cases_of, collect, percentiles, rate, select
-from benchmarks.report.tables import describe, markdown_table, seconds
+from benchmarks.report.rows import (
+    Case,
+    Key,
+    Row,
+    Run,
+    cases_of,
+    collect,
+    key,
+    percentiles,
+    rate,
+    select,
+)
+from benchmarks.report.tables import Line, describe, markdown_table, seconds
 
 BLOCKS = 20
 CONFIDENCE = 0.95
@@ -39,21 +51,15 @@ SLOWER, FASTER, SAME, LOST, UNCLEAR = "slower", "faster", "same", "lost", "uncle
 MORE, LESS = "more memory", "less memory"
 BAD = (SLOWER, MORE, LOST)
 VERDICTS = (*BAD, FASTER, LESS, UNCLEAR, SAME)
-HEADER = ("work", "shape", "of ours", "before", "after", "takes", "itself", "", "relative to")
 
 Cases = dict[Key, Case]
 
 
-@dataclass(frozen=True)
-class Change:
-    """What became of one row.
+class Change(NamedTuple):
+    """What became of one row: NEW's time or memory over OLD's.
 
-    Attributes:
-        verdict: one of those above.
-        factor: NEW's time or memory over OLD's, in units of the rival; 1 for what is lost.
-        own: the same of its own time, in units of the run's ceiling.
-        against: what both are relative to; of what is lost, the reason.
-        before, after: as text.
+    ``factor`` is in units of the rival ``against``, ``own`` in units of the run's ceiling; of what
+    is lost, ``against`` is the reason.
     """
 
     work: Key
@@ -64,6 +70,18 @@ class Change:
     against: str = ""
     before: str = "-"
     after: str = "-"
+
+    def line(self) -> Line:
+        lost, own = self.verdict == LOST, self.own
+        verdict = self.verdict if self.verdict == SAME else f"**{self.verdict}**"
+        names = {"work": self.work[0], "shape": self.work[1], "of ours": self.implementation}
+        figures = {
+            "before": self.before,
+            "after": self.after,
+            "takes": "-" if lost else f"{100 * (self.factor - 1):+.0f}%",
+            "itself": "-" if own is None else f"{100 * (own - 1):+.0f}%",
+        }
+        return names | figures | {"": verdict, "relative to": self.against}
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -99,97 +117,80 @@ def _direction(factor: float, threshold: float, up: str = SLOWER, down: str = FA
 
 def _common_rival(old: Case, new: Case) -> str | None:
     """The fastest in ``old`` of those that have times in both."""
-    there = {row["implementation"] for row in new.rows if "times_s" in row}
     rivals = [row for row in old.rows if not row["ours"] and "times_s" in row]
-    both = [row for row in rivals if row["implementation"] in there]
+    both = [row for row in rivals if "times_s" in new.row(row["implementation"])]
     return min(both, key=lambda row: row["median_s"], default={}).get("implementation")
 
 
-def _of_time(old: Case, new: Case, before: Row, after: Row, threshold: float) -> Change:
-    sides, rival = ((old, before), (new, after)), _common_rival(old, new)
-    rates = [rate(case.run.environment, row) for case, row in sides]
+def _of_time(old: Case, new: Case, name: str, threshold: float) -> Change:
+    cases, rival = (old, new), _common_rival(old, new)
+    rows = [case.row(name) for case in cases]
+    rates = [rate(case.run.environment, case.row(name)) for case in cases]
     units = rates if None not in rates else [1.0, 1.0]
-    own = [np.log(u * np.array(r["times_s"])) for u, (_, r) in zip(units, sides, strict=True)]
+    own = [np.log(u * np.array(row["times_s"])) for u, row in zip(units, rows, strict=True)]
     of_own = math.exp(np.median(own[1]) - np.median(own[0]))
-    name = (before["group"], before["case"], before["dtype"]), before["implementation"]
-    if rival is None:
-        what, factor = verdict(*own, threshold)
-        texts = [seconds(row["median_s"]) for _, row in sides]
-        return Change(*name, what, factor, factor, "no rival in both", *texts)
-    ratios = [np.log(row["times_s"]) - np.log(case.row(rival)["times_s"]) for case, row in sides]
+    texts, ratios = [seconds(row["median_s"]) for row in rows], own
+    if rival is not None:
+        ratios = [np.log(c.row(name)["times_s"]) - np.log(c.row(rival)["times_s"]) for c in cases]
+        texts = [f"{math.exp(-np.median(values)):.2f}x" for values in ratios]
     what, factor = verdict(*ratios, threshold)
     if what != SAME and what != _direction(of_own, threshold):
         what = UNCLEAR
-    speeds = [f"{math.exp(-np.median(values)):.2f}x" for values in ratios]
-    return Change(*name, what, factor, of_own, rival, *speeds)
+    return Change(key(rows[0]), name, what, factor, of_own, rival or "no rival in both", *texts)
 
 
-def _of_memory(work: Key, before: Row, after: Row, threshold: float) -> Change | None:
+def _of_memory(before: Row, after: Row, threshold: float) -> Change | None:
     """Of processes, or of a GPU's allocator; None where neither was measured in both."""
-    for names in (("median_mib", "least_mib", "most_mib"), ("peak_mib",) * 3):
+    for names in (("least_mib", "median_mib", "most_mib"), ("peak_mib",) * 3):
         if before.get(names[0]) and after.get(names[0]):
-            (old, *_), (new, *_) = at = [[row[name] for name in names] for row in (before, after)]
-            apart = at[1][1] > at[0][2] or at[0][1] > at[1][2]
+            (low, old, high), (least, new, most) = ([r[n] for n in names] for r in (before, after))
+            apart = least > high or low > most
             what = _direction(new / old, threshold, MORE, LESS) if apart else SAME
             texts = (f"{mib:.3g} MiB" for mib in (old, new))
             name = f"{before['implementation']}, memory"
-            return Change(work, name, what, new / old, None, "", *texts)
+            return Change(key(before), name, what, new / old, None, "", *texts)
     return None
 
 
 def changes(old: Cases, new: Cases, threshold: float) -> list[Change]:
     """Of ours, everything that both have, and what OLD measured and NEW could not."""
     found: list[Change | None] = []
-    for work in (k for k in old if k in new):
-        after_by_name = {row["implementation"]: row for row in new[work].rows}
-        for before in (row for row in old[work].rows if row["ours"]):
-            name = before["implementation"]
-            after = after_by_name.get(name)
-            if after is None or not {"times_s", "median_mib"} & before.keys():
-                continue
-            if after.get("skipped"):
-                found.append(Change(work, name, LOST, against=after["skipped"]))
-                continue
-            if "times_s" in before and "times_s" in after:
-                found.append(_of_time(old[work], new[work], before, after, threshold))
-            found.append(_of_memory(work, before, after, threshold))
+    for before in (row for work in old if work in new for row in old[work].rows if row["ours"]):
+        work, name = key(before), before["implementation"]
+        after = new[work].row(name)
+        if not after or not {"times_s", "median_mib"} & before.keys():
+            continue
+        if after.get("skipped"):
+            found.append(Change(work, name, LOST, against=after["skipped"]))
+            continue
+        if "times_s" in before and "times_s" in after:
+            found.append(_of_time(old[work], new[work], name, threshold))
+        found.append(_of_memory(before, after, threshold))
     return sorted(filter(None, found), key=lambda c: (c.verdict != LOST, -c.factor))
 
 
-def only_in_one(these: Cases, others: Cases) -> list[str]:
-    """What the others lack: whole cases, by group, and implementations in a case of both."""
-    whole: dict[str, list[str]] = {}
-    parts = []
-    for work, case in these.items():
-        group, shape, _ = work
-        if work not in others:
-            whole.setdefault(group, []).append(shape)
-            continue
-        there = {row["implementation"] for row in others[work].rows}
-        names = [n for r in case.rows if (n := r["implementation"]) not in there]
-        parts += [f"{group}: {shape}: {', '.join(names)}"] if names else []
-    return [*(f"{group}: {'; '.join(shapes)}" for group, shapes in whole.items()), *parts]
-
-
-def _line(change: Change) -> tuple[str, ...]:
-    moved = "-" if change.before == "-" else f"{100 * (change.factor - 1):+.0f}%"
-    own = "-" if change.own is None else f"{100 * (change.own - 1):+.0f}%"
-    mark = change.verdict if change.verdict == SAME else f"**{change.verdict}**"
-    where = (*change.work[:2], change.implementation)
-    return *where, change.before, change.after, moved, own, mark, change.against
+def only_in(these: Cases, others: Cases) -> list[str]:
+    """What the others lack: whole cases, and implementations in a case of both."""
+    whole = [f"- {work[0]}: {work[1]}" for work in these if work not in others]
+    shared = [
+        (work, row["implementation"])
+        for work in these
+        if work in others
+        for row in these[work].rows
+    ]
+    return whole + [f"- {w[0]}: {w[1]}: {name}" for w, name in shared if not others[w].row(name)]
 
 
 def report(old: Cases, new: Cases, threshold: float) -> tuple[str, bool]:
     """The text, and whether something has become worse."""
     found = changes(old, new, threshold)
-    counts = {what: sum(c.verdict == what for c in found) for what in VERDICTS}
-    parts = ["; ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing in common"]
-    if found:
-        parts.append(markdown_table([HEADER, *map(_line, found)]))
-    for name, missing in (("OLD", only_in_one(old, new)), ("NEW", only_in_one(new, old))):
+    counts = Counter(change.verdict for change in found)
+    told = "; ".join(f"{counts[what]} {what}" for what in VERDICTS if counts[what])
+    parts = [told or "nothing in common", markdown_table([change.line() for change in found])]
+    for name, missing in (("OLD", only_in(old, new)), ("NEW", only_in(new, old))):
         if missing:
-            parts.append("\n".join([f"only in {name}:", *(f"- {title}" for title in missing)]))
-    return "\n\n".join(parts), any(c.verdict in BAD for c in found)
+            parts.append("\n".join([f"only in {name}:", *missing]))
+    return "\n\n".join(filter(None, parts)), any(c.verdict in BAD for c in found)
 
 
 def _environments(old: Run, new: Run) -> str:
@@ -207,17 +208,19 @@ def _environments(old: Run, new: Run) -> str:
     return "\n".join(lines)
 
 
-def pairs(old: Sequence[Run], new: Sequence[Run]) -> Iterator[tuple[Run, Cases, Run, Cases]]:
+def pairs(old: Sequence[Run], new: Sequence[Run]) -> list[tuple[Cases, Cases]]:
     """What belongs together: two files, whatever they are of; else by device and kind of run."""
     if len(old) == len(new) == 1:
-        yield old[0], cases_of(old[0]), new[0], cases_of(new[0])
-        return
-    before = {(d.name, kind): cases for d in devices(old) for kind, cases in d.kinds.items()}
-    for device in devices(new):
-        for kind, cases in device.kinds.items():
-            known = before.get((device.name, kind))
-            if known is not None:
-                yield next(iter(known.values())).run, known, next(iter(cases.values())).run, cases
+        return [(cases_of(old[0]), cases_of(new[0]))]
+    before, after = (
+        {
+            (device.name, kind): cases
+            for device in devices(runs)
+            for kind, cases in device.kinds.items()
+        }
+        for runs in (old, new)
+    )
+    return [(before[kind], cases) for kind, cases in after.items() if kind in before]
 
 
 def main(options: argparse.Namespace) -> int:
@@ -228,12 +231,13 @@ def main(options: argparse.Namespace) -> int:
     if unread or not new:
         print(f"no results in {unread[0] if unread else paths[1]}", file=sys.stderr)
         return 2
-    chosen = select([*old, *new], options.cases, options.rivals)
+    chosen = select([*old, *new], options.cases)
     old, new = ([r for r in part if r.rows] for part in (chosen[: len(old)], chosen[len(old) :]))
-    worse, found = False, list(pairs(old, new))
-    for before, old_cases, after, new_cases in found:
-        text, is_worse = report(old_cases, new_cases, options.threshold / 100)
-        print(f"{_environments(before, after)}\n\n{text}\n")
+    worse, found = False, pairs(old, new)
+    for before, after in found:
+        text, is_worse = report(before, after, options.threshold / 100)
+        runs = (next(iter(cases.values())).run for cases in (before, after))
+        print(f"{_environments(*runs)}\n\n{text}\n")
         worse |= is_worse
     if not found:
         names = "; ".join(device.name for device in devices(new))

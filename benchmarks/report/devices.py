@@ -1,13 +1,14 @@
-"""The runs of a device side by side, and the newest result of each case."""
+"""The results of a device: the newest of each case in each kind of run, and what they amount to."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.report.rows import Case, Environment, Key, Row, Run, cases_of
+from benchmarks.report.rows import Case, Environment, Key, Row, Run, cases_of, percentiles, relation
+from benchmarks.report.tables import FRACTION, Line, fraction, median
 
 PRESETS = ("quick", "default", "large", "full")
 # A row's family, by what its ``shapes`` have: the first name that is there.
@@ -19,6 +20,8 @@ FAMILIES = {
     "model": "Training steps",
 }
 OTHERS = "Other"
+# Columns of the tables by shape.
+TIMES, MEMORY = ("work", "median", "fastest rival"), ("memory", "peak", "least rival")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,65 @@ class Device:
             return families.index(family(item[1].rows[0])), groups.index(item[0][0])
 
         return dict(sorted(found.items(), key=place))
+
+    def ours(self) -> Iterator[tuple[Case, Row, dict[str, float | None]]]:
+        """Each of ours that was measured beside a rival, and its ratio in each kind of run."""
+        for key, case in self.cases().items():
+            for row in case.rows:
+                if row["ours"] and relation(row) is not None:
+                    name, empty = row["implementation"], Case(case.run, [])
+                    rows = {kind: of.get(key, empty).row(name) for kind, of in self.kinds.items()}
+                    yield case, row, {kind: relation(of) for kind, of in rows.items()}
+
+    def by_shape(self) -> list[list[Line]]:
+        """A table of times and one of memory: a line for each of ours in each case.
+
+        The medians are those of the first kind of run that has the case, in the file that is named;
+        the ratio is that of each kind. Of times, it is how many times faster ours is; of memory,
+        the share that ours takes.
+        """
+        times, memory = [], []
+        for case, row, ratios in self.ours():
+            of_memory = "median_mib" in row
+            work, at, rival = MEMORY if of_memory else TIMES
+            line = {work: row["group"], "shape": row["case"], "ours": row["implementation"]}
+            line |= {at: median(row), rival: f"{median(case.row(row['rival']))} ({row['rival']})"}
+            if not of_memory:
+                line[FRACTION] = fraction(case.run.environment, row)
+            for kind, ratio in ratios.items():
+                line[f"ratio, {kind}"] = "-" if ratio is None else f"**{ratio:.2f}x**"
+            (memory if of_memory else times).append(line | {"file": case.run.path.name})
+        return [table for table in (times, memory) if table]
+
+    def overview(self) -> list[Line]:
+        """A line for each of ours in each group: least, median and most ratio over the shapes."""
+        found: dict[tuple[str, str], list[dict[str, float | None]]] = {}
+        for _, row, ratios in self.ours():
+            if "ratio" in row:
+                found.setdefault((row["group"], row["implementation"]), []).append(ratios)
+        return [
+            {"work": group, "ours": implementation, "shapes": str(len(ratios))}
+            | {
+                kind: _range([r[kind] for r in ratios if r[kind] is not None])
+                for kind in self.kinds
+            }
+            for (group, implementation), ratios in found.items()
+        ]
+
+    def lost(self) -> list[str]:
+        """The cases in which the first of ours is slower than a rival, as text."""
+        firsts = [case.first or {} for case in self.cases().values()]
+        return [
+            f"{row['group']}, {row['case']} ({row['implementation']}, {row['ratio']:.2f}x)"
+            for row in firsts
+            if row.get("ratio", 1) < 1
+        ]
+
+
+def _range(ratios: list[float]) -> str:
+    if len(ratios) < 2:
+        return f"**{ratios[0]:.2f}x**" if ratios else "-"
+    return f"{min(ratios):.2f} .. **{percentiles(ratios)[1]:.2f}x** .. {max(ratios):.2f}"
 
 
 def family(row: Row) -> str:
@@ -94,7 +156,7 @@ def devices(runs: Iterable[Run]) -> list[Device]:
             for k, case in cases_of(run).items():
                 if k not in cases or _worth(run) > _worth(cases[k].run):
                     cases[k] = case
-        ordered = sorted(kinds.items(), key=lambda kind: (kind[0] != "default allocator", kind[0]))
+        # Labels in order of the alphabet: the default allocator is the first of them.
         hardware = "cuda" if "multiprocessors" in members[0].environment else "cpu"
-        found.append(Device(name, hardware, members, dict(ordered)))
+        found.append(Device(name, hardware, members, dict(sorted(kinds.items()))))
     return found
