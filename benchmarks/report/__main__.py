@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
-from benchmarks.report import compare
+from benchmarks.report.compare import compare
+from benchmarks.report.devices import devices
 from benchmarks.report.rows import RESULTS, UnknownName, collect, select
 from benchmarks.report.tables import markdown
 
@@ -51,23 +53,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--compare takes OLD and NEW, and no further files")
     if of_readme and (options.files or options.cases):
         parser.error("the README is made of all of benchmarks/results")
+    paths = options.compare or options.files or [RESULTS]
+    found = [[run for run in collect([path]) if run.rows] for path in paths]
+    lacking = [path for path, runs in zip(paths, found, strict=True) if not runs]
+    if options.compare and found[1] and paths[0].is_dir():
+        lacking = []  # nothing may be kept yet in a folder
+    if lacking and (options.compare or len(lacking) == len(paths)):
+        print(f"no results in {lacking[0]}", file=sys.stderr)
+        return 2
     try:
+        chosen = iter(select([run for runs in found for run in runs], options.cases))
+        parts = [[run for run in islice(chosen, len(runs)) if run.rows] for runs in found]
         if options.compare:
-            return compare.main(options)
-        runs = [
-            run for run in select(collect(options.files or [RESULTS]), options.cases) if run.rows
-        ]
-        if not runs:
-            print("no results", file=sys.stderr)
-            return 2
+            text, worse = compare(*parts, options.threshold / 100)
+            print(text)
+            return 1 if options.fail and worse else 0
+        runs = [run for part in parts for run in part]
         if options.files:
             print("\n".join(markdown(run.environment, run.rows) for run in runs))
             return 0
-        from benchmarks.report import devices, pages  # here: pages need matplotlib
+        from benchmarks.report import pages  # here: it needs matplotlib
 
         if of_readme:
             return pages.update(runs, only_check=options.check_readme)
-        print(pages.all_devices(devices.devices(runs)))
+        print(pages.all_devices(devices(runs)))
     except UnknownName as error:
         print(error, file=sys.stderr)
         return 2

@@ -18,29 +18,15 @@ Memory repeats well: it has changed where the ranges over the processes do not t
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.report.devices import devices
-from benchmarks.report.rows import (
-    Case,
-    Key,
-    Row,
-    Run,
-    cases_of,
-    collect,
-    key,
-    percentiles,
-    rate,
-    select,
-)
+from benchmarks.report.rows import Case, Cases, Row, Run, cases_of, percentiles, rate
 from benchmarks.report.tables import Line, describe, markdown_table, seconds
 
 BLOCKS = 20
@@ -51,8 +37,7 @@ SLOWER, FASTER, SAME, LOST, UNCLEAR = "slower", "faster", "same", "lost", "uncle
 MORE, LESS = "more memory", "less memory"
 BAD = (SLOWER, MORE, LOST)
 VERDICTS = (*BAD, FASTER, LESS, UNCLEAR, SAME)
-
-Cases = dict[Key, Case]
+HEADER = ("work", "shape", "of ours", "before", "after", "takes", "itself", "", "relative to")
 
 
 class Change(NamedTuple):
@@ -62,7 +47,7 @@ class Change(NamedTuple):
     is lost, ``against`` is the reason.
     """
 
-    work: Key
+    work: tuple[str, str]  # group and case
     implementation: str
     verdict: str
     factor: float = 1.0
@@ -72,16 +57,13 @@ class Change(NamedTuple):
     after: str = "-"
 
     def line(self) -> Line:
-        lost, own = self.verdict == LOST, self.own
+        moved, itself = (
+            "-" if factor is None or self.verdict == LOST else f"{100 * (factor - 1):+.0f}%"
+            for factor in (self.factor, self.own)
+        )
         verdict = self.verdict if self.verdict == SAME else f"**{self.verdict}**"
-        names = {"work": self.work[0], "shape": self.work[1], "of ours": self.implementation}
-        figures = {
-            "before": self.before,
-            "after": self.after,
-            "takes": "-" if lost else f"{100 * (self.factor - 1):+.0f}%",
-            "itself": "-" if own is None else f"{100 * (own - 1):+.0f}%",
-        }
-        return names | figures | {"": verdict, "relative to": self.against}
+        cells = (*self.work, self.implementation, self.before, self.after, moved, itself)
+        return dict(zip(HEADER, (*cells, verdict, self.against), strict=True))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -136,49 +118,48 @@ def _of_time(old: Case, new: Case, name: str, threshold: float) -> Change:
     what, factor = verdict(*ratios, threshold)
     if what != SAME and what != _direction(of_own, threshold):
         what = UNCLEAR
-    return Change(key(rows[0]), name, what, factor, of_own, rival or "no rival in both", *texts)
+    return Change(_work(rows[0]), name, what, factor, of_own, rival or "no rival in both", *texts)
 
 
-def _of_memory(before: Row, after: Row, threshold: float) -> Change | None:
-    """Of processes, or of a GPU's allocator; None where neither was measured in both."""
+def _of_memory(before: Row, after: Row, threshold: float) -> Iterator[Change]:
+    """Of processes, or of a GPU's allocator; nothing where neither was measured in both."""
     for names in (("least_mib", "median_mib", "most_mib"), ("peak_mib",) * 3):
         if before.get(names[0]) and after.get(names[0]):
             (low, old, high), (least, new, most) = ([r[n] for n in names] for r in (before, after))
             apart = least > high or low > most
             what = _direction(new / old, threshold, MORE, LESS) if apart else SAME
-            texts = (f"{mib:.3g} MiB" for mib in (old, new))
             name = f"{before['implementation']}, memory"
-            return Change(key(before), name, what, new / old, None, "", *texts)
-    return None
+            texts = (f"{mib:.3g} MiB" for mib in (old, new))
+            yield Change(_work(before), name, what, new / old, None, "", *texts)
+            return
+
+
+def _work(row: Row) -> tuple[str, str]:
+    return row["group"], row["case"]
 
 
 def changes(old: Cases, new: Cases, threshold: float) -> list[Change]:
     """Of ours, everything that both have, and what OLD measured and NEW could not."""
-    found: list[Change | None] = []
-    for before in (row for work in old if work in new for row in old[work].rows if row["ours"]):
-        work, name = key(before), before["implementation"]
-        after = new[work].row(name)
-        if not after or not {"times_s", "median_mib"} & before.keys():
-            continue
-        if after.get("skipped"):
-            found.append(Change(work, name, LOST, against=after["skipped"]))
-            continue
-        if "times_s" in before and "times_s" in after:
-            found.append(_of_time(old[work], new[work], name, threshold))
-        found.append(_of_memory(before, after, threshold))
-    return sorted(filter(None, found), key=lambda c: (c.verdict != LOST, -c.factor))
+    found: list[Change] = []
+    for work, case in old.items():
+        for before in (row for row in case.rows if row["ours"] and work in new):
+            name = before["implementation"]
+            after = new[work].row(name)
+            if {"times_s", "median_mib"} & before.keys() and after.get("skipped"):
+                found.append(Change(work[:2], name, LOST, against=after["skipped"]))
+            elif {"times_s", "median_mib"} & before.keys() and after:
+                if "times_s" in before and "times_s" in after:
+                    found.append(_of_time(case, new[work], name, threshold))
+                found += _of_memory(before, after, threshold)
+    return sorted(found, key=lambda c: (c.verdict != LOST, -c.factor))
 
 
 def only_in(these: Cases, others: Cases) -> list[str]:
     """What the others lack: whole cases, and implementations in a case of both."""
-    whole = [f"- {work[0]}: {work[1]}" for work in these if work not in others]
-    shared = [
-        (work, row["implementation"])
-        for work in these
-        if work in others
-        for row in these[work].rows
-    ]
-    return whole + [f"- {w[0]}: {w[1]}: {name}" for w, name in shared if not others[w].row(name)]
+    whole = [f"- {k[0]}: {k[1]}" for k in these if k not in others]
+    rows = [(k, row["implementation"]) for k, case in these.items() for row in case.rows]
+    lost = [(k, name) for k, name in rows if k in others and not others[k].row(name)]
+    return whole + [f"- {k[0]}: {k[1]}: {name}" for k, name in lost]
 
 
 def report(old: Cases, new: Cases, threshold: float) -> tuple[str, bool]:
@@ -208,38 +189,24 @@ def _environments(old: Run, new: Run) -> str:
     return "\n".join(lines)
 
 
-def pairs(old: Sequence[Run], new: Sequence[Run]) -> list[tuple[Cases, Cases]]:
-    """What belongs together: two files, whatever they are of; else by device and kind of run."""
-    if len(old) == len(new) == 1:
-        return [(cases_of(old[0]), cases_of(new[0]))]
-    before, after = (
+def compare(old: Sequence[Run], new: Sequence[Run], threshold: float) -> tuple[str, bool]:
+    """``report`` of two files, whatever they are of; of more, by device and kind of run."""
+    sides = [
         {
             (device.name, kind): cases
             for device in devices(runs)
             for kind, cases in device.kinds.items()
         }
         for runs in (old, new)
-    )
-    return [(before[kind], cases) for kind, cases in after.items() if kind in before]
-
-
-def main(options: argparse.Namespace) -> int:
-    """0; 1 with ``--fail`` where something is worse; 2 where a file cannot be read."""
-    paths: tuple[Path, Path] = options.compare
-    old, new = (collect([path]) for path in paths)
-    unread = [p for p, runs in zip(paths, (old, new), strict=True) if not runs and not p.is_dir()]
-    if unread or not new:
-        print(f"no results in {unread[0] if unread else paths[1]}", file=sys.stderr)
-        return 2
-    chosen = select([*old, *new], options.cases)
-    old, new = ([r for r in part if r.rows] for part in (chosen[: len(old)], chosen[len(old) :]))
-    worse, found = False, pairs(old, new)
-    for before, after in found:
-        text, is_worse = report(before, after, options.threshold / 100)
-        runs = (next(iter(cases.values())).run for cases in (before, after))
-        print(f"{_environments(*runs)}\n\n{text}\n")
+    ]
+    if len(old) == len(new) == 1:
+        sides = [{"": cases_of(run)} for run in (*old, *new)]
+    texts, worse = [], False
+    for kind in (kind for kind in sides[1] if kind in sides[0]):
+        text, is_worse = report(sides[0][kind], sides[1][kind], threshold)
+        runs = (next(iter(side[kind].values())).run for side in sides)
+        texts.append(f"{_environments(*runs)}\n\n{text}\n")
         worse |= is_worse
-    if not found:
-        names = "; ".join(device.name for device in devices(new))
-        print(f"nothing under {paths[0]} was measured on the same device in the same way: {names}")
-    return 1 if options.fail and worse else 0
+    names = "; ".join(device.name for device in devices(new))
+    nothing = f"nothing in OLD was measured on the same device in the same way: {names}"
+    return "\n".join(texts) or nothing, worse

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.report.rows import Case, Environment, Key, Row, Run, cases_of, percentiles, relation
+from benchmarks.report.rows import Case, Cases, Row, Run, cases_of, percentiles, relation
 from benchmarks.report.tables import FRACTION, Line, fraction, median
 
 PRESETS = ("quick", "default", "large", "full")
@@ -31,35 +31,32 @@ class Device:
     name: str
     hardware: str  # "cpu" or "cuda"
     runs: list[Run]
-    kinds: dict[str, dict[Key, Case]]
+    kinds: dict[str, Cases]
 
     @property
     def slug(self) -> str:
         """A name for files."""
         return re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")
 
-    def cases(self) -> dict[Key, Case]:
+    def cases(self) -> Cases:
         """Every case, from the first kind of run that has it; families and groups together."""
-        found: dict[Key, Case] = {}
+        found: Cases = {}
         for of_kind in self.kinds.values():
             for k, case in of_kind.items():
                 found.setdefault(k, case)
         groups = list(dict.fromkeys(group for group, *_ in found))
         families = [*FAMILIES.values(), OTHERS]
-
-        def place(item: tuple[Key, Case]) -> tuple[int, int]:
-            return families.index(family(item[1].rows[0])), groups.index(item[0][0])
-
-        return dict(sorted(found.items(), key=place))
+        place = lambda k: (families.index(family(found[k].rows[0])), groups.index(k[0]))  # noqa: E731
+        return {k: found[k] for k in sorted(found, key=place)}
 
     def ours(self) -> Iterator[tuple[Case, Row, dict[str, float | None]]]:
         """Each of ours that was measured beside a rival, and its ratio in each kind of run."""
         for key, case in self.cases().items():
             for row in case.rows:
                 if row["ours"] and relation(row) is not None:
-                    name, empty = row["implementation"], Case(case.run, [])
-                    rows = {kind: of.get(key, empty).row(name) for kind, of in self.kinds.items()}
-                    yield case, row, {kind: relation(of) for kind, of in rows.items()}
+                    kinds = {kind: of[key] for kind, of in self.kinds.items() if key in of}
+                    same = {kind: of.row(row["implementation"]) for kind, of in kinds.items()}
+                    yield case, row, {kind: relation(same.get(kind, {})) for kind in self.kinds}
 
     def by_shape(self) -> list[list[Line]]:
         """A table of times and one of memory: a line for each of ours in each case.
@@ -116,20 +113,6 @@ def family(row: Row) -> str:
     return next((name for shape, name in FAMILIES.items() if shape in row["shapes"]), OTHERS)
 
 
-def label(environment: Environment) -> str:
-    """The kind of a run: how it differs from other runs on the device."""
-    kept = "default allocator" if environment["allocator"] == "default" else "memory kept"
-    if environment.get("isa_limits", "default") == "default":
-        return kept
-    return f"{kept}, {environment.get('isa_of_kernels')}"
-
-
-def device_name(environment: Environment) -> str:
-    e = environment
-    threads = f", {e['threads']} thread{'s' if e['threads'] != 1 else ''}"
-    return f"{e['device']}, {e['isa']}{'' if 'multiprocessors' in e else threads}"
-
-
 def _worth(run: Run) -> tuple[Any, ...]:
     """What sorts runs by how much they are worth: the greatest is taken.
 
@@ -145,14 +128,14 @@ def devices(runs: Iterable[Run]) -> list[Device]:
     """The runs by device; of a case that several runs of one kind have, the newest is taken."""
     by_device: dict[str, list[Run]] = {}
     for run in runs:
-        by_device.setdefault(device_name(run.environment), []).append(run)
+        by_device.setdefault(run.device, []).append(run)
     found = []
     for name, members in sorted(by_device.items()):
         # The longest first: it gives the order of groups and cases.
         members.sort(key=lambda run: (-len(run.rows), str(run.path)))
-        kinds: dict[str, dict[Key, Case]] = {}
+        kinds: dict[str, Cases] = {}
         for run in members:
-            cases = kinds.setdefault(label(run.environment), {})
+            cases = kinds.setdefault(run.kind, {})
             for k, case in cases_of(run).items():
                 if k not in cases or _worth(run) > _worth(cases[k].run):
                     cases[k] = case

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import choices
 from benchmarks.cases import GROUPS
 from benchmarks.report import pictures, scores, text_stages
-from benchmarks.report.devices import Device, devices, label
+from benchmarks.report.devices import Device, devices
 from benchmarks.report.rows import RESULTS, ROOT, Row, Run, write_whole
 from benchmarks.report.tables import ceilings, describe, markdown_table, slopes, with_spread
 
@@ -135,7 +135,7 @@ def of_device(device: Device) -> list[str]:
         parts += ["Time grows as the size to this exponent:", markdown_table(growth)]
     for run in device.runs:
         lines = "\n".join(f"  {line}" for line in describe(run.environment)[1:])
-        parts.append(f"- {_link(run.path)}: {label(run.environment)};\n{lines}")
+        parts.append(f"- {_link(run.path)}: {run.kind};\n{lines}")
     return parts
 
 

@@ -42,6 +42,20 @@ class Run:
     environment: Environment
     rows: list[Row]
 
+    @property
+    def device(self) -> str:
+        e = self.environment
+        threads = f", {e['threads']} thread{'s' if e['threads'] != 1 else ''}"
+        return f"{e['device']}, {e['isa']}{'' if 'multiprocessors' in e else threads}"
+
+    @property
+    def kind(self) -> str:
+        """How it differs from other runs on the device."""
+        e = self.environment
+        kept = "default allocator" if e["allocator"] == "default" else "memory kept"
+        limited = e.get("isa_limits", "default") != "default"
+        return f"{kept}, {e.get('isa_of_kernels')}" if limited else kept
+
 
 @dataclass(frozen=True)
 class Case:
@@ -111,6 +125,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+Cases = dict[Key, Case]
+
+
 def key(row: Row) -> Key:
     return row["group"], row["case"], row["dtype"]
 
@@ -120,7 +137,7 @@ def relation(row: Row) -> float | None:
     return row.get("beside_ratio" if "median_mib" in row else "ratio")
 
 
-def cases_of(run: Run) -> dict[Key, Case]:
+def cases_of(run: Run) -> Cases:
     """In the order of groups and of cases as they came."""
     groups = list(dict.fromkeys(row["group"] for row in run.rows))
     rows = sorted(run.rows, key=lambda row: groups.index(row["group"]))
