@@ -187,20 +187,16 @@ def overview(runs: Sequence[Run]) -> list[Line]:
 
     Of torch's LSTM only where it is taken.
     """
-    found: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
-    for case, kernel in taken(runs):
-        ratio = 1.0 if kernel == "torch" else case.ratio(kernel)
-        if ratio is not None:
-            works = found.setdefault(case.numbers, {work: {} for work in WORKS.values()})
-            works[case.work].setdefault(kernel, []).append((case.hidden, ratio))
-    return [
-        {"numbers": numbers}
-        | {
-            work: "; ".join(_range(*item) for item in of.items()) or "-"
-            for work, of in works.items()
-        }
-        for numbers, works in found.items()
-    ]
+    lines = []
+    for numbers, members in groupby(taken(runs), lambda item: item[0].numbers):
+        works: dict[str, dict[str, list[tuple[int, float]]]] = {work: {} for work in WORKS.values()}
+        for case, kernel in members:
+            ratio = 1.0 if kernel == "torch" else case.ratio(kernel)
+            if ratio is not None:
+                works[case.work].setdefault(kernel, []).append((case.hidden, ratio))
+        cells = ("; ".join(_range(*item) for item in of.items()) or "-" for of in works.values())
+        lines.append({"numbers": numbers} | dict(zip(works, cells, strict=True)))
+    return lines
 
 
 def _range(kernel: str, cases: Sequence[tuple[int, float]]) -> str:

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.report.devices import devices
-from benchmarks.report.rows import Case, Cases, Row, Run, cases_of, percentiles, rate
+from benchmarks.report.rows import Case, Cases, Row, Run, cases_of, key, percentiles, rate
 from benchmarks.report.tables import Line, describe, markdown_table, seconds
 
 BLOCKS = 20
@@ -47,7 +47,7 @@ class Change(NamedTuple):
     is lost, ``against`` is the reason.
     """
 
-    work: tuple[str, str]  # group and case
+    row: Row  # OLD's
     implementation: str
     verdict: str
     factor: float = 1.0
@@ -62,7 +62,8 @@ class Change(NamedTuple):
             for factor in (self.factor, self.own)
         )
         verdict = self.verdict if self.verdict == SAME else f"**{self.verdict}**"
-        cells = (*self.work, self.implementation, self.before, self.after, moved, itself)
+        work = self.row["group"], self.row["case"], self.implementation
+        cells = (*work, self.before, self.after, moved, itself)
         return dict(zip(HEADER, (*cells, verdict, self.against), strict=True))
 
 
@@ -118,7 +119,7 @@ def _of_time(old: Case, new: Case, name: str, threshold: float) -> Change:
     what, factor = verdict(*ratios, threshold)
     if what != SAME and what != _direction(of_own, threshold):
         what = UNCLEAR
-    return Change(_work(rows[0]), name, what, factor, of_own, rival or "no rival in both", *texts)
+    return Change(rows[0], name, what, factor, of_own, rival or "no rival in both", *texts)
 
 
 def _of_memory(before: Row, after: Row, threshold: float) -> Iterator[Change]:
@@ -130,27 +131,23 @@ def _of_memory(before: Row, after: Row, threshold: float) -> Iterator[Change]:
             what = _direction(new / old, threshold, MORE, LESS) if apart else SAME
             name = f"{before['implementation']}, memory"
             texts = (f"{mib:.3g} MiB" for mib in (old, new))
-            yield Change(_work(before), name, what, new / old, None, "", *texts)
+            yield Change(before, name, what, new / old, None, "", *texts)
             return
-
-
-def _work(row: Row) -> tuple[str, str]:
-    return row["group"], row["case"]
 
 
 def changes(old: Cases, new: Cases, threshold: float) -> list[Change]:
     """Of ours, everything that both have, and what OLD measured and NEW could not."""
     found: list[Change] = []
-    for work, case in old.items():
-        for before in (row for row in case.rows if row["ours"] and work in new):
-            name = before["implementation"]
-            after = new[work].row(name)
-            if {"times_s", "median_mib"} & before.keys() and after.get("skipped"):
-                found.append(Change(work[:2], name, LOST, against=after["skipped"]))
-            elif {"times_s", "median_mib"} & before.keys() and after:
-                if "times_s" in before and "times_s" in after:
-                    found.append(_of_time(case, new[work], name, threshold))
-                found += _of_memory(before, after, threshold)
+    rows = [row for work in old if work in new for row in old[work].rows if row["ours"]]
+    for before in (row for row in rows if {"times_s", "median_mib"} & row.keys()):
+        work, name = key(before), before["implementation"]
+        after = new[work].row(name)
+        if after.get("skipped"):
+            found.append(Change(before, name, LOST, against=after["skipped"]))
+            continue
+        if "times_s" in before and "times_s" in after:
+            found.append(_of_time(old[work], new[work], name, threshold))
+        found += _of_memory(before, after, threshold)
     return sorted(found, key=lambda c: (c.verdict != LOST, -c.factor))
 
 

@@ -49,14 +49,14 @@ class Device:
         place = lambda k: (families.index(family(found[k].rows[0])), groups.index(k[0]))  # noqa: E731
         return {k: found[k] for k in sorted(found, key=place)}
 
-    def ours(self) -> Iterator[tuple[Case, Row, dict[str, float | None]]]:
+    def ours(self) -> Iterator[tuple[Case, Row, dict[str, float]]]:
         """Each of ours that was measured beside a rival, and its ratio in each kind of run."""
         for key, case in self.cases().items():
-            for row in case.rows:
-                if row["ours"] and relation(row) is not None:
-                    kinds = {kind: of[key] for kind, of in self.kinds.items() if key in of}
-                    same = {kind: of.row(row["implementation"]) for kind, of in kinds.items()}
-                    yield case, row, {kind: relation(same.get(kind, {})) for kind in self.kinds}
+            for row in (row for row in case.rows if row["ours"] and relation(row) is not None):
+                name = row["implementation"]
+                same = {kind: of[key].row(name) for kind, of in self.kinds.items() if key in of}
+                found = {kind: relation(of) for kind, of in same.items()}
+                yield case, row, {kind: r for kind, r in found.items() if r is not None}
 
     def by_shape(self) -> list[list[Line]]:
         """A table of times and one of memory: a line for each of ours in each case.
@@ -73,25 +73,23 @@ class Device:
             line |= {at: median(row), rival: f"{median(case.row(row['rival']))} ({row['rival']})"}
             if not of_memory:
                 line[FRACTION] = fraction(case.run.environment, row)
-            for kind, ratio in ratios.items():
-                line[f"ratio, {kind}"] = "-" if ratio is None else f"**{ratio:.2f}x**"
+            for kind in self.kinds:
+                line[f"ratio, {kind}"] = f"**{ratios[kind]:.2f}x**" if kind in ratios else "-"
             (memory if of_memory else times).append(line | {"file": case.run.path.name})
         return [table for table in (times, memory) if table]
 
     def overview(self) -> list[Line]:
         """A line for each of ours in each group: least, median and most ratio over the shapes."""
-        found: dict[tuple[str, str], list[dict[str, float | None]]] = {}
+        found: dict[tuple[str, str], list[dict[str, float]]] = {}
         for _, row, ratios in self.ours():
             if "ratio" in row:
                 found.setdefault((row["group"], row["implementation"]), []).append(ratios)
-        return [
-            {"work": group, "ours": implementation, "shapes": str(len(ratios))}
-            | {
-                kind: _range([r[kind] for r in ratios if r[kind] is not None])
-                for kind in self.kinds
-            }
-            for (group, implementation), ratios in found.items()
-        ]
+        lines = []
+        for (group, implementation), shapes in found.items():
+            line = {"work": group, "ours": implementation, "shapes": str(len(shapes))}
+            of_kinds = {k: _range([s[k] for s in shapes if k in s]) for k in self.kinds}
+            lines.append(line | of_kinds)
+        return lines
 
     def lost(self) -> list[str]:
         """The cases in which the first of ours is slower than a rival, as text."""

@@ -78,6 +78,23 @@ def test_the_page_has_a_column_for_each_kind_of_run(results):
     assert "## Some GPU, sm_90" in out
 
 
+def test_tables_of_a_terminal_are_aligned():
+    reason = "the package of the rival is not installed: " * 2
+    lines = [{"a": "1", "b": "long"}, {"a": "123", "b": "-"}, {"a": "x", "b": reason}]
+    first, _, second, third, last = tables.markdown_table(lines, aligned=True).splitlines()
+    assert second.startswith("| 1   | long ")
+    assert len(first) == len(second) == len(third) < len(last)
+    assert tables.markdown_table(lines[:2]).splitlines()[2:] == ["| 1 | long |", "| 123 | - |"]
+    assert tables.markdown_table([]) == ""
+
+
+def test_columns_that_may_be_empty_are_left_out():
+    line = {"a": "-", tables.FRACTION: "-", tables.BESIDE: "-"}
+    assert tables.markdown_table([line]).splitlines()[0] == "| a |"
+    filled = tables.markdown_table([line, line | {tables.BESIDE: "0.5x"}])
+    assert filled.splitlines()[0] == f"| a | {tables.BESIDE} |"
+
+
 def test_of_two_runs_the_newer_is_taken_and_a_quick_one_last(tmp_path):
     old, new, quick, undated = (tmp_path / f"{n}.json" for n in ("c", "b", "a", "d"))
     write(old, three(1.0, 2.0, 9.0), measured="2026-01-01 10:00", preset="full")
