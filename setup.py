@@ -284,7 +284,7 @@ def cpu_steps(torch: Path, cxx: list[str]) -> list[Step]:
     binding = [*kernel, *torch_flags(torch), *path_flags(torch)]
     steps = []
     for source in sorted(CSRC.glob("*/cpu/*.cpp")):
-        if source.name == "binding.cpp":
+        if source.name.endswith("binding.cpp"):
             steps.append(compile_step(source, binding))
         elif source.name.endswith(".simd.cpp"):
             for isa, flags in ISA_FLAGS.items() if x86 else [("baseline", [])]:
@@ -292,7 +292,6 @@ def cpu_steps(torch: Path, cxx: list[str]) -> list[Step]:
                 steps.append(compile_step(source, command, f".{isa}"))
         else:
             steps.append(compile_step(source, kernel))
-    steps += [compile_step(source, binding) for source in sorted(CSRC.glob("*.cpp"))]
     objects = [step.output for step in steps]
     output = OBJECTS / "_C_cpu.so"
     link = [*cxx, "-shared", "-pthread", "-o", str(output), *map(str, objects)]
@@ -311,7 +310,7 @@ def cuda_steps(torch: Path, cxx: list[str], nvcc: str) -> list[Step]:
     newest = max(archs, key=lambda arch: int(re.sub(r"\D", "", arch)))
     code.append(f"-gencode=arch=compute_{newest},code=compute_{newest}")
     steps = [compile_step(s, [*base, *code]) for s in sorted(CSRC.glob("*/gpu/*.cu"))]
-    steps += [compile_step(s, binding) for s in sorted(CSRC.glob("*/gpu/binding.cpp"))]
+    steps += [compile_step(s, binding) for s in sorted(CSRC.glob("*/gpu/*binding.cpp"))]
 
     stub_source = OBJECTS / "libtorch_cuda_stub.c"
     stub_text = "".join(f"void {name}(void) {{}}\n" for name in LIBTORCH_CUDA_SYMBOLS)

@@ -1,9 +1,8 @@
-// Gate math of the LSTM, once, for host and device, for scalars and for vectors of scalars.
+// The activations of gates, once, for the CPU and for a GPU, for scalars and for vectors of
+// scalars.
 //
-// `d_sigmoid` and `d_tanh` take the activation's *output*, and so do their siblings of second
-// order: with s = sigmoid(z), d_sigmoid(s) = s(1-s) is ds/dz and d2_sigmoid(s) = s(1-s)(1-2s) is
-// d2s/dz2. Everything but `sigmoid` and `tanh_` is arithmetic only and takes any type that has + -
-// *.
+// `d_sigmoid` and `d_tanh` take the activation's *output*: with s = sigmoid(z), d_sigmoid(s) =
+// s(1-s) is ds/dz. They are arithmetic only and take any type that has + - *.
 #pragma once
 
 #include <cmath>
@@ -22,20 +21,8 @@ GANLSTM_HD V d_sigmoid(V s) {
 }
 
 template <typename V>
-GANLSTM_HD V d2_sigmoid(V s) {
-  V d = s - s * s;
-  return d - (d + d) * s;
-}
-
-template <typename V>
 GANLSTM_HD V d_tanh(V t) {
   return 1 - t * t;
-}
-
-template <typename V>
-GANLSTM_HD V d2_tanh(V t) {
-  V d = 1 - t * t;
-  return -(t + t) * d;
 }
 
 // Scalars. Vectors have overloads of these two in simd.h.

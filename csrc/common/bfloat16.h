@@ -11,9 +11,11 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// What a kernel on arrays of T computes in.
+// The type in which kernels on arrays of T compute and sum, on CPUs and GPUs: float for 16 bits.
+// Tensors of sums have this type too (compute_dtype in check.h), and so has what one pass saves for
+// the next, unless a contract says otherwise. Partial sums of long arrays are added up in double.
 template <typename T>
-using Compute = std::conditional_t<std::is_same_v<T, BFloat16>, float, T>;
+using Compute = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 static inline float widen(float value) { return value; }
 static inline double widen(double value) { return value; }
@@ -24,8 +26,8 @@ static inline float widen(BFloat16 value) {
   return result;
 }
 
-// To the nearest, a tie to the even one. A NaN stays one: all its bits might be in the lower half,
-// so one of the upper half is set.
+// Rounds to the nearest, a tie to the even one. A NaN may have bits in its lower half only, so one
+// bit of the upper half is set to keep it a NaN.
 static inline BFloat16 to_bfloat16(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof(bits));

@@ -36,7 +36,7 @@ void check(bool condition, const Parts&... parts) {
   throw std::runtime_error(message.str());
 }
 
-// What follows is made into text only where a check fails: an op makes dozens of them at each call.
+// An op makes dozens of checks at each call, so these turn into text only when a check fails.
 
 // A dtype as Python writes it.
 inline const char* dtype_name(ScalarType dtype) {
@@ -50,6 +50,11 @@ inline const char* dtype_name(ScalarType dtype) {
     case ScalarType::Bool: return "torch.bool";
     default: return torch::headeronly::toString(dtype);
   }
+}
+
+// The dtype of Compute<T> (bfloat16.h) for tensors of `dtype`.
+inline ScalarType compute_dtype(ScalarType dtype) {
+  return dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 struct DeviceName {

@@ -1,17 +1,15 @@
-// Array elements on a GPU and the type that a kernel computes in: 16-bit ones in float. The same
-// kernels compile for the CPU, where tests run them.
+// The elements of a GPU's arrays. The same kernels compile for the CPU, where tests run them.
 #pragma once
 
 #include "activations.h"
+#include "bfloat16.h"
 
 #if defined(__CUDACC__)
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#else
-#include "bfloat16.h"
 #endif
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 #if defined(__CUDACC__)
 using Half = __half;
@@ -21,27 +19,16 @@ using BrainHalf = BFloat16;
 #endif
 
 template <typename T>
-struct ComputeType {
-  using type = float;
-};
-template <>
-struct ComputeType<double> {
-  using type = double;
-};
-template <typename T>
-using compute_t = typename ComputeType<T>::type;
-
-template <typename T>
-GANLSTM_HD compute_t<T> load(const T* p) {
+GANLSTM_HD Compute<T> load(const T* p) {
 #if defined(__CUDACC__)
-  return static_cast<compute_t<T>>(*p);
+  return static_cast<Compute<T>>(*p);
 #else
   return widen(*p);
 #endif
 }
 
 template <typename T>
-GANLSTM_HD void store(T* p, compute_t<T> value) {
+GANLSTM_HD void store(T* p, Compute<T> value) {
 #if defined(__CUDACC__)
   *p = static_cast<T>(value);
 #else
@@ -49,4 +36,4 @@ GANLSTM_HD void store(T* p, compute_t<T> value) {
 #endif
 }
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

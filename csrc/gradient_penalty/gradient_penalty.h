@@ -1,6 +1,16 @@
 // The contract of the gradient penalty's passes over arrays [B,n], in float, double or bfloat16:
-// `interpolate` over one, the others over a list with n of each; a sample, which has one norm, is a
-// row of all of them. For bfloat16 the norms and all sums are float or wider.
+// `interpolate` over one, the others over a list, where each array has its own n. A sample is a row
+// of all arrays and has one norm. For bfloat16 the norms and all sums are float or wider.
+//
+//   pass             on the CPU               on a GPU
+//   interpolate      cpu/interpolate.cpp      gpu/interpolate.h
+//   forward          cpu/forward.cpp          gpu/forward.h
+//   backward         cpu/backward.cpp         gpu/backward.h
+//   double backward  cpu/double_backward.cpp  gpu/double_backward.h
+//   ops              cpu/binding.cpp          gpu/binding.h, gpu/binding.cpp
+//
+// The structs below are those of the CPU; those of a GPU are in gpu/groups.h. gpu/passes.cu
+// compiles its passes.
 //
 //   interpolate  a r + (1 - a) f with a = philox_uniform(seed, sample) (philox.h); an absent r or f
 //                is zero, which makes this pass its own derivative

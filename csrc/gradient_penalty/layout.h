@@ -99,9 +99,7 @@ class Gradients {
   int64_t batch() const { return grads_[0].size(0); }
   int64_t elements(size_t k) const { return elements_[k]; }
   ScalarType dtype() const { return grads_[0].scalar_type(); }
-  ScalarType sum_dtype() const {
-    return dtype() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  }
+  ScalarType sum_dtype() const { return compute_dtype(dtype()); }
 
   void check_sums(const Tensor& t, const char* name, int64_t size) const {
     check(t.scalar_type() == sum_dtype(), name, ": expected ", dtype_name(sum_dtype()), ", got ",

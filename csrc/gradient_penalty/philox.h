@@ -1,5 +1,5 @@
-// The random numbers of `interpolate`: a function of the seed and of the sample's number, so that
-// every implementation has the same and any sample's can be made at any time.
+// The random numbers of `interpolate`: a function of the seed and the sample's number, so that all
+// implementations draw the same numbers, and in any order.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +30,7 @@ GANLSTM_HD PhiloxWords philox(uint64_t seed, uint64_t sample) {
   return {c0, c1};
 }
 
-// Uniform in [0, 1): 24 bits for float, of which the 53 bits for double are a continuation.
+// Uniform in [0, 1). The first 24 bits of the 53 for double are those for float.
 template <typename C>
 GANLSTM_HD C philox_uniform(uint64_t seed, uint64_t sample) {
   const PhiloxWords words = philox(seed, sample);

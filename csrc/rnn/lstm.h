@@ -1,54 +1,38 @@
-// The shape contract of the LSTM's three passes: one layer over a whole sequence, in one or two
-// directions, in float, double or bfloat16. Every array is dense and row-major; T steps, B batch,
-// I input, H hidden, D directions. Gates are in the order i, f, g, o. For bfloat16, gates, cell
-// states and sums are float inside, and so is what one pass saves for the next, except dz, which
-// only feeds products.
+// The contract of the LSTM's three passes: one layer over a whole sequence, in one or two
+// directions, in float, double or bfloat16. The equations are in lstm_cell.h.
 //
-// The equations are in cell.h. Direction 1 reads the sequence backwards. With `lengths`, steps of a
-// sequence from its length on are neither read nor computed: everything that is returned is 0
-// there, and direction 1 starts at the last valid step.
+//   pass             on the CPU                          on a GPU
+//   forward          cpu/lstm_forward.simd.cpp           gpu/lstm_forward.h
+//   backward         cpu/lstm_backward.simd.cpp          gpu/lstm_backward.h
+//   double backward  cpu/lstm_double_backward.simd.cpp   gpu/lstm_double_backward.h
+//   ops              cpu/lstm_binding.cpp                gpu/lstm_binding.h, lstm_binding.cpp
 //
-// With a `window` the forward does not keep gates and c for the backward, which computes them
-// again, that many steps at a time. Its walk goes against each direction; window k is its steps
-// from k * window on, and the forward keeps the c before the first of them in the direction's own
-// order. The last window begins with c0.
+// The structs below are those of the CPU. On a GPU ganlstm_fast/ops/lstm/gpu.py makes the products
+// that are parallel in time, and the files above have the recurrent steps (gpu/steps.h). A .cu of
+// the same name compiles a pass, lstm_cell_steps.cu all passes for impl "cell".
+//
+// Every array is dense and row-major; T steps, B batch, I input, H hidden, D directions. Gates are
+// in the order i, f, g, o. For bfloat16, the gates, the cell states and all sums are float, and so
+// is what one pass saves for the next, except dz, which only products read.
+//
+// Direction 1 reads the sequence backwards. With `lengths`, no pass reads or computes the steps of
+// a sequence from its length on: all results are 0 there, and direction 1 starts at the last valid
+// step.
+//
+// With a `window` the forward keeps neither gates nor c for the backward, which computes them
+// again, that many steps at a time. The backward walks against each direction; window k is the
+// walk's steps from k * window on. Of each window but the last, the forward keeps the c before the
+// step at which the window begins in the direction's own order; the last window begins with c0.
 #pragma once
 
-#include <cstdint>
-
-#include "../common/bfloat16.h"
-#include "../common/cpu/parallel.h"
+#include "layer.h"
 
 namespace ganlstm {
 
-struct LstmShape {
-  int64_t steps, batch, input, hidden, directions;
-  const int64_t* lengths;  // [B] in 1..T; null: all T
-  const int64_t* order;    // [B] rows by falling length, from order_by_length; null with lengths
-};
-
-// Of one direction. A null pointer is an absent bias or, among cotangents, a zero.
-template <typename T>
-struct LstmWeights {
-  const T* ih;    // [4H,I] input weight W
-  const T* hh;    // [4H,H] recurrent weight R
-  const T* b_ih;  // [4H]
-  const T* b_hh;  // [4H]
-};
-
-// The same pointers are null in both directions.
-template <typename T>
-struct LstmWeightGrads {
-  T* ih;    // [4H,I] null: not wanted; likewise below
-  T* hh;    // [4H,H]
-  T* b_ih;  // [4H]
-  T* b_hh;  // [4H]
-};
-
 template <typename T>
 struct LstmForward {
-  LstmShape shape;
-  LstmWeights<T> weights[2];
+  LayerShape shape;
+  LayerWeights<T> weights[2];
   const T* x;         // [T,B,I] input
   const T* h0;        // [D,B,H] state before the first step
   const T* c0;        // [D,B,H]
@@ -62,8 +46,8 @@ struct LstmForward {
 
 template <typename T>
 struct LstmBackward {
-  LstmShape shape;
-  LstmWeights<T> weights[2];
+  LayerShape shape;
+  LayerWeights<T> weights[2];
   const T* grad_y;       // [T,B,D*H] cotangent of y, or null
   const T* grad_h_last;  // [D,B,H] cotangent of h_last, or null
   const T* grad_c_last;  // [D,B,H] cotangent of c_last, or null
@@ -77,7 +61,7 @@ struct LstmBackward {
   T* grad_x;   // [T,B,I] out, or null; likewise below
   T* grad_h0;  // [D,B,H]
   T* grad_c0;  // [D,B,H]
-  LstmWeightGrads<T> grad_weights[2];
+  LayerWeightGrads<T> grad_weights[2];
   T* dz;          // [T,B,D,4H] out: gradient of the pre-activations, or null
   Compute<T>* d;  // [T,B,D,H] out: gradient that reached h_t, or null; for the double backward
 };
@@ -86,14 +70,14 @@ struct LstmBackward {
 // results, `g_*` the gradients of its arguments.
 template <typename T>
 struct LstmDoubleBackward {
-  LstmShape shape;
-  LstmWeights<T> weights[2];
-  LstmWeights<T> v_weights[2];  // cotangents of the weights' gradients
-  const T* v_x;                 // [T,B,I] or null
-  const T* v_h0;                // [D,B,H] or null
-  const T* v_c0;                // [D,B,H] or null
-  const T* grad_c_last;         // [D,B,H] as in the backward, or null
-  const T* x;                   // as in the backward; likewise h0, c0, y, gates, c, dz, d
+  LayerShape shape;
+  LayerWeights<T> weights[2];
+  LayerWeights<T> v_weights[2];  // cotangents of the weights' gradients
+  const T* v_x;                  // [T,B,I] or null
+  const T* v_h0;                 // [D,B,H] or null
+  const T* v_c0;                 // [D,B,H] or null
+  const T* grad_c_last;          // [D,B,H] as in the backward, or null
+  const T* x;                    // as in the backward; likewise h0, c0, y, gates, c, dz, d
   const T* h0;
   const T* c0;
   const T* y;
@@ -107,11 +91,8 @@ struct LstmDoubleBackward {
   T* g_x;            // [T,B,I]
   T* g_h0;           // [D,B,H]
   T* g_c0;           // [D,B,H]
-  LstmWeightGrads<T> g_weights[2];
+  LayerWeightGrads<T> g_weights[2];
 };
-
-// `shape.order` for `lengths`: rows by falling length, ties in their order.
-void order_by_length(const int64_t* lengths, int64_t batch, int64_t* order);
 
 // Each runs on the widest instruction set that this processor has.
 void lstm_forward(const LstmForward<float>&, const Parallel&);

@@ -1,6 +1,15 @@
 // The contract of the spectral norm's three passes over a list of weights, in float, double or
 // bfloat16. For bfloat16 the vectors, sigma and all sums are float.
 //
+//   pass             on the CPU               on a GPU
+//   forward          cpu/forward.cpp          gpu/forward.h
+//   backward         cpu/backward.cpp         gpu/backward.h
+//   double backward  cpu/double_backward.cpp  gpu/double_backward.h
+//   ops              cpu/binding.cpp          gpu/binding.h, gpu/binding.cpp
+//
+// The structs below are those of the CPU; those of a GPU stand beside its passes. gpu/passes.cu
+// compiles them, and cpu/kernels.simd.cpp has the loops of the CPU for each instruction set.
+//
 // A weight is an array [A,h,B], row-major: `dim`, the outputs, is its second dimension, and what
 // lies before and after it has been flattened. As a matrix W [h,w], w = A * B, column a * B + b.
 // P is the matrix u v^T and N the normalised weight.
@@ -12,8 +21,8 @@
 //                of G: (V - f N) / sigma
 //                of W: -((<V, D> - f c / sigma) P + (f / sigma) G) / sigma
 //
-// normalize(x) is x / max(||x||, eps), and the vector that there was before where ||x|| is not
-// above 0. Where |sigma| is not above eps, N = W and D = G, and second derivatives are V and 0.
+// normalize(x) is x / max(||x||, eps); if ||x|| is not above 0, the vector keeps its value. If
+// |sigma| is not above eps, N = W and D = G, and second derivatives are V and 0.
 #pragma once
 
 #include <cmath>
@@ -68,7 +77,7 @@ struct SpectralNormDoubleBackward {
   T* g_weight;  // [A,h,B]
 };
 
-// Whether sigma divides the weight; otherwise it is a constant 1 that does.
+// Whether the weight is divided by sigma; otherwise it is divided by the constant 1.
 template <typename C>
 bool divides(C sigma, C eps) {
   return std::abs(sigma) > eps;

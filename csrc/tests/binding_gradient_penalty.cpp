@@ -10,7 +10,7 @@
 #include "../gradient_penalty/gpu/binding.h"
 #include "../gradient_penalty/gpu/passes.h"
 
-namespace ganlstm::cuda::gradient_penalty {
+namespace ganlstm::gpu::gradient_penalty {
 namespace {
 
 struct Emulated {
@@ -30,14 +30,14 @@ struct Emulated {
     const int blocks = int(std::clamp(group.units(), int64_t(1), most));
     if (group.arrivals != nullptr) *group.arrivals = 0;
     group.wave = 2;
-    device::launch(blocks, blocks, kThreads, 64,
-                   [&] { run<pass>(group, {group.arrivals, blocks}); });
+    hardware::launch(blocks, blocks, kThreads, 64,
+                     [&] { run<pass>(group, {group.arrivals, blocks}); });
   }
 };
 
 }  // namespace
-}  // namespace ganlstm::cuda::gradient_penalty
+}  // namespace ganlstm::gpu::gradient_penalty
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated, CPU, m) {
-  GANLSTM_REGISTER_GRADIENT_PENALTY(m, ganlstm::cuda::gradient_penalty::Emulated);
+  GANLSTM_REGISTER_GRADIENT_PENALTY(m, ganlstm::gpu::gradient_penalty::Emulated);
 }

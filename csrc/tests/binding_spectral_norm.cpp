@@ -10,21 +10,8 @@
 #include "../spectral_norm/gpu/binding.h"
 #include "../spectral_norm/gpu/passes.h"
 
-namespace ganlstm::cuda::spectral_norm {
+namespace ganlstm::gpu::spectral_norm {
 namespace {
-
-template <typename T>
-void run_pass(const Group<Forward<T>>& group, Grid grid) {
-  ForwardPass<T>::run(group, grid);
-}
-template <typename T>
-void run_pass(const Group<Backward<T>>& group, Grid grid) {
-  BackwardPass<T>::run(group, grid);
-}
-template <typename T>
-void run_pass(const Group<DoubleBackward<T>>& group, Grid grid) {
-  DoubleBackwardPass<T>::run(group, grid);
-}
 
 struct Emulated {
   static constexpr auto kDevice = kCPU;
@@ -40,13 +27,13 @@ struct Emulated {
   void launch(const Group<Weight>& group, unsigned int* arrivals) const {
     const char* named = std::getenv("GANLSTM_TEST_BLOCKS");
     const int blocks = named == nullptr ? 3 : std::atoi(named);
-    device::launch(blocks, blocks, kThreads, 64, [&] { run_pass(group, {arrivals, blocks}); });
+    hardware::launch(blocks, blocks, kThreads, 64, [&] { run(group, {arrivals, blocks}); });
   }
 };
 
 }  // namespace
-}  // namespace ganlstm::cuda::spectral_norm
+}  // namespace ganlstm::gpu::spectral_norm
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated, CPU, m) {
-  GANLSTM_REGISTER_SPECTRAL_NORM(m, ganlstm::cuda::spectral_norm::Emulated);
+  GANLSTM_REGISTER_SPECTRAL_NORM(m, ganlstm::gpu::spectral_norm::Emulated);
 }

@@ -10,10 +10,10 @@
 #include "emulator.h"
 // After it.
 #include "../common/dispatch.h"
-#include "../rnn/gpu/binding.h"
+#include "../rnn/gpu/lstm_binding.h"
 #include "../rnn/gpu/persistent_steps.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 namespace {
 
 using torch::stable::detail::from;
@@ -114,7 +114,7 @@ struct PlainSteps {
                                                                            arrivals)
           .run(weights);
     };
-    device::launch(plan.teams * plan.blocks, plan.blocks, plan.threads, plan.shared, [&] {
+    hardware::launch(plan.teams * plan.blocks, plan.blocks, plan.threads, plan.shared, [&] {
       if (plan.grid)
         body(std::true_type());
       else
@@ -124,14 +124,14 @@ struct PlainSteps {
 };
 
 }  // namespace
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
-  GANLSTM_REGISTER_STEPS(m, ganlstm::cuda::PlainSteps);
+  GANLSTM_REGISTER_LSTM_STEPS(m, ganlstm::gpu::PlainSteps);
 }
 
 // In a namespace of its own: beside a GPU the operator has its own answer. `device` is the
 // capability.
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast_emulated, CompositeExplicitAutograd, m) {
-  m.impl("lstm_why_not_cuda", TORCH_BOX(&ganlstm::cuda::why_not_cuda));
+  m.impl("lstm_why_not_cuda", TORCH_BOX(&ganlstm::gpu::why_not_cuda));
 }

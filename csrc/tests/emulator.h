@@ -1,7 +1,7 @@
-// The GPU of common/gpu/device.h on a CPU, for tests: one thread-block cluster at a time, every
+// The GPU of common/gpu/hardware.h on a CPU, for tests: one thread-block cluster at a time, every
 // thread of it a fiber. A fiber runs until it waits for others, and who runs next is drawn by
-// chance; a warp or a block may fall behind. Where every thread waits for another, the launch
-// throws. What this cannot show is what a GPU's memory does without a fence.
+// chance; a warp or a block may fall behind. If every thread waits for another, the launch throws.
+// A missing fence does not show here.
 //
 // GANLSTM_TEST_HELD_BACK: the rank of a block that runs only when no other can.
 #pragma once
@@ -20,9 +20,9 @@
 
 #include "../common/numbers.h"
 
-#define GANLSTM_DEVICE inline
+#define GANLSTM_GPU inline
 
-namespace ganlstm::cuda::device {
+namespace ganlstm::gpu::hardware {
 
 struct Words4 {
   uint32_t x, y, z, w;
@@ -92,7 +92,7 @@ inline void wait_while(const Condition& condition) {
 inline void wait_for(const Barrier& barrier, int64_t passage) {
   wait_while([&] { return barrier.passed == passage; });
 }
-// What a warp does together: the lane that comes last does it for all.
+// What a warp does together: the lane that arrives last does it for all.
 template <typename Work>
 inline void together(Warp& warp, const Work& work) {
   if (warp.barrier.arrived == 31) work();
@@ -329,4 +329,4 @@ inline void launch(int all, int blocks, int threads, size_t shared,
   }
 }
 
-}  // namespace ganlstm::cuda::device
+}  // namespace ganlstm::gpu::hardware

@@ -16,7 +16,7 @@
 namespace {
 
 using ganlstm::BFloat16;
-using ganlstm::LstmShape;
+using ganlstm::LayerShape;
 using Values = std::vector<double>;
 
 int failures = 0;
@@ -30,7 +30,7 @@ const ganlstm::Parallel kReversed = {3,
 // Sizes of what is differentiated: x, h0, c0, and ih, hh, b_ih, b_hh of each direction; and of the
 // outputs: y, h_last, c_last. Both are kept as one vector of doubles.
 struct Layout {
-  explicit Layout(const LstmShape& s) {
+  explicit Layout(const LayerShape& s) {
     const int64_t state = s.directions * s.batch * s.hidden, gates = 4 * s.hidden;
     inputs = {s.steps * s.batch * s.input, state, state};
     for (int64_t d = 0; d < s.directions; ++d)
@@ -72,20 +72,20 @@ struct Arrays {
 };
 
 template <typename T>
-void set_weights(ganlstm::LstmWeights<T>* weights, int64_t directions, Arrays<T>& from) {
+void set_weights(ganlstm::LayerWeights<T>* weights, int64_t directions, Arrays<T>& from) {
   for (int64_t d = 0; d < directions; ++d)
     weights[d] = {from[3 + 4 * d], from[4 + 4 * d], from[5 + 4 * d], from[6 + 4 * d]};
 }
 
 template <typename T>
-void set_weights(ganlstm::LstmWeightGrads<T>* weights, int64_t directions, Arrays<T>& to) {
+void set_weights(ganlstm::LayerWeightGrads<T>* weights, int64_t directions, Arrays<T>& to) {
   for (int64_t d = 0; d < directions; ++d)
     weights[d] = {to[3 + 4 * d], to[4 + 4 * d], to[5 + 4 * d], to[6 + 4 * d]};
 }
 
 double sigmoid(double z) { return 1 / (1 + std::exp(-z)); }
 
-Values naive_forward(const LstmShape& s, const Values& point) {
+Values naive_forward(const LayerShape& s, const Values& point) {
   const Layout layout(s);
   Arrays<double> in(layout.inputs, point);
   Arrays<double> out(layout.outputs, Values(Layout::total(layout.outputs), 0.0));
@@ -130,7 +130,7 @@ struct Results {
 
 // With a window, no second order.
 template <typename T>
-Results run(const LstmShape& s, const Values& point, const Values& cotangent, const Values& v,
+Results run(const LayerShape& s, const Values& point, const Values& cotangent, const Values& v,
             int64_t window = 0) {
   const Layout layout(s);
   const int64_t rows = s.steps * s.batch * s.directions;
@@ -207,7 +207,7 @@ void expect_below(double error, double limit, const std::string& what) {
   ++failures;
 }
 
-void check_shape(const LstmShape& shape, const std::string& name) {
+void check_shape(const LayerShape& shape, const std::string& name) {
   const Layout layout(shape);
   std::mt19937 generator(7);
   std::normal_distribution<double> normal(0, 0.5);
@@ -330,7 +330,7 @@ void check_bfloat16() {
 
 // Without products what is left is the same in float, so the outputs are its roundings to the bit.
 void check_bfloat16_outputs() {
-  const LstmShape shape{1, 16, 3, 45, 1, nullptr, nullptr};
+  const LayerShape shape{1, 16, 3, 45, 1, nullptr, nullptr};
   const Layout layout(shape);
   Values point(Layout::total(layout.inputs), 0.0);
   std::mt19937 generator(7);

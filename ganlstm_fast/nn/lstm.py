@@ -330,7 +330,11 @@ class FastLSTM(nn.LSTM):
 
         def run(x: Tensor, batch_sizes: Tensor | None, h0: Tensor, c0: Tensor) -> Outputs:
             outputs = torch_impl.torch_lstm(
-                *(x, batch_sizes, h0, c0, flat),
+                x,
+                batch_sizes,
+                h0,
+                c0,
+                flat,
                 bias=self.bias,
                 layers=self.num_layers,
                 directions=directions,

@@ -1,6 +1,6 @@
 """Every operator's schema, once, with its contract in a sentence or two.
 
-The compiled objects (csrc/*/binding_*.cpp) and Python (``registry.py``) only implement them. Each
+The compiled objects (csrc/*/*/*binding.cpp) and Python (``registry.py``) only implement them. Each
 sentence names the header with the equations or the shapes in full. A result that is not wanted
 comes back as a tensor of shape (0,). ``impl`` names an implementation of ``backends.py``; "" is
 any that serves the tensors' device.
@@ -13,10 +13,10 @@ NAMESPACE = "ganlstm_fast"
 SCHEMAS = (
     # The instruction set that the CPU kernels run on: one of CPU_ISAS in backends.py.
     "cpu_isa() -> str",
-    # Frees the memory that the CPU kernels hold for the next call (common/pool.h).
+    # Frees the memory that the CPU kernels hold for the next call (common/cpu/pool.h).
     "empty_cache() -> ()",
-    # Whether the CUDA kernels run on a GPU (common/probe.h): versions of CUDA, and what went wrong,
-    # empty where nothing did.
+    # Whether the CUDA kernels run on a GPU (common/gpu/probe.h): versions of CUDA, and what went
+    # wrong, empty where nothing did.
     "probe_gpu(int device) -> (int driver, int runtime, str error)",
     # One LSTM layer over a sequence (lstm.h). `weights`: weight_ih [4H,I], weight_hh [4H,H],
     # optionally bias_ih and bias_hh [4H], for each of D = 1 or 2 directions. Shapes: x [T,B,I],

@@ -351,7 +351,7 @@ def test_cuda_kernels_keep_to_their_registers(cuda_object):
     dump = (find_cuobjdump(), "--dump-resource-usage", cuda_object)
     log = run(*dump, cwd=cuda_object.parent)
     kernels = re.findall(r"Function (\S+):\s+REG:\d+ STACK:(\d+)", log)
-    for source in (ROOT / "csrc").glob("*/gpu/*.cu"):
+    for source in (ROOT / "csrc").glob("*/gpu/*.*"):
         for name in re.findall(r"(\w+_kernel)\(const", source.read_text()):
             assert any(name in kernel for kernel, _ in kernels), name
     assert not [kernel for kernel, stack in kernels if stack != "0"]
@@ -361,12 +361,17 @@ def test_cuda_kernels_keep_to_their_registers(cuda_object):
 def test_cuda_object_registers_its_operators(shared_objects, cuda_object, checkout):
     # A CPU-only torch has no libtorch_cuda: the build's stub stands in, and nothing is launched.
     source = f"""
+import runpy
 import torch
 torch.ops.load_library({str(shared_objects["_C_cpu.so"])!r})
 torch.ops.load_library({str(cuda_object)!r})
-for name in ("lstm_forward_steps", "lstm_tangent_backward_steps", "interpolate"):
+schemas = runpy.run_path({str(ROOT / "ganlstm_fast/ops/schemas.py")!r})
+library = torch.library.Library("ganlstm_fast", "DEF")
+library.define(schemas["schema_of"]("lstm_forward_steps"))
+library.define(schemas["schema_of"]("lstm_tangent_backward_steps"))
+library.define(schemas["overload"](schemas["schema_of"]("interpolate"), "cuda"))
+for name in ("lstm_forward_steps", "lstm_tangent_backward_steps", "interpolate.cuda"):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"ganlstm_fast::{{name}}", "CUDA"), name
-    getattr(torch.ops.ganlstm_fast, name).default
 """
     stub = checkout / setup.OBJECTS / "stub"
     has_cuda = (setup.find_torch() / "lib/libtorch_cuda.so").exists()
@@ -463,7 +468,7 @@ def test_cmake_builds_the_plain_library(checkout, wheel, tmp_path, monkeypatch):
     ours = {}
     for step in setup.cpu_steps(setup.find_torch(), [cxx])[:-1]:
         (source,) = step.inputs
-        if not source.name.startswith("binding"):
+        if not source.name.endswith("binding.cpp"):
             ours[source, deciding_flags(step.command)] = checkout / step.output
     theirs, tests, cuda = {}, [], {}
     for entry in json.loads((tmp_path / "compile_commands.json").read_text()):

@@ -1,10 +1,11 @@
-// Passes over arrays element by element, bound by memory: each reads what it needs once. Sums are
-// made in the dtype's own sum type, in runs, so that their rounding does not grow with the length.
+// Passes over arrays element by element. Memory bounds them, so each reads its inputs once. A long
+// sum is cut into runs, so that its rounding error does not grow with its length.
 #pragma once
 
 #include <cstdint>
 
-#include "kernel_table.h"
+#include "../bfloat16.h"
+#include "isa.h"
 
 namespace ganlstm {
 
@@ -22,19 +23,27 @@ struct ArrayKernels {
   double (*dot)(const T* a, const T* b, int64_t count);
 };
 
-GANLSTM_DECLARE_TABLES(ArrayKernels, array_kernels)
+// The kernels of a set. Those that stream write past the caches: a line that is written is then not
+// read first.
+template <Isa isa, typename T>
+const ArrayKernels<T>& array_kernels_on(bool stream);
 
-// The same, whose results go past the caches: a line that is written is then not read first.
-GANLSTM_DECLARE_TABLES(ArrayKernels, streaming_array_kernels)
-
-// For results of so many bytes and more. With what they are made of they fill most of a last-level
-// cache, and would not stay there for whoever reads them next.
+// Results of at least this many bytes are streamed: together with their inputs they fill most of a
+// last-level cache, and would not stay there until they are read.
 constexpr int64_t kStreamedBytes = int64_t(8) << 20;
 
 // The kernels for a call whose result has `bytes` in all.
 template <typename T>
 const ArrayKernels<T>& array_kernels_for(int64_t bytes) {
-  return bytes < kStreamedBytes ? array_kernels<T>() : streaming_array_kernels<T>();
+  return on_chosen_isa([bytes](auto isa) -> const ArrayKernels<T>& {
+    return array_kernels_on<decltype(isa)::value, T>(bytes >= kStreamedBytes);
+  });
+}
+
+// Those whose results stay in the caches.
+template <typename T>
+const ArrayKernels<T>& array_kernels() {
+  return array_kernels_for<T>(0);
 }
 
 }  // namespace ganlstm

@@ -1,6 +1,5 @@
 #include "arrays.h"
 
-#if !defined(GANLSTM_BFLOAT16)
 #include "sums.h"
 
 namespace ganlstm {
@@ -83,12 +82,16 @@ double dot(const T* a, const T* b, int64_t count) {
   return sum_of_lanes(dot_lanes(a, b, count));
 }
 
+template <typename Write, typename T>
+constexpr ArrayKernels<T> kKernels = {scale<Write, T>, add<Write, T>, mix<Write, T>, dot<T>};
+
 }  // namespace
 
-GANLSTM_DEFINE_TABLES(ArrayKernels, array_kernels,
-                      {scale<Kept, T>, add<Kept, T>, mix<Kept, T>, dot<T>})
-GANLSTM_DEFINE_TABLES(ArrayKernels, streaming_array_kernels,
-                      {scale<Streamed, T>, add<Streamed, T>, mix<Streamed, T>, dot<T>})
+#define GANLSTM_DEFINE(T)                                         \
+  template <>                                                     \
+  const ArrayKernels<T>& array_kernels_on<kIsa, T>(bool stream) { \
+    return stream ? kKernels<Streamed, T> : kKernels<Kept, T>;    \
+  }
+GANLSTM_FOR_TYPES(GANLSTM_DEFINE)
 
 }  // namespace ganlstm
-#endif

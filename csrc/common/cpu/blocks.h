@@ -1,6 +1,6 @@
-// How the arrays of a call are cut into blocks and shared among the threads. The blocks, and with
-// them the order of every sum, are the same for any number of threads and for any other arrays in
-// the call.
+// How the arrays of a call are cut into blocks that the threads share. The blocks of an array
+// depend neither on the number of threads nor on the other arrays of the call, and so the order of
+// every sum does not either.
 #pragma once
 
 #include <algorithm>
@@ -17,8 +17,8 @@ struct Block {
 
 class Blocks {
  public:
-  // Cuts an array of `units` units into blocks of about `block_bytes` or more, a multiple of
-  // `multiple` units but for the last.
+  // Cuts an array of `units` units into blocks of at least `block_bytes`. The units of each block
+  // but the last are a multiple of `multiple`.
   void add(int64_t index, int64_t units, int64_t unit_bytes, int64_t block_bytes,
            int64_t multiple) {
     const int64_t least = (block_bytes + unit_bytes - 1) / unit_bytes;
@@ -33,8 +33,8 @@ class Blocks {
   const std::vector<Block>& all() const { return blocks_; }
   int64_t bytes() const { return bytes_.empty() ? 0 : bytes_.back(); }
 
-  // Calls f(k) for each block k. A thread gets neighbouring blocks of about as many bytes as any
-  // other.
+  // Calls f(k) for each block k. Threads get neighbouring blocks, all about the same number of
+  // bytes.
   template <typename F>
   void run(const Parallel& parallel, F f) const {
     const int64_t tasks =
@@ -45,7 +45,7 @@ class Blocks {
   }
 
  private:
-  // To wake a thread takes as long as to read this much.
+  // Waking a thread takes as long as reading this many bytes.
   static constexpr int64_t kBytesOfAThread = 128 << 10;
 
   // The block that holds the first byte of a task's share.
@@ -60,7 +60,7 @@ class Blocks {
   std::vector<int64_t> bytes_;  // of all blocks up to this one
 };
 
-// For passes over arrays element by element. Small enough to be read twice from a core's cache.
+// The size of a block for passes element by element: a core's cache holds it for a second read.
 constexpr int64_t kBlockBytes = 128 << 10;
 
 }  // namespace ganlstm

@@ -2,15 +2,15 @@
 // for the LSTM's saved states is as much as computing them; the C library gives large blocks back
 // to the system whenever they are freed.
 //
-// Thread-safe. At most GANLSTM_FAST_CACHE_MIB (512 by default) are held that nobody uses; beyond
-// that the longest unused go first. A block in use is never handed out.
+// Thread-safe. The pool holds at most GANLSTM_FAST_CACHE_MIB (512 by default) of unused blocks, and
+// frees those first that were unused the longest. It never hands out a block that is in use.
 #pragma once
 
 #include <cstddef>
 
 namespace ganlstm {
 
-// Blocks smaller than this are not worth it: the C library keeps them itself.
+// Smaller blocks do not come from the pool: the C library keeps them itself.
 constexpr std::size_t kPoolBytes = std::size_t(1) << 18;
 
 // A block of at least `bytes`, aligned for vectors. Throws std::bad_alloc. With
@@ -20,7 +20,7 @@ void* pool_take(std::size_t bytes);
 // Takes back what pool_take(bytes) returned.
 void pool_give(void* block, std::size_t bytes) noexcept;
 
-// Frees all blocks that nobody uses.
+// Frees all unused blocks.
 void pool_empty() noexcept;
 
 }  // namespace ganlstm

@@ -1,9 +1,9 @@
 // Vectors in the compilers' vector extensions, as wide as the instruction set that this file is
 // compiled for. One source thus serves AVX-512, AVX2, SSE2 and NEON.
 //
-// A source that includes this is compiled once for each instruction set, with GANLSTM_ISA naming
-// the namespace of the result. Everything here has internal linkage: a weak symbol would let the
-// linker put one set's code into the path of another.
+// Only sources that are compiled once for each instruction set (isa.h) include this. Everything
+// here has internal linkage: a weak symbol would let the linker put one set's code into the path of
+// another.
 #pragma once
 
 #include <cstdint>
@@ -16,14 +16,28 @@
 
 #include "../activations.h"
 #include "../bfloat16.h"
+#include "isa.h"
 
 #ifndef GANLSTM_ISA
 #define GANLSTM_ISA baseline
 #endif
 
+// define(T) for each type that the set has kernels for. Kernels that multiply bfloat16s exist for
+// bfloat16 only in the set with such products; all other kernels exist in all sets but that one.
+#if defined(GANLSTM_BFLOAT16)
+#define GANLSTM_FOR_TYPES(define)
+#define GANLSTM_FOR_PRODUCT_TYPES(define) define(BFloat16)
+#else
+#define GANLSTM_FOR_TYPES(define) define(float) define(double) define(BFloat16)
+#define GANLSTM_FOR_PRODUCT_TYPES(define) define(float) define(double)
+#endif
+
 #define GANLSTM_INLINE static inline __attribute__((always_inline))
 
 namespace ganlstm {
+
+// The set that is being compiled.
+constexpr Isa kIsa = Isa::GANLSTM_ISA;
 
 #if defined(__AVX512F__)
 #define GANLSTM_VECTOR_BYTES 64
@@ -133,11 +147,11 @@ GANLSTM_INLINE void store_masked(T* p, V v, int64_t n) {
 
 template <typename V, typename S>
 GANLSTM_INLINE V fill(S value) {
-  // Not V{} + value: that turns -0 into 0, so it is an addition, where this is a broadcast alone.
+  // Not V{} + value: that turns -0 into 0, and so needs an addition besides the broadcast.
   return value - V{};
 }
 
-// Products: a vector of sums takes kDepth<T> elements for each lane, which lie side by side.
+// Products. Each lane of a vector of sums takes kDepth<T> elements, which lie side by side.
 template <typename T>
 struct FactorsOf {
   using type = Vec<T>;
@@ -231,8 +245,8 @@ GANLSTM_INLINE void store_n(T* p, Vec<T> v, int64_t n) {
     store_masked(p, v, n);
 }
 
-// Stores past the caches, where there is such an instruction for T. p is aligned for a vector;
-// after the last one comes end_of_stream(), so that other threads see them.
+// Stores past the caches, if the set has an instruction for T. p is aligned for a vector. After the
+// last store end_of_stream() makes them visible to other threads.
 template <typename T>
 GANLSTM_INLINE void stream(T* p, Vec<T> v) {
 #if defined(__AVX512F__)
@@ -259,12 +273,12 @@ template <typename T>
 GANLSTM_INLINE Vec<T> load_factors(const T* p) {
   return load(p);
 }
-// The first n elements of as many as a vector of factors has, and zeros.
+// The first n elements of a vector of factors; the others are zero.
 template <typename T>
 GANLSTM_INLINE Vec<T> load_factors_n(const T* p, int64_t n) {
   return load_n(p, n);
 }
-// The first n elements of the kDepth, and zeros, the same in all lanes.
+// The first n of kDepth elements, followed by zeros, in all lanes.
 template <typename T>
 GANLSTM_INLINE Vec<T> fill_factors(const T* p, int64_t) {
   return fill<Vec<T>>(*p);
@@ -276,7 +290,7 @@ GANLSTM_INLINE void store_factors(T* to, const T* const* rows, int64_t offset, i
   store(to, load_n(rows[0] + offset, n));
 }
 
-// Lanes of a and b by turns, from lane `first` of both on.
+// a[first], b[first], a[first + 1], b[first + 1] and so on.
 template <int first, typename V, size_t... lane>
 GANLSTM_INLINE V interleave(V a, V b, std::index_sequence<lane...>) {
 #if defined(__clang__)

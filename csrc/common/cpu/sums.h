@@ -13,8 +13,8 @@ GANLSTM_INLINE double sum_of_lanes(V v) {
   return sum;
 }
 
-// After so many additions to one sum it is added to another and begins anew: the roundings of a
-// single long sum would grow with the square root of its length.
+// After this many additions a sum is added to a total and starts again at 0: the rounding error of
+// a single long sum would grow with the square root of its length.
 constexpr int64_t kRun = 64;
 
 // <a, b> lane by lane.

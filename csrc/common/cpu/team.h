@@ -1,9 +1,9 @@
 // Threads of one parallel region that work in step with each other, for tasks that have to wait.
 //
-// How many threads a region really gets, and whether its tasks run at the same time at all, is not
-// known before it has begun: a pool may run them one after another. So a team is whoever has joined
-// it within a short time; a task that comes later finds it closed and has nothing to do. A member
-// thus waits only for threads that are running.
+// Before a region has begun, it is not known how many threads it gets, nor whether its tasks run at
+// the same time: a pool may run them one after another. A team therefore consists of the tasks that
+// join within a short time. A later task finds the team closed and has nothing to do, so a member
+// waits only for threads that are running.
 #pragma once
 
 #include <atomic>
@@ -24,8 +24,8 @@ class Team {
 
   explicit Team(int64_t wanted) : wanted_(wanted < kMost ? wanted : kMost) {}
 
-  // The calling thread's number among the members, or -1 for one that came too late. Returns when
-  // the team is closed.
+  // The calling thread's number among the members, or -1 if it came too late. Returns when the team
+  // is closed.
   int64_t join() {
     int64_t seen = state_.load(std::memory_order_acquire);
     do {
@@ -51,7 +51,7 @@ class Team {
     turns_[member].value.store(turn, std::memory_order_release);
     for (int64_t other = 0; other < members; ++other)
       for (int64_t spins = 0; turns_[other].value.load(std::memory_order_acquire) < turn; ++spins) {
-        // Another process may have the other's core.
+        // The other member's core may be running another process.
         if (spins > kSpins)
           std::this_thread::yield();
         else

@@ -41,7 +41,7 @@ T* out(const Tensor& t, bool wanted = true) {
   return wanted ? static_cast<T*>(t.mutable_data_ptr()) : nullptr;
 }
 
-// Contiguous and not initialised. Without the dispatcher, which costs more than a small tensor.
+// Not initialised. Does not go through the dispatcher, which costs more than a small tensor.
 inline Tensor empty_strided(int64_t dim, const int64_t* sizes, const int64_t* strides,
                             ScalarType dtype) {
   AtenTensorHandle result;
@@ -51,14 +51,14 @@ inline Tensor empty_strided(int64_t dim, const int64_t* sizes, const int64_t* st
   return Tensor(result);
 }
 
-// What stands for a result that is not wanted: shape (0,).
+// Stands for a result that is not wanted: shape (0,).
 inline Tensor absent_tensor(ScalarType dtype) {
   const int64_t size = 0, stride = 1;
   return empty_strided(1, &size, &stride, dtype);
 }
 
-// As empty_strided, from the pool where it is large: for what comes and goes with each training
-// step.
+// As empty_strided; large tensors come from the pool, because each training step allocates them
+// again.
 inline Tensor pooled_tensor(int64_t dim, const int64_t* sizes, const int64_t* strides,
                             int64_t count, ScalarType dtype) {
   const size_t element = dtype == ScalarType::Double ? 8 : dtype == ScalarType::Float ? 4 : 2;

@@ -7,7 +7,7 @@
 
 #include "probe.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 namespace {
 
 std::tuple<int64_t, int64_t, std::string> probe_gpu(int64_t device) {
@@ -18,8 +18,8 @@ std::tuple<int64_t, int64_t, std::string> probe_gpu(int64_t device) {
 }
 
 }  // namespace
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
-  m.impl("probe_gpu", TORCH_BOX(&ganlstm::cuda::probe_gpu));
+  m.impl("probe_gpu", TORCH_BOX(&ganlstm::gpu::probe_gpu));
 }

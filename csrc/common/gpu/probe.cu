@@ -1,25 +1,27 @@
 #include "probe.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 namespace {
 
 __global__ void probe_kernel() {}
 
-cudaError_t load_kernel() {
+}  // namespace
+
+cudaError_t compiled_capability(int* value) {
   cudaFuncAttributes attributes{};
   const cudaError_t error = cudaFuncGetAttributes(&attributes, probe_kernel);
-  cudaGetLastError();  // else the error is reported again by the next launch
+  if (error != cudaSuccess) cudaGetLastError();  // else the next launch reports the error again
+  *value = attributes.ptxVersion;
   return error;
 }
-
-}  // namespace
 
 Probe probe() {
   Probe result{};
   cudaDriverGetVersion(&result.driver);
   cudaRuntimeGetVersion(&result.runtime);
-  result.error = load_kernel();
+  int capability = 0;
+  result.error = compiled_capability(&capability);
   return result;
 }
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

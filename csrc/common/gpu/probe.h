@@ -3,7 +3,7 @@
 
 #include <cuda_runtime.h>
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 // Versions of CUDA are 13000 for 13.0.
 struct Probe {
@@ -14,4 +14,8 @@ struct Probe {
 
 Probe probe();
 
-}  // namespace ganlstm::cuda
+// The compute capability (90 for 9.0) that the code which runs on the current GPU was compiled for.
+// A GPU for which nothing was compiled runs the code for an older one.
+cudaError_t compiled_capability(int* value);
+
+}  // namespace ganlstm::gpu

@@ -1,5 +1,5 @@
-// What every CUDA binding needs: the current stream of a tensor's device, and the check of a
-// launch.
+// What the bindings of CUDA kernels share: the current stream of a tensor's device, and the check
+// of a launch.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,7 +8,7 @@
 
 #include "../check.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 // Makes the tensor's device the current one for as long as it lives.
 struct DeviceScope {
@@ -28,4 +28,4 @@ inline void check_launch(cudaError_t error, const char* op) {
   check(error == cudaSuccess, op, ": the kernel did not start: ", cudaGetErrorString(error));
 }
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

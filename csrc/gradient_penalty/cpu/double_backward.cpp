@@ -1,5 +1,5 @@
-// The gradients of the penalty's gradient. A sample that is one unit has its inner product and its
-// result made while it is in the cache; others are read twice.
+// The gradients of the penalty's gradient. For a sample of one unit, the inner product and the
+// result are computed while the sample is in the cache; larger samples are read twice.
 #include <algorithm>
 #include <limits>
 
@@ -74,7 +74,7 @@ class DoubleBackward {
       kernels_->add(a.v + at, a.grad + at, n, of_v, of_grad, a.out + at);
   }
 
-  // The factor of a tiny gradient may leave the range of C, where its zeros would become NaN.
+  // The factor of a tiny gradient may overflow C, and infinity times the zeros in it would be NaN.
   static C finite(double factor) {
     constexpr double most = std::numeric_limits<C>::max();
     return C(factor != factor ? factor : std::clamp(factor, -most, most));

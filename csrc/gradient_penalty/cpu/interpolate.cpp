@@ -8,13 +8,14 @@
 namespace ganlstm {
 namespace {
 
-// As many as are read in the time of a draw.
+// The number of bytes that are read in the time that a draw takes.
 constexpr int64_t kBytesOfADraw = 64;
 
 template <typename T>
 void run(const Interpolation<T>& a, const Parallel& parallel) {
   using C = Compute<T>;
-  // In a loop of their own: a number is a long chain of operations, many of them are not.
+  // The draws have a loop of their own: the operations of one draw depend on each other, those of
+  // several draws can overlap.
   Scratch<C> weights(a.batch);
   Blocks draws;
   draws.add(0, a.batch, kBytesOfADraw, kBlockBytes, 1);

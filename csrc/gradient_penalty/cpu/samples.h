@@ -1,5 +1,4 @@
-// How arrays [B,n] are walked: in units, each of which is a sample's row, or a part of it where
-// that is large.
+// How arrays [B,n] are cut into units: a unit is the row of one sample, or a part of a large row.
 #pragma once
 
 #include <vector>

@@ -5,7 +5,7 @@
 #include "../../common/gpu/stream.h"
 #include "launch.h"
 
-namespace ganlstm::cuda::gradient_penalty {
+namespace ganlstm::gpu::gradient_penalty {
 namespace {
 
 struct OnGpu {
@@ -27,8 +27,8 @@ struct OnGpu {
 };
 
 }  // namespace
-}  // namespace ganlstm::cuda::gradient_penalty
+}  // namespace ganlstm::gpu::gradient_penalty
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CUDA, m) {
-  GANLSTM_REGISTER_GRADIENT_PENALTY(m, ganlstm::cuda::gradient_penalty::OnGpu);
+  GANLSTM_REGISTER_GRADIENT_PENALTY(m, ganlstm::gpu::gradient_penalty::OnGpu);
 }

@@ -17,7 +17,7 @@
 #include "../layout.h"
 #include "groups.h"
 
-namespace ganlstm::cuda::gradient_penalty {
+namespace ganlstm::gpu::gradient_penalty {
 
 using OptionalTensors = std::vector<std::optional<Tensor>>;
 
@@ -40,7 +40,7 @@ inline Tensor empty(const Tensor& like, int64_t size, ScalarType dtype) {
 }
 inline Tensor absent(const Tensor& like) { return empty(like, 0, like.scalar_type()); }
 
-// Memory for what a pass sums, which lives as long as this; set() for each group.
+// Owns the memory for a pass's sums; set() gives it to a group.
 template <typename T>
 class Room {
  public:
@@ -75,7 +75,7 @@ Tensor interpolate_op(const std::optional<Tensor>& real, const std::optional<Ten
   return result;
 }
 
-// The gradients' arrays in groups with the options, of which each pass takes what it has.
+// Groups of the gradients' arrays with all options; each pass reads those that it needs.
 template <typename T>
 std::vector<Group<T>> groups_of_gradients(const Gradients& all, const OptionalTensors* v_grads,
                                           const std::vector<Tensor>* results, const Tensor& norms,
@@ -87,8 +87,8 @@ std::vector<Group<T>> groups_of_gradients(const Gradients& all, const OptionalTe
                       results != nullptr ? data<T>((*results)[k]) : nullptr});
   std::vector<Group<T>> groups = groups_of(arrays, all.batch());
   for (Group<T>& group : groups) {
-    group.norms = data<compute_t<T>>(norms);
-    group.center = compute_t<T>(center);
+    group.norms = data<Compute<T>>(norms);
+    group.center = Compute<T>(center);
     group.one_sided = one_sided;
   }
   return groups;
@@ -105,7 +105,7 @@ std::tuple<Tensor, Tensor> forward_op(const std::vector<Tensor>& grads, double c
     using T = typename decltype(type)::type;
     auto groups = groups_of_gradients<T>(all, nullptr, nullptr, norms, center, one_sided);
     const Room<T> room(groups, grads[0]);
-    groups.back().value = data<compute_t<T>>(value);
+    groups.back().value = data<Compute<T>>(value);
     for (Group<T>& group : groups) {
       room.set(group, true);
       backend.template launch<Pass::forward>(group);
@@ -133,7 +133,7 @@ std::vector<Tensor> backward_op(const Tensor& grad_value, const std::vector<Tens
     using T = typename decltype(type)::type;
     auto groups = groups_of_gradients<T>(all, nullptr, &results, norms, center, one_sided);
     for (Group<T>& group : groups) {
-      group.grad_value = const_data<compute_t<T>>(grad_value);
+      group.grad_value = const_data<Compute<T>>(grad_value);
       backend.template launch<Pass::backward>(group);
     }
   });
@@ -156,14 +156,14 @@ std::tuple<Tensor, std::vector<Tensor>> double_backward_op(
     auto groups = groups_of_gradients<T>(all, &v_grads, wanted[1] ? &results : nullptr, norms,
                                          center, one_sided);
     const Room<T> room(groups, grads[0]);
-    groups.back().value = data<compute_t<T>>(g_value, wanted[0]);
+    groups.back().value = data<Compute<T>>(g_value, wanted[0]);
     const bool sums = wanted[0] || (wanted[1] && center != 0);
-    // Of more arrays than a launch takes, all are summed before the first is written.
+    // If one launch does not take all arrays, the sums of all come before the first result.
     const bool at_once = groups.size() == 1;
     for (const bool writes : {false, true}) {
       if (at_once && !writes) continue;
       for (Group<T>& group : groups) {
-        group.grad_value = const_data<compute_t<T>>(grad_value);
+        group.grad_value = const_data<Compute<T>>(grad_value);
         group.sums = sums && (at_once || !writes);
         group.writes = wanted[1] && writes;
         if (!group.sums && !group.writes) continue;
@@ -176,14 +176,12 @@ std::tuple<Tensor, std::vector<Tensor>> double_backward_op(
   return {g_value, results};
 }
 
-}  // namespace ganlstm::cuda::gradient_penalty
+}  // namespace ganlstm::gpu::gradient_penalty
 
-#define GANLSTM_REGISTER_GRADIENT_PENALTY(m, Backend)                           \
-  m.impl("interpolate.cuda",                                                    \
-         TORCH_BOX(&ganlstm::cuda::gradient_penalty::interpolate_op<Backend>)); \
-  m.impl("penalty_forward.cuda",                                                \
-         TORCH_BOX(&ganlstm::cuda::gradient_penalty::forward_op<Backend>));     \
-  m.impl("penalty_backward.cuda",                                               \
-         TORCH_BOX(&ganlstm::cuda::gradient_penalty::backward_op<Backend>));    \
-  m.impl("penalty_double_backward.cuda",                                        \
-         TORCH_BOX(&ganlstm::cuda::gradient_penalty::double_backward_op<Backend>))
+#define GANLSTM_REGISTER_GRADIENT_PENALTY(m, Backend)                                              \
+  m.impl("interpolate.cuda", TORCH_BOX(&ganlstm::gpu::gradient_penalty::interpolate_op<Backend>)); \
+  m.impl("penalty_forward.cuda", TORCH_BOX(&ganlstm::gpu::gradient_penalty::forward_op<Backend>)); \
+  m.impl("penalty_backward.cuda",                                                                  \
+         TORCH_BOX(&ganlstm::gpu::gradient_penalty::backward_op<Backend>));                        \
+  m.impl("penalty_double_backward.cuda",                                                           \
+         TORCH_BOX(&ganlstm::gpu::gradient_penalty::double_backward_op<Backend>))

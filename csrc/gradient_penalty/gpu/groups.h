@@ -1,8 +1,8 @@
 // The gradient penalty's passes over a list of arrays [B,n] on a GPU, as gradient_penalty.h has
 // them, each in one launch for up to kMostArrays arrays.
 //
-// A sample of all arrays has a warp or, where it is larger, a block; the largest ones are cut into
-// parts. How, and with it the order of every sum, depends on the shapes only, not on the grid.
+// A warp works on a sample of all arrays, or a block on a larger one; the largest samples are cut
+// into parts. This depends on the shapes only, not on the grid, and so does the order of every sum.
 #pragma once
 
 #include <algorithm>
@@ -12,14 +12,15 @@
 
 #include "../../common/numbers.h"
 
-namespace ganlstm::cuda::gradient_penalty {
+namespace ganlstm::gpu::gradient_penalty {
 
 constexpr int kThreads = 256;
 constexpr int kSamplesOfBlock = kThreads / 32;  // where each has a warp
 constexpr int kMostArrays = 64;                 // of a launch: they travel as its argument
 constexpr int64_t kElementsOfWarp = 1024;
 constexpr int64_t kElementsOfBlock = 4096;
-// Parts grow with the samples, so that adding up what they give stays a small part of the work.
+// The most parts of a sample: larger samples have larger parts, so that adding up their sums stays
+// a small part of the work.
 constexpr int64_t kMostParts = 256;
 
 enum class Pass { interpolate, forward, backward, double_backward };
@@ -47,7 +48,7 @@ struct Array {
 // The arrays of a launch, and what belongs to the samples of all of them.
 template <typename T>
 struct Group {
-  using C = compute_t<T>;
+  using C = Compute<T>;
   Array<T> arrays[kMostArrays];
   int count;
   int64_t batch;
@@ -75,7 +76,7 @@ struct Group {
   }
 };
 
-// Arrays in as many launches as they need.
+// Distributes arrays over as many launches as they need.
 template <typename T>
 std::vector<Group<T>> groups_of(std::vector<Array<T>> arrays, int64_t batch) {
   int64_t elements = 0;
@@ -110,4 +111,4 @@ std::vector<Group<T>> groups_of(std::vector<Array<T>> arrays, int64_t batch) {
   return groups;
 }
 
-}  // namespace ganlstm::cuda::gradient_penalty
+}  // namespace ganlstm::gpu::gradient_penalty

@@ -1,10 +1,10 @@
 #include <algorithm>
 
-#include "../../common/gpu/cuda.h"
+#include "../../common/gpu/launch.h"
 #include "launch.h"
 #include "passes.h"
 
-namespace ganlstm::cuda::gradient_penalty {
+namespace ganlstm::gpu::gradient_penalty {
 namespace {
 
 static_assert(sizeof(Group<double>) < 4000, "the arguments of a launch take 4096 bytes");
@@ -62,4 +62,4 @@ INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)
 #undef INSTANTIATE
 
-}  // namespace ganlstm::cuda::gradient_penalty
+}  // namespace ganlstm::gpu::gradient_penalty

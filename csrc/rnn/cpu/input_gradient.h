@@ -3,18 +3,18 @@
 
 #include "../../common/cpu/scratch.h"
 #include "../../common/cpu/simd.h"
-#include "../lstm.h"
+#include "../layer.h"
 #include "slices.h"
 
 namespace ganlstm {
 namespace {
 
-// Each direction writes an array of its own, since they run at the same time; add_directions() then
+// The directions run at the same time, so each writes an array of its own; add_directions() then
 // adds the second to the first.
 template <typename T>
 class InputGradient {
  public:
-  InputGradient(const LstmShape& shape, T* grad_x)
+  InputGradient(const LayerShape& shape, T* grad_x)
       : size_(shape.steps * shape.batch * shape.input),
         first_(grad_x),
         second_(grad_x != nullptr && shape.directions == 2 ? size_ : 0) {}
@@ -26,7 +26,7 @@ class InputGradient {
   T* zeroed(const Slice& s) const {
     T* array = of(s.direction);
     Slice undirected = s;
-    LstmShape one = *s.shape;
+    LayerShape one = *s.shape;
     one.directions = 1;
     undirected.shape = &one;
     undirected.direction = 0;

@@ -1,21 +1,21 @@
-// The matrix products inside the LSTM's time loops: micro-kernels that keep a block of sums in
-// registers, and the packing of the weights into the order in which they read them.
+// The matrix products inside the time loops: micro-kernels that keep a block of sums in registers,
+// and the packing of the weights into the order in which these read them.
 #pragma once
 
 #include "../../common/cpu/scratch.h"
 #include "../../common/cpu/simd.h"
-#include "../lstm.h"
+#include "../layer.h"
 #include "slices.h"
 
 namespace ganlstm {
 namespace {
 
-// Vectors of output columns in a block of sums. In the forward products these are the four gates of
-// the same hidden units, so that the gates can be applied before anything is stored.
+// Vectors of output columns in a block of sums. In the forward products these are the four slots of
+// the same hidden units, so that the cell's step can be computed before anything is stored.
 constexpr int kColumns = 4;
 
-// Few rows have too few sums to keep the multipliers busy: then steps of k, in turn, have sums of
-// their own.
+// Few rows have too few sums to keep the multipliers busy. Consecutive steps of k then add to
+// different sums in turn.
 template <int M>
 constexpr int kTurns = M == 1                ? kRows / 2 + 1
                        : M == 2 && kRows > 4 ? 2
@@ -25,8 +25,8 @@ constexpr int kTurns = M == 1                ? kRows / 2 + 1
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_step(Vec<T> (&sums)[M][N], const T* const (&row)[M], int64_t k,
                                   const T* packed, int64_t valid = kDepth<T>) {
-  // All values of the rows and one vector of weights at a time: with kRows rows, the registers have
-  // no place for all of both.
+  // Holds the values of all rows, but one vector of weights at a time: with kRows rows, the
+  // registers cannot hold all of both.
   Factors<T> a[M];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) a[m] = fill_factors(row[m] + k, valid);
@@ -38,10 +38,11 @@ GANLSTM_INLINE void multiply_step(Vec<T> (&sums)[M][N], const T* const (&row)[M]
   }
 }
 
-// A sum loses more to rounding the longer it runs. One of more than kLongestChain products is made
-// of chains of kChain of them, each of which begins at zero and is then added to a total. (Where
-// steps of k take turns, of as many times more.) The registers have no place for the totals; their
-// way through memory would show in the time of shorter sums, whose error is small.
+// The longer a sum runs, the more it loses to rounding. A sum of more than kLongestChain products
+// is therefore cut into chains of kChain products, which start at zero and are then added to a
+// total. (Where steps of k take turns, a chain is longer by their number.) The totals do not fit
+// into the registers; shorter sums, whose error is small, do without chains because the way through
+// memory would take a noticeable part of their time.
 template <int M>
 constexpr int64_t kChain = 256 * kTurns<M>;
 template <int M>
@@ -74,8 +75,8 @@ GANLSTM_INLINE void multiply_chain(Vec<T> (&sums)[M][N], const T* const (&row)[M
     if (k < end) multiply_step(sums, row, k, packed, 1);
 }
 
-// to[m][n] += sum over k in [k, end) of rows[m][k] * packed[k][n]. Not inlined: totals that the
-// compiler knows to be the caller's would push the sums out of the registers.
+// to[m][n] += sum over k in [k, end) of rows[m][k] * packed[k][n]. Not inlined:
+// the compiler would keep the caller's totals in registers and push the sums out of them.
 template <int M, int N, typename T>
 __attribute__((noinline)) void add_chain(Vec<T> (&to)[M][N], const T* const (&row)[M], int64_t k,
                                          int64_t end, const T* packed) {
@@ -87,8 +88,8 @@ __attribute__((noinline)) void add_chain(Vec<T> (&to)[M][N], const T* const (&ro
     for (int n = 0; n < N; ++n) to[m][n] += sums[m][n];
 }
 
-// With 16 registers the sums stay in them only in a function of their own: inlined, they share them
-// with the constants of the caller's loop.
+// Where there are 16 registers, the sums stay in them only in a function of its own: inlined, they
+// would share the registers with the constants of the caller's loop.
 #if defined(__AVX512F__) || defined(__aarch64__)
 #define GANLSTM_APART GANLSTM_INLINE
 #else
@@ -154,15 +155,15 @@ GANLSTM_INLINE void for_row_groups(int64_t rows, F f) {
   for_last_rows<most - 1>(first, rows - first, f);
 }
 
-// Forward products: x W^T and h R^T, gate by gate. The hidden units come in blocks of a vector;
-// a block is [depth][gate][lane], first the H rows of R^T, then the I rows of W^T, each kDepth<T>
-// of these rows side by side.
+// Weights of the forward products x W^T and h R^T. A block has as many hidden units as a vector has
+// lanes and is [depth][slot][lane]: first the H rows of R^T, then the I rows of W^T, with kDepth<T>
+// rows side by side.
 template <typename T>
 struct GatePack {
   static constexpr int64_t width = kColumns * kLanes<T>;
   int64_t blocks, depth, recurrent;
 
-  explicit GatePack(const LstmShape& s)
+  explicit GatePack(const LayerShape& s)
       : blocks(divide_up(s.hidden, kLanes<T>)),
         depth(padded_depth<T>(s.hidden) + padded_depth<T>(s.input)),
         recurrent(padded_depth<T>(s.hidden)) {}
@@ -172,17 +173,17 @@ struct GatePack {
   int64_t hh(int64_t block) const { return block * depth * width; }
   int64_t ih(int64_t block) const { return hh(block) + recurrent * width; }
 
-  void pack(const LstmShape& s, const LstmWeights<T>& w, int64_t block, T* weights,
+  void pack(const LayerShape& s, const LayerWeights<T>& w, int64_t block, T* weights,
             Compute<T>* bias) const {
     pack_matrix(s.hidden, w.hh, s.hidden, block, weights + hh(block));
     pack_matrix(s.hidden, w.ih, s.input, block, weights + ih(block));
-    for (int64_t gate = 0; gate < kColumns; ++gate)
+    for (int64_t slot = 0; slot < kColumns; ++slot)
       for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
-        const int64_t unit = block * kLanes<T> + lane, row = gate * s.hidden + unit;
+        const int64_t unit = block * kLanes<T> + lane, row = slot * s.hidden + unit;
         Compute<T> sum = 0;
         if (unit < s.hidden && w.b_ih != nullptr) sum += widen(w.b_ih[row]);
         if (unit < s.hidden && w.b_hh != nullptr) sum += widen(w.b_hh[row]);
-        bias[block * width + gate * kLanes<T> + lane] = sum;
+        bias[block * width + slot * kLanes<T> + lane] = sum;
       }
   }
 
@@ -192,9 +193,9 @@ struct GatePack {
     if (w == nullptr) return;
     const int64_t unit = block * kLanes<T>, units = smaller(kLanes<T>, hidden - unit);
     for (int64_t k = 0; k < columns; k += kLanes<T> * kDepth<T>)
-      for (int64_t gate = 0; gate < kColumns; ++gate) {
-        const T* from = w + (gate * hidden + unit) * columns + k;
-        T* to = out + k * width + gate * kLanes<T> * kDepth<T>;
+      for (int64_t slot = 0; slot < kColumns; ++slot) {
+        const T* from = w + (slot * hidden + unit) * columns + k;
+        T* to = out + k * width + slot * kLanes<T> * kDepth<T>;
         const int64_t valid = columns - k;
         Factors<T> tile[kLanes<T>] = {};
         for (int64_t lane = 0; lane < units; ++lane)
@@ -206,16 +207,54 @@ struct GatePack {
   }
 };
 
-// Backward products: dz R and dz W side by side, or some columns of each. The columns come in
-// vectors, first those of R (the last vector filled up with zeros), then those of W; a block holds
-// kColumns vectors, the last one fewer, as [4H][vector][lane], each kDepth<T> of the 4H side by
-// side.
+// The weights of all directions, packed for the loop; nothing unless `used`.
+template <typename T>
+class ForwardWeights {
+ public:
+  ForwardWeights(const LayerShape& shape, const LayerWeights<T>* weights, bool used,
+                 const Parallel& parallel)
+      : pack_(shape),
+        weights_(used ? shape.directions * pack_.weight_size() : 0),
+        bias_(used ? shape.directions * pack_.bias_size() : 0) {
+    if (!used) return;
+    auto task = [&](int64_t index) {
+      const int64_t direction = index / pack_.blocks;
+      pack_.pack(shape, weights[direction], index % pack_.blocks,
+                 weights_.get() + direction * pack_.weight_size(),
+                 bias_.get() + direction * pack_.bias_size());
+    };
+    for_each_pack(parallel, shape.directions * pack_.weight_size(), shape.directions * pack_.blocks,
+                  task);
+  }
+
+  int64_t blocks() const { return pack_.blocks; }
+  int64_t padded() const { return pack_.blocks * kLanes<T>; }  // H in whole vectors
+  const T* hh(int64_t direction, int64_t block) const {
+    return weights_.get() + direction * pack_.weight_size() + pack_.hh(block);
+  }
+  const T* ih(int64_t direction, int64_t block) const {
+    return weights_.get() + direction * pack_.weight_size() + pack_.ih(block);
+  }
+  const Compute<T>* bias(int64_t direction, int64_t block) const {
+    return bias_.get() + direction * pack_.bias_size() + block * pack_.width;
+  }
+
+ private:
+  GatePack<T> pack_;
+  Scratch<T> weights_;
+  Scratch<Compute<T>> bias_;
+};
+
+// Weights of the backward products dz R and dz W, or of some of their columns. The columns come in
+// vectors, first those of R (the last vector is filled up with zeros), then those of W. A block is
+// [4H][vector][lane] with kColumns vectors, the last one with fewer, and kDepth<T> of the 4H rows
+// side by side.
 template <typename T>
 struct ColumnPack {
   Range units, inputs;  // columns of R and of W
   int64_t depth, hidden, input, hidden_vectors, vectors;
 
-  ColumnPack(const LstmShape& s, Range units, Range inputs)
+  ColumnPack(const LayerShape& s, Range units, Range inputs)
       : units(units),
         inputs(inputs),
         depth(4 * s.hidden),
@@ -224,14 +263,14 @@ struct ColumnPack {
         hidden_vectors(divide_up(units.end - units.begin, kLanes<T>)),
         vectors(hidden_vectors + divide_up(inputs.end - inputs.begin, kLanes<T>)) {}
 
-  ColumnPack(const LstmShape& s, bool with_input)
+  ColumnPack(const LayerShape& s, bool with_input)
       : ColumnPack(s, {0, s.hidden}, {0, with_input ? s.input : 0}) {}
 
   int64_t blocks() const { return divide_up(vectors, kColumns); }
   int64_t size() const { return vectors * depth * kLanes<T>; }
   int64_t offset(int64_t block) const { return block * kColumns * depth * kLanes<T>; }
 
-  void pack(const LstmWeights<T>& w, int64_t block, T* out) const {
+  void pack(const LayerWeights<T>& w, int64_t block, T* out) const {
     const int64_t first = block * kColumns, count = smaller(kColumns, vectors - first);
     out += offset(block);
     for (int64_t n = 0; n < count; ++n) {
@@ -260,7 +299,7 @@ struct ColumnPack {
 template <typename T>
 class ColumnWeights {
  public:
-  ColumnWeights(const LstmShape& shape, const LstmWeights<T>* weights, const ColumnPack<T>& pack,
+  ColumnWeights(const LayerShape& shape, const LayerWeights<T>* weights, const ColumnPack<T>& pack,
                 bool used, const Parallel& parallel)
       : size_(pack.size()), memory_(used ? shape.directions * size_ : 0) {
     if (!used) return;
@@ -280,9 +319,9 @@ class ColumnWeights {
   Scratch<T> memory_;
 };
 
-// Applies a ColumnPack to `rows` rows of dz: the units go to state[row][state_stride], the inputs
-// to outputs[row], which both begin at unit and input 0. Without `second`, the product is of one
-// pack; with it, of the sum rows_a pack_a + rows_b pack_b.
+// Multiplies `rows` rows with a ColumnPack: a packed_a, or, where packed_b is not null, the sum
+// a packed_a + b packed_b. The columns of R go to state[row][state_stride], those of W to
+// outputs[row]; both arrays begin at unit or input 0.
 template <int M, int N, typename T>
 GANLSTM_INLINE void multiply_columns_block(const ColumnPack<T>& pack, int64_t first_vector,
                                            const T* const* a, const T* packed_a, const T* const* b,

@@ -5,19 +5,19 @@
 
 #include "../../common/cpu/scratch.h"
 #include "../../common/cpu/simd.h"
-#include "../lstm.h"
+#include "../layer.h"
 
 namespace ganlstm {
 namespace {
 
-// Below this many multiply-adds a second thread costs more than it gives.
+// Below this many multiply-adds a second thread costs more time than it saves.
 constexpr int64_t kSerialWork = 200000;
 
-// Rows of the batch and a direction that one task owns for the whole sequence: slices never wait
-// for each other. With lengths, rows are dealt by falling length, so that slices have equal work
-// and the rows that are alive at a step are always the first ones.
+// Some rows of the batch in one direction. One task owns a slice for the whole sequence, so slices
+// never wait for each other. With lengths, the rows are distributed in order of falling length:
+// slices then have equal work, and the rows that are alive at a step are the first ones.
 struct Slice {
-  const LstmShape* shape;
+  const LayerShape* shape;
   int64_t direction, first, stride, count;
 
   int64_t row(int64_t j) const {
@@ -42,14 +42,14 @@ struct Slice {
   int64_t initial(int64_t b, int64_t width) const { return (direction * shape->batch + b) * width; }
 };
 
-// Some of what is counted: hidden units, or the steps of a walk through time, which visits its n-th
-// step for n in [begin, end).
+// A range [begin, end) of hidden units, or of the steps that a walk through time visits, in its
+// order.
 struct Range {
   int64_t begin, end;
 };
 
-// Calls f(n, t, alive): `alive` is how many of the slice's rows have a valid step t. In the order
-// of the direction, or against it.
+// Calls f(n, t, alive) for each step t in which a row is alive, in the order of the direction or
+// against it. `alive` is the number of the slice's rows for which step t is valid.
 template <typename F>
 GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, Range range, F f) {
   const bool ascending = (s.direction == 0) == with_direction;
@@ -62,8 +62,8 @@ GANLSTM_INLINE void for_each_step(const Slice& s, bool with_direction, Range ran
   }
 }
 
-// Where a walk against time keeps rows of a step: at their place among all steps, or in a window of
-// the last few, in the order in which the walk reaches them.
+// Where a walk against time keeps the rows of a step: in an array of all steps, or in a ring of the
+// last `window` steps, in the order of the walk.
 template <typename T>
 struct StepRows {
   T* data;         // [T or window,B,D,width]
@@ -74,11 +74,11 @@ struct StepRows {
   }
 };
 
-// A walk of all steps against the direction, cut into windows; the last has what is left.
+// A walk of all steps against the direction, cut into windows; the last one may be shorter.
 struct Windows {
   int64_t steps, size;
 
-  Windows(const LstmShape& s, int64_t window)
+  Windows(const LayerShape& s, int64_t window)
       : steps(s.steps), size(window == 0 ? s.steps : smaller(window, s.steps)) {}
   int64_t count() const { return divide_up(steps, size); }
   // The window of a step, which is counted in the order of the direction.
@@ -91,11 +91,11 @@ struct Windows {
 };
 
 struct Slicing {
-  const LstmShape& shape;
+  const LayerShape& shape;
   int64_t per_direction;
   bool serial;  // too little work for a second thread
 
-  Slicing(const LstmShape& s, const Parallel& parallel) : shape(s), per_direction(1) {
+  Slicing(const LayerShape& s, const Parallel& parallel) : shape(s), per_direction(1) {
     const int64_t work = s.steps * s.batch * s.hidden * 4 * (s.hidden + s.input) * s.directions;
     serial = work < kSerialWork || parallel.threads == 1;
     const int64_t threads = serial ? 1 : parallel.threads;
@@ -176,11 +176,11 @@ void store_last(const Slice& s, const From* array, To* to) {
   }
 }
 
-// A [D,B,H] state, or zeros for a null one, in the type that is computed in.
+// A [D,B,H] state in Compute<T>; zeros for a null pointer.
 template <typename T>
 class ComputeState {
  public:
-  ComputeState(const LstmShape& s, const T* state)
+  ComputeState(const LayerShape& s, const T* state)
       : state_(state), copy_(is_same && state != nullptr ? 0 : size(s)) {
     if (state == nullptr)
       memset(copy_.get(), 0, size_t(size(s)) * sizeof(Compute<T>));
@@ -196,7 +196,7 @@ class ComputeState {
 
  private:
   static constexpr bool is_same = std::is_same_v<T, Compute<T>>;
-  static int64_t size(const LstmShape& s) { return s.directions * s.batch * s.hidden; }
+  static int64_t size(const LayerShape& s) { return s.directions * s.batch * s.hidden; }
 
   const T* state_;
   Scratch<Compute<T>> copy_;

@@ -1,10 +1,10 @@
-// Gradients of the LSTM's weights: sums over all steps of dz^T [h_{t-1} | x_t | 1], one product
+// Gradients of the weights: sums over all steps of dz^T [h_{t-1} | x_t | 1], one product
 // with the vectors along 4H. The order of each sum is fixed by the shape and the number of threads.
 #pragma once
 
 #include "../../common/cpu/scratch.h"
 #include "../../common/cpu/simd.h"
-#include "../lstm.h"
+#include "../layer.h"
 #include "products.h"
 #include "slices.h"
 
@@ -21,9 +21,8 @@ struct GradientSource {
   Range range;
 };
 
-// Steps that are copied side by side before they are multiplied: the rows of dz and of the columns
-// come from arrays whose strides are large powers of two, so that in place they would share a few
-// sets of the first-level cache.
+// Steps whose rows are copied side by side before they are multiplied. In place the rows are often
+// large powers of two apart, and would share a few sets of the first-level cache.
 template <typename T>
 constexpr int64_t kStepBlock = 64 * kDepth<T>;
 
@@ -79,7 +78,7 @@ struct GradientSteps {
       : slice(slice), source(source), zeros(zeros), n(source.range.begin) {}
 
   bool next() {
-    const LstmShape& shape = *slice.shape;
+    const LayerShape& shape = *slice.shape;
     for (count = 0; slice.count > 0 && n < source.range.end && count < kStepBlock<T>;) {
       const int64_t t = slice.direction == 0 ? shape.steps - 1 - n : n, b = slice.row(j);
       if (t < slice.length(b)) {
@@ -102,8 +101,8 @@ struct GradientSteps {
   }
 };
 
-// Columns [begin, end) of those of h, x and 1 that are wanted, and gate rows in slabs of kColumns
-// vectors, slabs [first, last).
+// Columns [begin, end) of those of h, x and 1 that are wanted, and rows of the weights in slabs of
+// kColumns vectors, slabs [first, last).
 struct GradientTile {
   int64_t first, last, begin, end;
 };
@@ -112,20 +111,22 @@ struct GradientTile {
 constexpr int64_t kSumsBytes = 256 << 10;
 // Above this, all tasks share one array of sums.
 constexpr int64_t kOwnSumsBytes = 64 << 20;
-// Bytes of dz that are made before the sums take them: of a slice that reads its own, in its core's
-// second-level cache; of all slices together, in the third.
+// Bytes of dz that a walk makes before they are added to the sums, so that they are still in a
+// cache: of one slice in its core's second-level cache, of all slices together in the third-level
+// cache.
 constexpr int64_t kOwnPartBytes = 512 << 10, kSharedPartBytes = 4 << 20;
 
 // Sums are kept between the parts of a walk, so that a backward needs only one part of its dz.
 //
-// Each slice of the batch adds to sums of its own right after it has made its dz, which is then
-// still in its core's cache, and finish() adds the slices in their order. Where there are too few
-// rows for slices of equal work, or the sums would need too much memory, all tasks share the sums
-// and the work is dealt by gate rows and columns: then the slices have to end first.
+// Each slice of the batch has sums of its own and adds to them right after it has made its dz,
+// which is then still in its core's cache; finish() adds up the slices in their order. If there are
+// too few rows for slices of equal work, or the sums would need too much memory, all tasks share
+// one array of sums. The work is then distributed by rows and columns of the weights, after all
+// slices have ended.
 template <typename T>
 class WeightGradient {
  public:
-  WeightGradient(const LstmShape& shape, const LstmWeightGrads<T>* out, const Slicing& slices,
+  WeightGradient(const LayerShape& shape, const LayerWeightGrads<T>* out, const Slicing& slices,
                  const Parallel& parallel)
       : shape_(shape),
         slices_(slices),
@@ -150,7 +151,7 @@ class WeightGradient {
 
   bool wanted() const { return columns_ > 0; }
 
-  // Steps that are walked before the sums take what they contribute.
+  // The number of steps that a walk makes before their dz is added to the sums.
   int64_t part() const {
     if (!wanted()) return shape_.steps;
     const int64_t step = shape_.batch * shape_.directions * 4 * shape_.hidden * int64_t(sizeof(T));
@@ -179,7 +180,7 @@ class WeightGradient {
     });
   }
 
-  // The same, where walk(range) is of all rows; the sums are then not the slices' own.
+  // The same for a walk(range) over all rows, with sums that all tasks share.
   template <typename Walk, typename Sources>
   void walk_all_and_add(Walk walk, Sources sources) const {
     for_each_part([&](Range range) {
@@ -201,10 +202,10 @@ class WeightGradient {
         for (int64_t i = 0; i < columns_ * width; i += kLanes<T>)
           store(to + i, load(to + i) + load(from + i));
       }
-      const LstmWeightGrads<T>& out = out_[direction];
-      for (int64_t gate = 0; gate < valid; ++gate)
+      const LayerWeightGrads<T>& out = out_[direction];
+      for (int64_t row = 0; row < valid; ++row)
         for (int64_t column = 0; column < columns_; ++column)
-          write(out, slab * kWidth + gate, column, narrow<T>(to[column * width + gate]));
+          write(out, slab * kWidth + row, column, narrow<T>(to[column * width + row]));
     };
     for_each_task(parallel_, slabs_ * shape_.directions, task);
   }
@@ -243,7 +244,7 @@ class WeightGradient {
     for_each_task(parallel_, parts * slabs_ * shape_.directions, task);
   }
 
-  // Of a direction: [slab][column][gate row], only the last slab may have fewer vectors.
+  // Of a direction: [slab][column][row], only the last slab may have fewer vectors.
   int64_t size() const { return slabs_ * columns_ * kWidth; }
   Compute<T>* sums(int64_t direction, int64_t part) const {
     return sums_.get() + (direction * copies_ + part) * size();
@@ -254,7 +255,7 @@ class WeightGradient {
     return source.x == nullptr ? x_begin_ : with_bias ? columns_ : x_end_;
   }
 
-  void write(const LstmWeightGrads<T>& out, int64_t row, int64_t column, T sum) const {
+  void write(const LayerWeightGrads<T>& out, int64_t row, int64_t column, T sum) const {
     if (column < x_begin_) {
       out.hh[row * shape_.hidden + column] = sum;
     } else if (column < x_end_) {
@@ -314,9 +315,9 @@ class WeightGradient {
     if (first < last) copy_rows(to + first * kDepth<T>, from, first - low, last - first);
   }
 
-  const LstmShape& shape_;
+  const LayerShape& shape_;
   const Slicing& slices_;
-  const LstmWeightGrads<T>* out_;
+  const LayerWeightGrads<T>* out_;
   int64_t x_begin_, x_end_, columns_, slabs_;  // columns of h, then those of x, then that of 1
   int64_t copies_;                             // arrays of sums of a direction
   bool own_;

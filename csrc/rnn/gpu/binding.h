@@ -1,4 +1,4 @@
-// The ops lstm_*_steps: checks the tensors, fills the structs of steps.h, runs the walk.
+// What the recurrent steps of every cell need to be ops: checks of the tensors, and the walk.
 //
 // Backend:
 //   Backend(const Tensor&)                      makes the tensor's device current
@@ -9,7 +9,6 @@
 //   persistent(const Args&, const Tensor& weight_hh, bool tf32)
 #pragma once
 
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
@@ -20,7 +19,7 @@
 #include "cell_steps.h"
 #include "persistent_plan.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 using OptionalTensor = std::optional<Tensor>;
 
@@ -59,16 +58,16 @@ class StepsCall {
     return pointer<T>(t);
   }
 
-  // [count,B,D,gates*H] with count all steps of the sequence or those of the call.
+  // [count,B,D,slots*H] with count all steps of the sequence or those of the call.
   template <typename T>
   Sequence<T> sequence(const OptionalTensor& t, const char* name, ScalarType dtype,
-                       int64_t gates) const {
+                       int64_t slots) const {
     if (!t.has_value()) return {};
     check_on(*t, name, dtype);
     check_dim(*t, name, 4, "(T, B, D, ...)");
     const int64_t count = t->size(0);
-    check_shape(*t, name, {count, shape.batch, shape.directions, gates * shape.hidden},
-                gates == 1 ? "(T, B, D, H)" : "(T, B, D, 4H)");
+    check_shape(*t, name, {count, shape.batch, shape.directions, slots * shape.hidden},
+                slots == 1 ? "(T, B, D, H)" : "(T, B, D, 4H)");
     check(count == shape.total || count == shape.steps, name, ": expected ", shape.total,
           " steps or the ", shape.steps, " of this call, got shape ", shape_text(*t));
     Sequence<T> result{pointer<T>(*t), count, {0, 0}};
@@ -126,13 +125,13 @@ inline Tensor room_of(const persistent::Plan& plan, const Tensor& like) {
   return bytes == 0 ? room : torch::stable::zero_(room);
 }
 
-// `states`: args.h or args.h_ as a tensor, along time.
+// `states`: along time, the tensor of what Pass<Args>::states() returns.
 template <typename Backend, typename Args>
 void run_steps(const Backend& backend, const StepsCall& call, const Args& args,
                const Tensor& states, const Tensor& weight_hh, ScalarType saved, bool tf32,
                const std::string& impl) {
   using T = typename Args::T;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   constexpr bool kAlong = Pass<Args>::kAlongTime;
   check(impl == "cell" || impl == "cuda", "impl: expected cell or cuda, got ", impl);
   call.check_weight(weight_hh, weight_hh.scalar_type());
@@ -150,122 +149,4 @@ void run_steps(const Backend& backend, const StepsCall& call, const Args& args,
   }
 }
 
-inline ScalarType saved_dtype(ScalarType dtype) {
-  return dtype == ScalarType::Double ? dtype : ScalarType::Float;
-}
-
-template <typename Backend>
-void forward_steps(const Tensor& z, const OptionalTensor& bias, const Tensor& weight_hh,
-                   const OptionalTensor& lengths, int64_t first, int64_t total, const Tensor& h,
-                   const Tensor& c, const Tensor& y, const OptionalTensor& gates,
-                   const OptionalTensor& c_all, bool tf32, const std::string& impl) {
-  check_dim(z, "z", 4, "(T, B, D, 4H)");
-  const StepsCall call(h, z.size(0), first, total, lengths, Backend::kDevice);
-  const ScalarType dtype = weight_hh.scalar_type(), saved = saved_dtype(dtype);
-  const Backend backend(h);
-  Backend::dispatch(dtype, "weight_hh", [&](auto type) {
-    using T = typename decltype(type)::type;
-    using V = compute_t<T>;
-    const ForwardSteps<T> args{call.shape,
-                               call.sequence<const V>(z, "z", saved, 4),
-                               call.bias<V>(bias, "bias", saved),
-                               call.state<T>(h, "h", dtype),
-                               call.state<V>(c, "c", saved),
-                               call.sequence<T>(y, "y", dtype, 1),
-                               call.sequence<V>(gates, "gates", saved, 4),
-                               call.sequence<V>(c_all, "c_all", saved, 1)};
-    run_steps(backend, call, args, h, weight_hh, saved, tf32, impl);
-  });
-}
-
-template <typename Backend>
-void backward_steps(const OptionalTensor& grad_y, const Tensor& weight_hh,
-                    const OptionalTensor& lengths, int64_t first, int64_t total,
-                    const Tensor& c_before, const Tensor& gates, const Tensor& c_all,
-                    const Tensor& n, const Tensor& e, const Tensor& dz, const OptionalTensor& d,
-                    bool tf32, const std::string& impl) {
-  check_dim(dz, "dz", 4, "(T, B, D, 4H)");
-  const StepsCall call(n, dz.size(0), first, total, lengths, Backend::kDevice);
-  const ScalarType dtype = weight_hh.scalar_type(), saved = saved_dtype(dtype);
-  const Backend backend(n);
-  Backend::dispatch(dtype, "weight_hh", [&](auto type) {
-    using T = typename decltype(type)::type;
-    using V = compute_t<T>;
-    const BackwardSteps<T> args{call.shape,
-                                call.sequence<const T>(grad_y, "grad_y", dtype, 1),
-                                call.state<const V>(c_before, "c_before", saved),
-                                call.sequence<const V>(gates, "gates", saved, 4),
-                                call.sequence<const V>(c_all, "c_all", saved, 1),
-                                call.state<V>(n, "n", saved),
-                                call.state<V>(e, "e", saved),
-                                call.sequence<T>(dz, "dz", dtype, 4),
-                                call.sequence<V>(d, "d", saved, 1)};
-    run_steps(backend, call, args, n, weight_hh, saved, tf32, impl);
-  });
-}
-
-template <typename Backend>
-void tangent_forward_steps(const Tensor& z_, const Tensor& weight_hh, const OptionalTensor& lengths,
-                           const Tensor& c_before, const Tensor& gates, const Tensor& c_all,
-                           const Tensor& h_, const Tensor& c_, const Tensor& y_,
-                           const Tensor& gates_, const Tensor& c_all_, bool tf32,
-                           const std::string& impl) {
-  check_dim(z_, "z_", 4, "(T, B, D, 4H)");
-  const StepsCall call(h_, z_.size(0), 0, z_.size(0), lengths, Backend::kDevice);
-  const ScalarType dtype = weight_hh.scalar_type(), saved = saved_dtype(dtype);
-  const Backend backend(h_);
-  Backend::dispatch(dtype, "weight_hh", [&](auto type) {
-    using T = typename decltype(type)::type;
-    using V = compute_t<T>;
-    const TangentForwardSteps<T> args{call.shape,
-                                      call.sequence<const V>(z_, "z_", saved, 4),
-                                      call.state<const V>(c_before, "c_before", saved),
-                                      call.sequence<const V>(gates, "gates", saved, 4),
-                                      call.sequence<const V>(c_all, "c_all", saved, 1),
-                                      call.state<T>(h_, "h_", dtype),
-                                      call.state<V>(c_, "c_", saved),
-                                      call.sequence<T>(y_, "y_", dtype, 1),
-                                      call.sequence<V>(gates_, "gates_", saved, 4),
-                                      call.sequence<V>(c_all_, "c_all_", saved, 1)};
-    run_steps(backend, call, args, h_, weight_hh, saved, tf32, impl);
-  });
-}
-
-template <typename Backend>
-void tangent_backward_steps(const OptionalTensor& extra, const Tensor& weight_hh,
-                            const OptionalTensor& lengths, const Tensor& c_before,
-                            const Tensor& c_before_, const Tensor& gates, const Tensor& c_all,
-                            const Tensor& d, const Tensor& gates_, const Tensor& c_all_,
-                            const Tensor& n_, const Tensor& e, const Tensor& e_, const Tensor& dz_,
-                            bool tf32, const std::string& impl) {
-  check_dim(dz_, "dz_", 4, "(T, B, D, 4H)");
-  const StepsCall call(n_, dz_.size(0), 0, dz_.size(0), lengths, Backend::kDevice);
-  const ScalarType dtype = weight_hh.scalar_type(), saved = saved_dtype(dtype);
-  const Backend backend(n_);
-  Backend::dispatch(dtype, "weight_hh", [&](auto type) {
-    using T = typename decltype(type)::type;
-    using V = compute_t<T>;
-    const TangentBackwardSteps<T> args{call.shape,
-                                       call.sequence<const V>(extra, "extra", saved, 1),
-                                       call.state<const V>(c_before, "c_before", saved),
-                                       call.state<const V>(c_before_, "c_before_", saved),
-                                       call.sequence<const V>(gates, "gates", saved, 4),
-                                       call.sequence<const V>(c_all, "c_all", saved, 1),
-                                       call.sequence<const V>(d, "d", saved, 1),
-                                       call.sequence<const V>(gates_, "gates_", saved, 4),
-                                       call.sequence<const V>(c_all_, "c_all_", saved, 1),
-                                       call.state<V>(n_, "n_", saved),
-                                       call.state<V>(e, "e", saved),
-                                       call.state<V>(e_, "e_", saved),
-                                       call.sequence<T>(dz_, "dz_", dtype, 4)};
-    run_steps(backend, call, args, n_, weight_hh, saved, tf32, impl);
-  });
-}
-
-}  // namespace ganlstm::cuda
-
-#define GANLSTM_REGISTER_STEPS(m, Backend)                                                         \
-  m.impl("lstm_forward_steps", TORCH_BOX(&ganlstm::cuda::forward_steps<Backend>));                 \
-  m.impl("lstm_backward_steps", TORCH_BOX(&ganlstm::cuda::backward_steps<Backend>));               \
-  m.impl("lstm_tangent_forward_steps", TORCH_BOX(&ganlstm::cuda::tangent_forward_steps<Backend>)); \
-  m.impl("lstm_tangent_backward_steps", TORCH_BOX(&ganlstm::cuda::tangent_backward_steps<Backend>))
+}  // namespace ganlstm::gpu

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <string>
 
-namespace ganlstm::cuda::persistent {
+namespace ganlstm::gpu::persistent {
 
 struct Limits {
   int capability;  // major
@@ -85,8 +85,8 @@ inline Plan plan(int64_t batch, int64_t hidden, int64_t directions, int element,
   return with(grid, blocks, columns);
 }
 
-// What says whether a layer fits: against time more is exchanged than along it, and a batch of any
-// size fits where one row does.
+// Whether a layer fits: checked against time, where more is exchanged than along it, and for one
+// row, because a batch of any size fits if one row does.
 inline bool fits(int64_t hidden, int element, const Limits& limits) {
   return plan(1, hidden, 1, element, 4, limits).fits;
 }
@@ -107,4 +107,4 @@ inline std::string why_not(int64_t hidden, int element, const Limits& limits) {
          "; use impl='cell'";
 }
 
-}  // namespace ganlstm::cuda::persistent
+}  // namespace ganlstm::gpu::persistent

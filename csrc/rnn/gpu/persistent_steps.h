@@ -4,45 +4,46 @@
 // A block has the weights of its own hidden units in shared memory for the whole walk. Each step it
 // multiplies them with what all blocks exchanged after the step before (h along time, dz against
 // it), works on its units, and sends their new values to every block of the team. Both products
-// are, for gates q, units u and rows b,
+// are, for slots q, units u and rows b,
 //
 //   sums[q][u][b] = sum over k < H of weight[q][u][k] exchanged[q or 0][b][k]
 //
 // with weight[q][u][k] = R[qH + u][k] along time and R[qH + k][u] against it, where the four sums
-// of a unit are then added. Tensor cores make it: a warp takes 16 units of one gate by 8 rows.
+// of a unit are then added. Tensor cores make it: a warp takes 16 units of one slot by 8 rows.
 //
 // The exchanged arrays and the weights lie in groups of 64 bytes along k. The fragments of mma want
 // a thread to hold certain k of a group; since any order of k will do, as long as both factors have
 // the same, it holds 16 consecutive bytes, and every fragment is one load of 16 bytes.
 #pragma once
 
-#include "../../common/gpu/device.h"
+#include "../../common/gpu/hardware.h"
 #include "persistent_plan.h"
-#include "step_elements.h"
+#include "steps.h"
 
-namespace ganlstm::cuda::persistent {
+namespace ganlstm::gpu::persistent {
 
-// Products of float32, whose two factors are rounded for tensor cores, or, exact to float32's own
-// rounding, split into two parts of which all products but the smallest are summed.
+// How tensor cores multiply float32: `tf32` rounds both factors. `split` cuts each factor into two
+// parts and sums their products except the smallest, which is exact to float32's own rounding.
+// `native` is for 16 bits, which need neither.
 enum class Precision { native, tf32, split };
 
-#if defined(GANLSTM_DEVICE)
+#if defined(GANLSTM_GPU)
 
-using device::Inbox;
-using device::Words4;
+using hardware::Inbox;
+using hardware::Words4;
 
 // sum += a b over one group of 64 bytes of k: `low` and `high` are rows r and r + 8 of a. The two
 // halves of the group go to sums of their own: one would wait for the other.
 template <typename T, Precision kPrecision>
-GANLSTM_DEVICE void multiply_group(float (&sum)[2][4], const Words4& low, const Words4& high,
-                                   const Words4& b) {
+GANLSTM_GPU void multiply_group(float (&sum)[2][4], const Words4& low, const Words4& high,
+                                const Words4& b) {
   if constexpr (kPrecision == Precision::split) {
     const auto round = [](uint32_t bits) {
-      return device::bits_of(device::to_tf32(device::float_of(bits)));
+      return hardware::bits_of(hardware::to_tf32(hardware::float_of(bits)));
     };
     const auto rest = [](uint32_t bits, uint32_t rounded) {
-      const float difference = device::float_of(bits) - device::float_of(rounded);
-      return device::bits_of(device::to_tf32(difference));
+      const float difference = hardware::float_of(bits) - hardware::float_of(rounded);
+      return hardware::bits_of(hardware::to_tf32(difference));
     };
     const Words4 l{round(low.x), round(low.y), round(low.z), round(low.w)};
     const Words4 h{round(high.x), round(high.y), round(high.z), round(high.w)};
@@ -63,16 +64,16 @@ GANLSTM_DEVICE void multiply_group(float (&sum)[2][4], const Words4& low, const 
       sum[1][k] += part[1][k];
     }
   } else {
-    device::mma<T>(sum[0], low.x, high.x, low.y, high.y, b.x, b.y);
-    device::mma<T>(sum[1], low.z, high.z, low.w, high.w, b.z, b.w);
+    hardware::mma<T>(sum[0], low.x, high.x, low.y, high.y, b.x, b.y);
+    hardware::mma<T>(sum[1], low.z, high.z, low.w, high.w, b.z, b.w);
   }
 }
 
 // As the product reads it.
 template <Precision kPrecision, typename T>
-GANLSTM_DEVICE T factor(T value) {
+GANLSTM_GPU T factor(T value) {
   if constexpr (kPrecision == Precision::tf32)
-    return device::to_tf32(value);
+    return hardware::to_tf32(value);
   else
     return value;
 }
@@ -82,7 +83,7 @@ template <typename Args, Precision kPrecision, int kColumns, bool kGrid>
 struct Block {
   using P = Pass<Args>;
   using T = typename Args::T;
-  using V = compute_t<T>;
+  using V = Compute<T>;
   static constexpr int kRows = 8 * kColumns;
   static constexpr int kInGroup = 64 / int(sizeof(T));  // elements
   static constexpr int kSums = kRows + 1;               // row of the sums: other banks
@@ -105,12 +106,12 @@ struct Block {
   int64_t first_row;
   unsigned int passages = 0;
 
-  GANLSTM_DEVICE Block(const Args& args, const Plan& plan, char* rooms, unsigned int* arrivals)
+  GANLSTM_GPU Block(const Args& args, const Plan& plan, char* rooms, unsigned int* arrivals)
       : args(args),
         plan(plan),
-        rank(device::block() % plan.blocks),
-        team(device::block() / plan.blocks),
-        weights(device::shared_memory()),
+        rank(hardware::block() % plan.blocks),
+        team(hardware::block() / plan.blocks),
+        weights(hardware::shared_memory()),
         exchanged(weights + 4 * plan.units * plan.groups * 64),
         inboxes(
             reinterpret_cast<Inbox*>(exchanged + kBuffers * P::kExchanged * kRows * plan.stride)),
@@ -120,22 +121,22 @@ struct Block {
 
   static_assert(sizeof(Inbox) == kInbox);
 
-  GANLSTM_DEVICE char* exchanged_row(int buffer, int q, int row) const {
+  GANLSTM_GPU char* exchanged_row(int buffer, int q, int row) const {
     return exchanged + ((buffer % kBuffers * P::kExchanged + q) * kRows + row) * plan.stride;
   }
 
   // Of weight_hh [D,4H,H], what this block's units need; 0 where there is no unit or no k.
-  GANLSTM_DEVICE void load_weights(const T* weight_hh) const {
+  GANLSTM_GPU void load_weights(const T* weight_hh) const {
     const int hidden = int(args.shape.hidden), depth = plan.groups * kInGroup;
     const T* from = weight_hh + int64_t(direction) * 4 * hidden * hidden;
-    const int warps = device::threads() / 32, lane = device::thread() % 32;
+    const int warps = hardware::threads() / 32, lane = hardware::thread() % 32;
     // Rows and columns as they lie in memory.
-    const int per_gate = P::kAlongTime ? plan.units : depth;
+    const int per_slot = P::kAlongTime ? plan.units : depth;
     const int columns = P::kAlongTime ? depth : plan.units;
-    for (int row = device::thread() / 32; row < 4 * per_gate; row += warps) {
-      const int q = row / per_gate, in_gate = row % per_gate;
+    for (int row = hardware::thread() / 32; row < 4 * per_slot; row += warps) {
+      const int q = row / per_slot, in_slot = row % per_slot;
       for (int column = lane; column < columns; column += 32) {
-        const int u = P::kAlongTime ? in_gate : column, k = P::kAlongTime ? column : in_gate;
+        const int u = P::kAlongTime ? in_slot : column, k = P::kAlongTime ? column : in_slot;
         const int unit = rank * plan.units + u;
         T value{};
         if (unit < hidden && k < hidden)
@@ -146,7 +147,7 @@ struct Block {
     }
   }
 
-  GANLSTM_DEVICE T* weight(int q, int u, int k) const {
+  GANLSTM_GPU T* weight(int q, int u, int k) const {
     constexpr int kPart = kInGroup / 4;
     const int tile = (q * plan.units + u) / 16, in_group = k % kInGroup;
     const int fragment = (tile * plan.groups + k / kInGroup) * 2 + u % 16 / 8;
@@ -156,26 +157,26 @@ struct Block {
 
   // 0, which the places of units that do not exist keep; along time the first buffer holds the
   // state before the first step.
-  GANLSTM_DEVICE void load_exchanged() const {
+  GANLSTM_GPU void load_exchanged() const {
     char* end = reinterpret_cast<char*>(inboxes);
-    for (char* at = exchanged + device::thread() * 16; at < end; at += device::threads() * 16)
-      device::store16(at, {0, 0, 0, 0});
-    device::block_barrier();
+    for (char* at = exchanged + hardware::thread() * 16; at < end; at += hardware::threads() * 16)
+      hardware::store16(at, {0, 0, 0, 0});
+    hardware::block_barrier();
     if constexpr (P::kAlongTime) {
-      const int warps = device::threads() / 32;
-      for (int row = device::thread() / 32; row < kRows; row += warps) {
+      const int warps = hardware::threads() / 32;
+      for (int row = hardware::thread() / 32; row < kRows; row += warps) {
         if (first_row + row >= args.shape.batch) break;
         const T* from =
             P::states(args) + (direction * args.shape.batch + first_row + row) * args.shape.hidden;
         T* to = reinterpret_cast<T*>(exchanged_row(0, 0, row));
-        for (int k = device::thread() % 32; k < args.shape.hidden; k += 32)
+        for (int k = hardware::thread() % 32; k < args.shape.hidden; k += 32)
           to[k] = factor<kPrecision>(from[k]);
       }
     }
   }
 
-  GANLSTM_DEVICE void multiply(int buffer) const {
-    const int warp = device::thread() / 32, lane = device::thread() % 32;
+  GANLSTM_GPU void multiply(int buffer) const {
+    const int warp = hardware::thread() / 32, lane = hardware::thread() % 32;
     const int q = warp / (plan.units / 16), tile = warp % (plan.units / 16);
     const char* a = weights + (int64_t(warp) * plan.groups * 64 + lane) * 16;
     const char* b[kColumns];
@@ -185,11 +186,11 @@ struct Block {
       b[n] = exchanged_row(buffer, P::kExchanged == 4 ? q : 0, 8 * n + lane / 4) + lane % 4 * 16;
 #pragma unroll(kUnroll)
     for (int group = 0; group < plan.groups; ++group) {
-      const Words4 low = device::load16(a + group * 1024);
-      const Words4 high = device::load16(a + group * 1024 + 512);
+      const Words4 low = hardware::load16(a + group * 1024);
+      const Words4 high = hardware::load16(a + group * 1024 + 512);
 #pragma unroll
       for (int n = 0; n < kColumns; ++n)
-        multiply_group<T, kPrecision>(sum[n], low, high, device::load16(b[n] + group * 64));
+        multiply_group<T, kPrecision>(sum[n], low, high, hardware::load16(b[n] + group * 64));
     }
     float* to = sums + (q * plan.units + tile * 16 + lane / 4) * kSums + lane % 4 * 2;
 #pragma unroll
@@ -201,15 +202,15 @@ struct Block {
     }
   }
 
-  GANLSTM_DEVICE Gates<V> sums_of(int u, int row) const {
+  GANLSTM_GPU typename P::Slots sums_of(int u, int row) const {
     const float* at = sums + u * kSums + row;
-    const int gate = plan.units * kSums;
-    return {at[0], at[gate], at[2 * gate], at[3 * gate]};
+    const int slot = plan.units * kSums;
+    return {at[0], at[slot], at[2 * slot], at[3 * slot]};
   }
 
   // body(offset) for each 16 bytes of this block's units in a buffer.
   template <typename Body>
-  GANLSTM_DEVICE void for_own_chunks(int first, int step, Body&& body) const {
+  GANLSTM_GPU void for_own_chunks(int first, int step, Body&& body) const {
     // 16 or 32 units: a power of two.
     const int shift = (sizeof(T) == 4 ? 2 : 1) + (plan.units == 32);
     const int own = rank * plan.units * int(sizeof(T));
@@ -220,52 +221,53 @@ struct Block {
     }
   }
 
-  // A block without a unit has nothing to send, so nobody would wait for it: it could fall behind,
-  // be sent the next step's values while it waits for this step's, and then wait for ever. It takes
-  // no part in the walk, and in a cluster passes the barriers of begin() and end().
-  GANLSTM_DEVICE bool is_active() const { return rank < plan.active; }
-  GANLSTM_DEVICE void stand_by() const {
+  // A block without a unit sends nothing, so no block would wait for it: it could fall behind,
+  // receive the next step's values while it waits for this step's, and then wait for ever. It
+  // therefore takes no part in the walk; in a cluster it only passes the barriers of begin() and
+  // end().
+  GANLSTM_GPU bool is_active() const { return rank < plan.active; }
+  GANLSTM_GPU void stand_by() const {
     if constexpr (!kGrid) {
-      device::cluster_barrier();
-      device::cluster_barrier();
+      hardware::cluster_barrier();
+      hardware::cluster_barrier();
     }
   }
 
   // Before the walk: all blocks of the team are ready for what the others will send.
-  GANLSTM_DEVICE void begin() {
+  GANLSTM_GPU void begin() {
     if constexpr (kGrid) {
       arrive();
       wait();
     } else {
-      if (device::thread() == 0)
-        for (int buffer = 0; buffer < 2; ++buffer) device::open_inbox(inboxes + buffer);
-      device::cluster_barrier();
+      if (hardware::thread() == 0)
+        for (int buffer = 0; buffer < 2; ++buffer) hardware::open_inbox(inboxes + buffer);
+      hardware::cluster_barrier();
     }
   }
 
-  // This block's units of a buffer, for every other block. A block that sends the next step's has
-  // received all of this step's, and so nobody reads the buffer any more that it sends to.
-  GANLSTM_DEVICE void send(int buffer) {
+  // Sends this block's units of a buffer to every other block. A block that sends the next step's
+  // values has received all of this step's, so no block still reads the buffer that it sends to.
+  GANLSTM_GPU void send(int buffer) {
     if constexpr (kGrid) {
       char* to = room + buffer * (plan.room / 2);
-      for_own_chunks(device::thread(), device::threads(), [&](int offset) {
-        device::store16(to + offset, device::load16(exchanged + offset));
+      for_own_chunks(hardware::thread(), hardware::threads(), [&](int offset) {
+        hardware::store16(to + offset, hardware::load16(exchanged + offset));
       });
       arrive();
     } else {
       Inbox* inbox = inboxes + buffer;
-      if (device::thread() == 0) device::expect_bytes(inbox, bytes_of_others());
+      if (hardware::thread() == 0) hardware::expect_bytes(inbox, bytes_of_others());
       char* from = exchanged_row(buffer, 0, 0);
-      const int warps = device::threads() / 32;
-      for (int other = device::thread() / 32; other < plan.active - 1; other += warps) {
+      const int warps = hardware::threads() / 32;
+      for (int other = hardware::thread() / 32; other < plan.active - 1; other += warps) {
         const int next = rank + 1 + other, to = next < plan.active ? next : next - plan.active;
-        for_own_chunks(device::thread() % 32, 32, [&](int offset) {
-          device::send16(from + offset, device::load16(from + offset), inbox, to);
+        for_own_chunks(hardware::thread() % 32, 32, [&](int offset) {
+          hardware::send16(from + offset, hardware::load16(from + offset), inbox, to);
         });
       }
     }
   }
-  GANLSTM_DEVICE int bytes_of_others() const {
+  GANLSTM_GPU int bytes_of_others() const {
     const int units = plan.units * int(sizeof(T)), row = plan.groups * 64;
     const auto up_to = [&](int block) { return block * units < row ? block * units : row; };
     const int own = up_to(rank + 1) - up_to(rank);
@@ -273,38 +275,38 @@ struct Block {
   }
 
   // What all have sent after step `walked` is there.
-  GANLSTM_DEVICE void receive(int buffer, int64_t walked) {
+  GANLSTM_GPU void receive(int buffer, int64_t walked) {
     if constexpr (kGrid) {
       wait();
       fetch(buffer);
     } else {
-      device::wait_for_bytes(inboxes + buffer, walked / 2 % 2);
+      hardware::wait_for_bytes(inboxes + buffer, walked / 2 % 2);
     }
   }
 
   // No block leaves while another may still send to it.
-  GANLSTM_DEVICE void end() const {
-    if constexpr (!kGrid) device::cluster_barrier();
+  GANLSTM_GPU void end() const {
+    if constexpr (!kGrid) hardware::cluster_barrier();
   }
 
-  GANLSTM_DEVICE void arrive() const {
-    device::block_barrier();
-    if (device::thread() == 0) device::grid_arrive(arrivals);
+  GANLSTM_GPU void arrive() const {
+    hardware::block_barrier();
+    if (hardware::thread() == 0) hardware::grid_arrive(arrivals);
   }
-  GANLSTM_DEVICE void wait() {
+  GANLSTM_GPU void wait() {
     passages += plan.active;
-    if (device::thread() == 0) device::grid_wait(arrivals, passages);
-    device::block_barrier();
+    if (hardware::thread() == 0) hardware::grid_wait(arrivals, passages);
+    hardware::block_barrier();
   }
-  GANLSTM_DEVICE void fetch(int buffer) const {
+  GANLSTM_GPU void fetch(int buffer) const {
     const char* from = room + buffer * (plan.room / 2);
     const int bytes = P::kExchanged * kRows * plan.stride;
-    for (int at = device::thread() * 16; at < bytes; at += device::threads() * 16)
-      device::store16(exchanged + at, device::load16_of_others(from + at));
-    device::block_barrier();
+    for (int at = hardware::thread() * 16; at < bytes; at += hardware::threads() * 16)
+      hardware::store16(exchanged + at, hardware::load16_of_others(from + at));
+    hardware::block_barrier();
   }
 
-  GANLSTM_DEVICE void run(const T* weight_hh) {
+  GANLSTM_GPU void run(const T* weight_hh) {
     if (!is_active()) return stand_by();
     const int items = plan.tiles * int(args.shape.directions);
     for (int item = team; item < items; item += plan.teams) {
@@ -316,9 +318,9 @@ struct Block {
     }
   }
 
-  GANLSTM_DEVICE void walk() {
+  GANLSTM_GPU void walk() {
     // A thread has kColumns elements: one unit of rows that lie 8 apart.
-    const int u = device::thread() % plan.units, row = device::thread() / plan.units;
+    const int u = hardware::thread() % plan.units, row = hardware::thread() / plan.units;
     const int64_t unit = rank * plan.units + u;
     const Steps& s = args.shape;
     const auto exists = [&](int n) { return unit < s.hidden && first_row + row + 8 * n < s.batch; };
@@ -340,11 +342,11 @@ struct Block {
     for (int64_t walked = 0; walked < s.steps; ++walked) {
       const int now = int(walked % 2), next = 1 - now;
       if (P::kAlongTime || walked > 0) multiply(now);
-      device::block_barrier();
+      hardware::block_barrier();
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) {
         if (!exists(n)) continue;
-        const Gates<V> product = sums_of(u, row + 8 * n);
+        const typename P::Slots product = sums_of(u, row + 8 * n);
         if constexpr (!P::kAlongTime)
           if (walked > 0 && at[n].is_alive(time(n, walked - 1))) P::take(product, carried[n]);
         V values[P::kExchanged];
@@ -357,7 +359,7 @@ struct Block {
               factor<kPrecision>(value);
         }
       }
-      device::block_barrier();
+      hardware::block_barrier();
       send(next);
       // While it is on its way.
 #pragma unroll
@@ -370,7 +372,7 @@ struct Block {
     }
     if constexpr (!P::kAlongTime) {
       multiply(int(s.steps % 2));
-      device::block_barrier();
+      hardware::block_barrier();
     }
 #pragma unroll
     for (int n = 0; n < kColumns; ++n) {
@@ -385,4 +387,4 @@ struct Block {
 
 #endif
 
-}  // namespace ganlstm::cuda::persistent
+}  // namespace ganlstm::gpu::persistent

@@ -15,10 +15,6 @@ namespace {
 
 using torch::headeronly::Half;
 
-ScalarType sum_dtype(ScalarType dtype) {
-  return dtype == ScalarType::BFloat16 ? ScalarType::Float : dtype;
-}
-
 // The shapes of a call's weights, and checks of tensors against them.
 class Weights {
  public:
@@ -65,8 +61,8 @@ class Weights {
 
   // A vector of `size` sums that an earlier pass returned.
   void check_sums(const Tensor& t, const char* name, int64_t size) const {
-    check(t.scalar_type() == sum_dtype(dtype()), name, ": expected ",
-          dtype_name(sum_dtype(dtype())), ", got ", dtype_name(t.scalar_type()));
+    check(t.scalar_type() == compute_dtype(dtype()), name, ": expected ",
+          dtype_name(compute_dtype(dtype())), ", got ", dtype_name(t.scalar_type()));
     check_device(t, name, kCPU);
     check_shape(t, name, {size}, "one dimension");
     check(t.is_contiguous(), name, ": expected a contiguous tensor");
@@ -86,7 +82,7 @@ class Weights {
   }
   Tensor empty_sums(int64_t size) const {
     const int64_t stride = 1;
-    return empty_strided(1, &size, &stride, sum_dtype(dtype()));
+    return empty_strided(1, &size, &stride, compute_dtype(dtype()));
   }
 
   // Gives `to[k]` for each k the weight's shape, u, v and sigma in `vectors`.

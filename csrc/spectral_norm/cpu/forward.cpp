@@ -1,8 +1,8 @@
 // Power iteration, sigma and the normalised weights.
 //
-// An iteration reads a weight once: W^T (W v) needs no norm, so that a block of rows is multiplied
-// by v and, while it is in the cache, its transpose by the result; the norms follow. Sigma is the
-// norm that the last W^T u has before it is normalised.
+// An iteration reads a weight once. W^T (W v) needs no norm, so a block of rows is multiplied by v,
+// and its transpose by the result while the block is in the cache; the norms come afterwards. Sigma
+// is the norm of the last W^T u before it is normalised.
 #include <limits>
 
 #include "../../common/cpu/arrays.h"
@@ -97,7 +97,7 @@ class Forward {
   }
 
  private:
-  // A block of rows costs a sum over the columns of its own.
+  // Each block of rows adds a sum over all columns to the work.
   static constexpr int64_t kLeastBlock = 32 << 10, kMostBlock = 512 << 10;
 
   C* p(int64_t index) const { return p_.get() + p_at_[size_t(index)]; }
@@ -118,7 +118,7 @@ class Forward {
       for (int64_t k = first_[size_t(index)] + 1; k < first_[size_t(index) + 1]; ++k)
         for (int64_t j = 0; j < columns; ++j) sum[j] += q(k)[j];
     } else {
-      // u has been kept, or W^T (W v) may have left the range of C.
+      // u was kept, or W^T (W v) may have overflowed C.
       cleared_q(first_[size_t(index)], a.shape);
       kernels_.products(a.shape, a.weight, 0, rows, nullptr, a.u, sum);
       divisor = 1;

@@ -1,5 +1,5 @@
-// What the passes do with a part of one weight. Each kernel is compiled once for each instruction
-// set; the passes themselves (forward.cpp and the others) call them through this table.
+// The loops of the passes over a part of one weight, compiled once for each instruction set. The
+// passes (forward.cpp and the others) call them through this table.
 //
 // An array [A,h,B] is A * h segments of B elements that lie side by side; in segment a * h + i the
 // matrix has row i and the columns from a * B on.
@@ -7,13 +7,13 @@
 
 #include <utility>
 
-#include "../../common/cpu/kernel_table.h"
+#include "../../common/cpu/isa.h"
 #include "../spectral_norm.h"
 
 namespace ganlstm {
 
-// An array as the kernels best take it element by element: with segments of one element its
-// transpose has longer ones, and u v^T has the roles of u and v exchanged.
+// An array in the form in which kernels go through it fastest. If its segments have one element,
+// that is its transpose, which has longer ones; u and v then change places.
 template <typename C>
 struct SpectralNormSegments {
   SpectralNormSegments(const SpectralNormShape& s, const C* of_rows, const C* of_columns)
@@ -32,8 +32,8 @@ template <typename T>
 struct SpectralNormKernels {
   using C = Compute<T>;
 
-  // For the rows i in [begin, end): with v, p[i] = sum_j W_ij v_j; then, with q, adds p[i] W_ij to
-  // q[j] for all j.
+  // For the rows i in [begin, end): if v is not null, p[i] = sum_j W_ij v_j; then, if q is not
+  // null, q[j] += p[i] W_ij for all j.
   void (*products)(const SpectralNormShape&, const T* w, int64_t begin, int64_t end, const C* v,
                    C* p, C* q);
   // <a, u v^T> over the segments [begin, end)
@@ -44,6 +44,14 @@ struct SpectralNormKernels {
                     const C* v, C x, C y, C z, T* to);
 };
 
-GANLSTM_DECLARE_TABLES(SpectralNormKernels, spectral_norm_kernels)
+template <Isa isa, typename T>
+const SpectralNormKernels<T>& spectral_norm_kernels_on();
+
+template <typename T>
+const SpectralNormKernels<T>& spectral_norm_kernels() {
+  return on_chosen_isa([](auto isa) -> const SpectralNormKernels<T>& {
+    return spectral_norm_kernels_on<decltype(isa)::value, T>();
+  });
+}
 
 }  // namespace ganlstm

@@ -1,16 +1,14 @@
-// The spectral norm's kernels on the CPU. All of them are bound by memory: they read what they need
-// once, and what they write is never read again.
+// The spectral norm's kernels on the CPU. Memory bounds all of them: they read their inputs once,
+// and do not read their results.
 #include "kernels.h"
 
-// Nothing here is a product of bfloat16s: that set has nothing over AVX-512.
-#if !defined(GANLSTM_BFLOAT16)
 #include "../../common/cpu/sums.h"
 
 namespace ganlstm {
 namespace {
 
-// p[r] = sum_j W_ij v_j over all columns j, for the R rows from row i on: as many sums as hide the
-// latency of an addition.
+// p[r] = sum_j W_ij v_j over all columns j, for the R rows from row i on, with enough sums to hide
+// the latency of an addition.
 template <typename T, int R>
 GANLSTM_INLINE void dot_rows(const SpectralNormShape& s, const T* w, const Compute<T>* v,
                              Compute<T>* p) {
@@ -72,8 +70,8 @@ GANLSTM_INLINE void add_rows(const SpectralNormShape& s, const T* w, const Compu
     }
 }
 
-// Rows from `begin` on, R at a time as long as there are R: the second product finds them in the
-// cache.
+// Multiplies rows from `begin` on, R at a time while R are left, and returns the next row. The
+// second product finds the R rows in the cache.
 template <typename T, int R>
 GANLSTM_INLINE int64_t product_rows(const SpectralNormShape& s, const T* w, int64_t begin,
                                     int64_t end, const Compute<T>* v, Compute<T>* p,
@@ -124,10 +122,16 @@ void add_outer(const SpectralNormShape& s, const T* a, int64_t begin, int64_t en
   }
 }
 
+template <typename T>
+constexpr SpectralNormKernels<T> kKernels = {products<T>, dot_outer<T>, add_outer<T>};
+
 }  // namespace
 
-GANLSTM_DEFINE_TABLES(SpectralNormKernels, spectral_norm_kernels,
-                      {products<T>, dot_outer<T>, add_outer<T>})
+#define GANLSTM_DEFINE(T)                                             \
+  template <>                                                         \
+  const SpectralNormKernels<T>& spectral_norm_kernels_on<kIsa, T>() { \
+    return kKernels<T>;                                               \
+  }
+GANLSTM_FOR_TYPES(GANLSTM_DEFINE)
 
 }  // namespace ganlstm
-#endif

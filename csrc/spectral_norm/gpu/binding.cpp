@@ -5,7 +5,7 @@
 #include "../../common/gpu/stream.h"
 #include "launch.h"
 
-namespace ganlstm::cuda::spectral_norm {
+namespace ganlstm::gpu::spectral_norm {
 namespace {
 
 struct OnGpu {
@@ -27,8 +27,8 @@ struct OnGpu {
 };
 
 }  // namespace
-}  // namespace ganlstm::cuda::spectral_norm
+}  // namespace ganlstm::gpu::spectral_norm
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CUDA, m) {
-  GANLSTM_REGISTER_SPECTRAL_NORM(m, ganlstm::cuda::spectral_norm::OnGpu);
+  GANLSTM_REGISTER_SPECTRAL_NORM(m, ganlstm::gpu::spectral_norm::OnGpu);
 }

@@ -16,9 +16,9 @@
 #include <vector>
 
 #include "../../common/check.h"
-#include "groups.h"
+#include "passes.h"
 
-namespace ganlstm::cuda::spectral_norm {
+namespace ganlstm::gpu::spectral_norm {
 
 using Tensors = std::vector<Tensor>;
 using OptionalTensors = std::vector<std::optional<Tensor>>;
@@ -59,9 +59,7 @@ class Weights {
 
   size_t count() const { return weights_.size(); }
   ScalarType dtype() const { return weights_[0].scalar_type(); }
-  ScalarType sum_dtype() const {
-    return dtype() == ScalarType::Double ? dtype() : ScalarType::Float;
-  }
+  ScalarType sum_dtype() const { return compute_dtype(dtype()); }
   int64_t vectors() const { return vectors_ + int64_t(count()); }
   const Shape& shape(size_t k) const { return shapes_[k]; }
 
@@ -84,7 +82,7 @@ class Weights {
     dense(t, name, sum_dtype());
     check_shape(t, name, {size}, "one dimension");
   }
-  // In the dtype of the weights or of the sums; whether it is the latter.
+  // Checks a vector in the dtype of the weights or of the sums; returns whether it is the latter.
   bool check_vector(const Tensor& t, const char* name, int64_t size) const {
     const bool is_wide = t.scalar_type() == sum_dtype();
     dense(t, name, is_wide ? sum_dtype() : dtype());
@@ -128,14 +126,14 @@ class Weights {
   int64_t vectors_ = 0;
 };
 
-// Runs the pass over all weights for which set(k, weight) says yes.
+// Runs the pass over all weights for which set(k, weight) returns true.
 template <typename Weight, typename Backend, typename Set>
 void run(const Backend& backend, const Weights& all, int iterations, double eps, Set&& set) {
   size_t k = 0;
   while (k < all.count()) {
     Group<Weight> group{};
     group.iterations = iterations;
-    group.eps = compute_t<typename Weight::Element>(eps);
+    group.eps = Compute<typename Weight::Element>(eps);
     size_t room = 0;
     for (; k < all.count() && group.count < kMostWeights; ++k)
       if (set(k, group.weights[group.count]))
@@ -166,7 +164,7 @@ std::tuple<Tensors, Tensor> run_forward(const Tensors& weights, const Tensors& u
   const Tensor vectors = all.empty(all.vectors(), all.sum_dtype());
   Backend::dispatch(all.dtype(), "weights", [&](auto type) {
     using T = typename decltype(type)::type;
-    using C = compute_t<T>;
+    using C = Compute<T>;
     const auto set = [&](size_t k, Forward<T>& weight) {
       all.set(weight, k, data<C>(vectors));
       weight.u_is_wide = all.check_vector(u[k], "u", weight.shape.rows);
@@ -211,7 +209,7 @@ std::tuple<Tensors, Tensor> backward(const OptionalTensors& grads, const Tensors
   const Tensor inner = all.empty(int64_t(all.count()), all.sum_dtype());
   Backend::dispatch(all.dtype(), "normalized", [&](auto type) {
     using T = typename decltype(type)::type;
-    using C = compute_t<T>;
+    using C = Compute<T>;
     const auto set = [&](size_t k, Backward<T>& weight) {
       if (!grads[k].has_value()) return false;
       all.set(weight, k, const_data<C>(vectors));
@@ -248,7 +246,7 @@ std::tuple<Tensors, Tensors> double_backward(const OptionalTensors& v_weights,
   }
   Backend::dispatch(all.dtype(), "normalized", [&](auto type) {
     using T = typename decltype(type)::type;
-    using C = compute_t<T>;
+    using C = Compute<T>;
     const auto set = [&](size_t k, DoubleBackward<T>& weight) {
       if (!used(k)) return false;
       all.set(weight, k, const_data<C>(vectors));
@@ -266,14 +264,13 @@ std::tuple<Tensors, Tensors> double_backward(const OptionalTensors& v_weights,
   return {g_grads, g_weights};
 }
 
-}  // namespace ganlstm::cuda::spectral_norm
+}  // namespace ganlstm::gpu::spectral_norm
 
-#define GANLSTM_REGISTER_SPECTRAL_NORM(m, Backend)                     \
-  m.impl("spectral_norm_forward.cuda",                                 \
-         TORCH_BOX(&ganlstm::cuda::spectral_norm::forward<Backend>));  \
-  m.impl("spectral_norm_forward_.cuda",                                \
-         TORCH_BOX(&ganlstm::cuda::spectral_norm::forward_<Backend>)); \
-  m.impl("spectral_norm_backward.cuda",                                \
-         TORCH_BOX(&ganlstm::cuda::spectral_norm::backward<Backend>)); \
-  m.impl("spectral_norm_double_backward.cuda",                         \
-         TORCH_BOX(&ganlstm::cuda::spectral_norm::double_backward<Backend>))
+#define GANLSTM_REGISTER_SPECTRAL_NORM(m, Backend)                                                 \
+  m.impl("spectral_norm_forward.cuda", TORCH_BOX(&ganlstm::gpu::spectral_norm::forward<Backend>)); \
+  m.impl("spectral_norm_forward_.cuda",                                                            \
+         TORCH_BOX(&ganlstm::gpu::spectral_norm::forward_<Backend>));                              \
+  m.impl("spectral_norm_backward.cuda",                                                            \
+         TORCH_BOX(&ganlstm::gpu::spectral_norm::backward<Backend>));                              \
+  m.impl("spectral_norm_double_backward.cuda",                                                     \
+         TORCH_BOX(&ganlstm::gpu::spectral_norm::double_backward<Backend>))

@@ -1,24 +1,11 @@
 #include <algorithm>
 
-#include "../../common/gpu/cuda.h"
+#include "../../common/gpu/launch.h"
 #include "launch.h"
 #include "passes.h"
 
-namespace ganlstm::cuda::spectral_norm {
+namespace ganlstm::gpu::spectral_norm {
 namespace {
-
-template <typename T>
-__device__ void run(const Group<Forward<T>>& group, Grid grid) {
-  ForwardPass<T>::run(group, grid);
-}
-template <typename T>
-__device__ void run(const Group<Backward<T>>& group, Grid grid) {
-  BackwardPass<T>::run(group, grid);
-}
-template <typename T>
-__device__ void run(const Group<DoubleBackward<T>>& group, Grid grid) {
-  DoubleBackwardPass<T>::run(group, grid);
-}
 
 template <typename Weight>
 __global__ void __launch_bounds__(kThreads, 2)
@@ -63,4 +50,4 @@ INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)
 #undef INSTANTIATE
 
-}  // namespace ganlstm::cuda::spectral_norm
+}  // namespace ganlstm::gpu::spectral_norm

@@ -206,7 +206,12 @@ class Plan:
     def put_value(self, of: str, sums: Tensor, norms: Tensor, value: Tensor, **curve: Any) -> None:
         parts = 1 if self.is_whole else triton.next_power_of_2(self.all_parts)
         penalty_value_kernel[1,](
-            *(sums, norms, value, len(sums), self.all_parts, self.batch),
+            sums,
+            norms,
+            value,
+            len(sums),
+            self.all_parts,
+            self.batch,
             **curve,
             OF="shares" if self.is_whole else of,
             ROWS=max(1, TILE // parts),

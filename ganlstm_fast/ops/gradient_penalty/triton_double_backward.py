@@ -91,7 +91,9 @@ def penalty_double_backward(a: DoubleBackwardArguments) -> tuple[Tensor, list[Te
                 plan.launch(
                     penalty_double_backward_kernel,
                     lists,
-                    *(a.grad_value, a.norms, room),
+                    a.grad_value,
+                    a.norms,
+                    room,
                     **curve,
                     SUMS=sums,
                     WRITES=writes,

@@ -94,7 +94,13 @@ def interpolate(a: InterpolateArguments) -> Tensor:
         plan = Plan([points])
         with on_device(points):
             interpolate_kernel[plan.programs, plan.parts](
-                *(a.real, a.fake, points, a.seed, plan.sizes[0], plan.steps[0], plan.batch),
+                a.real,
+                a.fake,
+                points,
+                a.seed,
+                plan.sizes[0],
+                plan.steps[0],
+                plan.batch,
                 **plan.tile,
                 **OPTIONS,
             )

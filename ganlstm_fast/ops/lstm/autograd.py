@@ -90,16 +90,16 @@ class LSTMFunction(Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        grad_y, grad_h, grad_c = map(contiguous, cotangents[:3])
+        grad_y, grad_h, grad_c, _, _ = cotangents
         x, h0, c0, lengths, y, gates, c, *weights = ctx.saved_tensors
         if grad_y is None and grad_h is None and grad_c is None:
             return FORWARD.gradients(len(weights))
         needs = wanted_inputs(ctx, FORWARD)
         is_recorded = torch.is_grad_enabled()
         a = BackwardArguments(
-            grad_y=grad_y,
-            grad_h_last=grad_h,
-            grad_c_last=grad_c,
+            grad_y=contiguous(grad_y),
+            grad_h_last=contiguous(grad_h),
+            grad_c_last=contiguous(grad_c),
             x=x,
             weights=weights,
             h0=h0,
@@ -177,7 +177,12 @@ class LSTMBackwardFunction(Function):
             dz=dz,
             d=d,
             wanted=WantedAgain(
-                *(needs.grad_y, needs.grad_h_last, needs.grad_c_last, needs.x, needs.h0, needs.c0),
+                needs.grad_y,
+                needs.grad_h_last,
+                needs.grad_c_last,
+                needs.x,
+                needs.h0,
+                needs.c0,
                 *_weights_wanted(needs.weights, h0.size(0)),
             ),
             impl=ctx.impl,
@@ -209,19 +214,18 @@ def _transposed(
     unread: Sequence[Tensor | None],
 ) -> dict[str, Any]:
     """See ``SecondOrder.transposed``."""
-    w_grads, w_inputs = ([contiguous(w) for w in part] for part in (cotangents[:3], cotangents[3:]))
+    w_grad_y, w_grad_h, w_grad_c, *w_inputs = map(contiguous, cotangents)
     flat_needs = [needs.v_x, needs.v_h0, needs.v_c0, *needs.v_weights]
     wanted = Wanted(
-        *(needs.v_x, needs.v_h0, needs.v_c0), *_weights_wanted(needs.v_weights, a.h0.size(0))
+        needs.v_x, needs.v_h0, needs.v_c0, *_weights_wanted(needs.v_weights, a.h0.size(0))
     )
     found: list[Tensor | None] = [None] * len(flat_needs)
-    if any(w is not None for w in w_grads):
-        grad_y, grad_h_last, grad_c_last = w_grads
+    if any(w is not None for w in (w_grad_y, w_grad_h, w_grad_c)):
         grad_x, grad_h0, grad_c0, grad_weights, _, _ = _recorded_backward(
             BackwardArguments(
-                grad_y=grad_y,
-                grad_h_last=grad_h_last,
-                grad_c_last=grad_c_last,
+                grad_y=w_grad_y,
+                grad_h_last=w_grad_h,
+                grad_c_last=w_grad_c,
                 x=a.x,
                 weights=a.weights,
                 h0=a.h0,

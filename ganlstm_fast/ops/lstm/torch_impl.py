@@ -136,8 +136,14 @@ def _after_cudnn(
     node: Any = torch._C._current_autograd_node()
     saved = [node._saved_input, node._saved_hx, node._saved_cx, *node._saved_weight]
     x, *weights, h, c = (grad is not None for grad in grads_of_inputs)
+    grad_y, grad_h, grad_c, *_ = grads
     of_x, of_h, of_c, *of_weights = _recorded(
-        again, None, batch_sizes, saved, needs=(x, h, c, *weights), grads=grads[:3]
+        again,
+        None,
+        batch_sizes,
+        saved,
+        needs=(x, h, c, *weights),
+        grads=(grad_y, grad_h, grad_c),
     )
     return of_x, *of_weights, of_h, of_c
 

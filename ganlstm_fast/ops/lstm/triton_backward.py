@@ -92,8 +92,20 @@ def lstm_backward_steps(a: BackwardSteps) -> None:
     """As the operator of this name, for H up to ``MOST_HIDDEN``."""
     launch(
         lstm_backward_kernel,
-        *(a.grad_y, a.weight_hh, a.lengths, a.c_before, a.gates, a.c_all, a.n, a.e, a.dz, a.d),
-        *(is_part(a.gates, a.total), a.first, a.dz.size(0), a.total),
+        a.grad_y,
+        a.weight_hh,
+        a.lengths,
+        a.c_before,
+        a.gates,
+        a.c_all,
+        a.n,
+        a.e,
+        a.dz,
+        a.d,
+        is_part(a.gates, a.total),
+        a.first,
+        a.dz.size(0),
+        a.total,
         state=a.n,
         tf32=a.tf32,
     )

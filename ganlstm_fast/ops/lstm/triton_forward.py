@@ -89,8 +89,19 @@ def lstm_forward_steps(a: ForwardSteps) -> None:
     """As the operator of this name, for H up to ``MOST_HIDDEN``."""
     launch(
         lstm_forward_kernel,
-        *(a.z, a.bias, a.weight_hh, a.lengths, a.h, a.c, a.y, a.gates, a.c_all),
-        *(is_part(a.y, a.total), a.first, a.z.size(0), a.total),
+        a.z,
+        a.bias,
+        a.weight_hh,
+        a.lengths,
+        a.h,
+        a.c,
+        a.y,
+        a.gates,
+        a.c_all,
+        is_part(a.y, a.total),
+        a.first,
+        a.z.size(0),
+        a.total,
         state=a.h,
         tf32=a.tf32,
     )

@@ -23,8 +23,12 @@ from ganlstm_fast.ops.validation import describe
 __all__ = ["Convolution", "power_iteration", "spectral_normalize"]
 
 _KINDS = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
 )
 
 
@@ -121,9 +125,15 @@ class Convolution:
         self, x: Tensor, weight: Tensor, transposed: bool, output_padding: tuple[int, ...]
     ) -> Tensor:
         return torch.convolution(
-            *(x.unsqueeze(0), weight, None),
-            *(self.stride, self.padding, self.dilation),
-            *(transposed, output_padding, self.groups),
+            x.unsqueeze(0),
+            weight,
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            transposed,
+            output_padding,
+            self.groups,
         ).squeeze(0)
 
 

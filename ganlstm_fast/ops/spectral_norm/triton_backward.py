@@ -118,7 +118,10 @@ def spectral_norm_backward(a: BackwardArguments) -> tuple[list[Tensor], Tensor]:
     launch(
         spectral_norm_backward_kernel,
         plan.element_parts,
-        *(a.vectors, dots, inner, a.eps),
+        a.vectors,
+        dots,
+        inner,
+        a.eps,
         **constants,
     )
     return grad_weights, inner

@@ -146,13 +146,19 @@ def spectral_norm_double_backward(a: DoubleBackwardArguments) -> tuple[list[Tens
     launch(
         spectral_norm_tangent_inner_kernel,
         plan.element_parts,
-        *(a.vectors, with_outer, with_grad),
+        a.vectors,
+        with_outer,
+        with_grad,
         **constants,
     )
     launch(
         spectral_norm_double_backward_kernel,
         plan.element_parts,
-        *(a.vectors, a.inner, with_outer, with_grad, a.eps),
+        a.vectors,
+        a.inner,
+        with_outer,
+        with_grad,
+        a.eps,
         WANTS_GRADS=wanted.grads,
         WANTS_WEIGHTS=wanted.weights,
         **constants,

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ganlstm_fast.nn import spectral_norm_step
-from ganlstm_fast.nn.spectral_norm import SpectralNorm
 from ganlstm_fast.training.config import Settings
 from ganlstm_fast.training.errors import InputError
 from ganlstm_fast.training.fabric import OneProcess, scaler_of
@@ -141,12 +138,6 @@ def length_of(config: Any, seq_len: int | None) -> int:
     if not isinstance(seq_len, numbers.Integral) or seq_len < 1:
         raise InputError(f"`seq_len`: expected a whole number, 1 or more, got {seq_len}")
     return seq_len
-
-
-def shared_norm(module: nn.Module) -> AbstractContextManager[None]:
-    """One power iteration for all calls in the block, where the module has spectral norm."""
-    has = any(isinstance(part, SpectralNorm) for part in module.modules())
-    return spectral_norm_step(module) if has else nullcontext()
 
 
 def update(

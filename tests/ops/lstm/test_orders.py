@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ganlstm_fast.ops.lstm import autograd
+from ganlstm_fast.ops.lstm.operators import Wanted
 from tests.lstm_cases import RIVAL_DTYPES, Case
 from tests.marks import needs_cpu_kernels
 from tests.numerics import assert_close_to_reference
@@ -284,16 +285,18 @@ def test_nothing_is_kept_after_the_graph_is_gone() -> None:
 @needs_cpu_kernels
 def test_only_dx_is_computed_for_a_penalty(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first backward of a gradient penalty asks for dx; the weights' part must be left out."""
-    asked: list[list[bool]] = []
+    asked: list[Wanted] = []
     original = autograd.LSTMBackwardFunction.apply
     monkeypatch.setattr(
         autograd.LSTMBackwardFunction,
         "apply",
-        lambda *a: (asked.append(a[10]), original(*a))[1],
+        lambda *a: (asked.append(autograd.BACKWARD.of(a).wanted), original(*a))[1],
     )
     case = Case(3, 2, 2, 3)
     inputs = [t.clone().requires_grad_() for t in case.inputs]
     hidden = inputs[0] * 1  # x is the result of an operator, not a leaf
     y = case.call("cpu", hidden, *inputs[1:])[0]
     torch.autograd.grad(y.sum(), inputs[0], create_graph=True)
-    assert asked == [[True, False, False, False, False, False]]
+    assert asked == [
+        Wanted(x=True, h0=False, c0=False, weight_ih=False, weight_hh=False, bias=False)
+    ]

@@ -2,15 +2,15 @@
 // then one product for the weights' gradients.
 #include "hidden_split.h"
 #include "input_gradient.h"
-#include "instruction_sets.h"
-#include "saved_steps.h"
+#include "lstm_on_isa.h"
+#include "lstm_saved_steps.h"
 #include "weight_gradient.h"
 
 namespace ganlstm {
 namespace {
 
-// dz and d of some units of row b at the walk's n-th step, whose time is t; e and n come in from
-// the step after it and e leaves for the one before.
+// Computes dz and d of some units of row b at the walk's n-th step, whose time is t. e and n come
+// from the step after t; e is then updated for the step before.
 template <typename T>
 GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const SavedSteps<T>& saved,
                                  const Slice& s, int64_t n, int64_t t, int64_t b, Range units,
@@ -22,6 +22,7 @@ GANLSTM_INLINE void backward_row(const LstmBackward<T>& a, const SavedSteps<T>& 
   Compute<T>* d_out = a.d == nullptr ? nullptr : a.d + s.at(t, b, hidden);
   for (int64_t unit = units.begin; unit < units.end; unit += kLanes<T>) {
     const int64_t valid = hidden - unit;
+    // Not by load_slots and store_slots, with which GCC makes a longer loop of this for SSE2.
     const Gates<Vec<T>> g{load_n(gates + unit, valid), load_n(gates + hidden + unit, valid),
                           load_n(gates + 2 * hidden + unit, valid),
                           load_n(gates + 3 * hidden + unit, valid)};
@@ -59,13 +60,13 @@ void end_backward(const LstmBackward<T>& a, const Slice& s, const BackwardState<
   store_state(s, state.e, state.padded, a.grad_c0);
 }
 
-// Steps of a slice against time, of the units and inputs of a pack; made() is called when these
-// units' dz of a step is there, before that of all units is read.
+// Walks steps of a slice against time, for the units and inputs of a pack. Calls made() in each
+// step after it has written dz of these units and before it reads dz of all units.
 template <typename T, typename F>
 void backward_steps(const LstmBackward<T>& a, const Slice& s, const ColumnPack<T>& pack,
                     const T* weights, const SavedSteps<T>& saved, const StepRows<T>& dz,
                     Range range, const BackwardState<T>& state, T* grad_x, F made) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   Scratch<const T*> dz_rows(s.count);
   Scratch<T*> x_rows(s.count);
   for (Range part, left = range; left.begin < left.end; left.begin = part.end) {
@@ -93,7 +94,7 @@ template <typename T>
 void backward_split(const LstmBackward<T>& a, const SavedSteps<T>& saved, const StepRows<T>& dz,
                     Range range, const BackwardState<T>& states, const InputGradient<T>& grad_x,
                     int64_t members, const Parallel& parallel) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   const int64_t size = shape.batch * states.padded;
   const auto slice = [&](int64_t d) { return Slice{&shape, d, 0, 1, shape.batch}; };
   const auto state = [&](int64_t d) {
@@ -117,15 +118,15 @@ void backward_split(const LstmBackward<T>& a, const SavedSteps<T>& saved, const 
 
 template <typename T>
 void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   const Slicing slices(shape, parallel);
   const WeightGradient<T> gradient(shape, a.grad_weights, slices, parallel);
   if (shape.batch > 0) {
     const int64_t vectors = divide_up(shape.hidden, kLanes<T>), padded = vectors * kLanes<T>;
-    // Steps that are computed again are computed by slices.
+    // With a window, slices compute the steps again.
     const int64_t members = a.window > 0 ? 1 : split_members(shape, vectors, slices, parallel);
 
-    // Where nobody needs dz later, a part of it is enough, or a step or two.
+    // If the caller does not keep dz, it is enough to hold a part of it, or one or two steps.
     const int64_t window = a.dz != nullptr ? 0 : gradient.wanted() ? gradient.part() : 1;
     const int64_t kept = window == 1 && members > 1 ? 2 : window;
     Scratch<T> own_dz(kept * shape.batch * shape.directions * 4 * shape.hidden);
@@ -164,5 +165,11 @@ void run_backward(const LstmBackward<T>& a, const Parallel& parallel) {
 
 }  // namespace
 
-GANLSTM_DEFINE(lstm_backward, LstmBackward, run_backward)
+#define GANLSTM_DEFINE(T)                                                              \
+  template <>                                                                          \
+  void lstm_backward_on<kIsa>(const LstmBackward<T>& args, const Parallel& parallel) { \
+    run_backward(args, parallel);                                                      \
+  }
+GANLSTM_FOR_PRODUCT_TYPES(GANLSTM_DEFINE)
+
 }  // namespace ganlstm

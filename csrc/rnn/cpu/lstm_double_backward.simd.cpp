@@ -2,7 +2,8 @@
 // the backward in a loop against it, then one product for the weights.
 #include "hidden_split.h"
 #include "input_gradient.h"
-#include "instruction_sets.h"
+#include "lstm_forward_steps.h"
+#include "lstm_on_isa.h"
 #include "weight_gradient.h"
 
 namespace ganlstm {
@@ -13,7 +14,7 @@ template <typename T>
 struct Cotangents {
   bool hh, ih, bias, any;
 
-  explicit Cotangents(const LstmWeights<T>& v)
+  explicit Cotangents(const LayerWeights<T>& v)
       : hh(v.hh != nullptr),
         ih(v.ih != nullptr),
         bias(v.b_ih != nullptr || v.b_hh != nullptr),
@@ -75,20 +76,6 @@ struct RowPointers {
   }
 };
 
-template <typename T>
-GANLSTM_INLINE Gates<Vec<T>> load_gates(const T* p, int64_t hidden, int64_t valid) {
-  return {load_n(p, valid), load_n(p + hidden, valid), load_n(p + 2 * hidden, valid),
-          load_n(p + 3 * hidden, valid)};
-}
-
-template <typename T>
-GANLSTM_INLINE void store_gates(T* p, int64_t hidden, const Gates<Vec<T>>& g, int64_t valid) {
-  store_n(p, g.i, valid);
-  store_n(p + hidden, g.f, valid);
-  store_n(p + 2 * hidden, g.g, valid);
-  store_n(p + 3 * hidden, g.o, valid);
-}
-
 template <int M, typename T>
 GANLSTM_INLINE void tangent_block(const LstmDoubleBackward<T>& a, const Packs<T>& packs,
                                   const Cotangents<T>& came, int64_t direction, int64_t block,
@@ -104,7 +91,7 @@ GANLSTM_INLINE void tangent_block(const LstmDoubleBackward<T>& a, const Packs<T>
 #pragma GCC unroll 4
       for (int n = 0; n < kColumns; ++n) z[m][n] = load(bias + n * kLanes<T>);
   }
-  // Up to four products go into the same sums, which would make one chain of them.
+  // Up to four products add to the same sums, which would make one long chain.
   const int64_t longest = kChain<M>;
   multiply(z, rows.h_ + r, hidden, packs.gates.hh(direction, block), longest);
   if (a.v_x != nullptr) multiply(z, rows.x_ + r, input, packs.gates.ih(direction, block), longest);
@@ -114,10 +101,10 @@ GANLSTM_INLINE void tangent_block(const LstmDoubleBackward<T>& a, const Packs<T>
     const RowPointers<T>& p = row[r + m];
     Vec<T> c_, h_;
     const Gates<Vec<T>> gates_ = cell_forward_tangent(
-        load_gates(p.gates + unit, hidden, valid),
+        load_slots<Gates>(p.gates + unit, hidden, valid),
         Gates<Vec<T>>{z[m][0], z[m][1], z[m][2], z[m][3]}, load_n(p.c_prev + unit, valid),
         load_n(p.c_prev_ + unit, valid), tanh_(load_n(p.c + unit, valid)), c_, h_);
-    store_gates(p.gates_ + unit, hidden, gates_, valid);
+    store_slots(p.gates_ + unit, hidden, gates_, valid);
     store_n(p.c_ + unit, c_, valid);
     store_n(p.h_ + unit, h_, valid);
   }
@@ -148,7 +135,7 @@ template <typename T, typename F>
 void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs<T>& packs,
                      const TangentBuffers<T>& tangent, const SliceState<T>& state, Range blocks,
                      F after_step) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   const int64_t hidden = shape.hidden;
   const Cotangents<T> came(a.v_weights[s.direction]);
   const T** memory = state.pointers.get();
@@ -177,13 +164,13 @@ void tangent_forward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs
   });
 }
 
-// Steps of a slice against time, of the units and inputs of the columns' pack; made() is called
-// when these units' dz_ of a step is there, before that of all units is read.
+// Walks steps of a slice against time, for the units and inputs of the columns' pack. Calls made()
+// in each step after it has written dz_ of these units and before it reads dz_ of all units.
 template <typename T, typename F>
 void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Packs<T>& packs,
                       const TangentBuffers<T>& tangent, const SliceState<T>& state, Range range,
                       T* g_x, F made) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   const int64_t hidden = shape.hidden;
   const Range units = packs.columns.units;
   const T **dz_rows_ = state.pointers.get(), **dz_rows = dz_rows_ + s.count;
@@ -196,14 +183,15 @@ void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Pack
       for (int64_t unit = units.begin; unit < units.end; unit += kLanes<T>) {
         const int64_t valid = hidden - unit, at = j * state.padded + unit;
         Vec<T> e_now = load(state.e + at), e_now_ = load(state.e_ + at);
-        const Gates<Vec<T>> dz_ = cell_backward_tangent(
-            load_gates(p.gates + unit, hidden, valid), load_gates(p.gates_ + unit, hidden, valid),
-            load_n(p.c_prev + unit, valid), load_n(p.c_prev_ + unit, valid),
-            load_n(p.c_ + unit, valid), tanh_(load_n(p.c + unit, valid)), load_n(d + unit, valid),
-            load(state.d_ + at), e_now, e_now_);
+        const Gates<Vec<T>> dz_ =
+            cell_backward_tangent(load_slots<Gates>(p.gates + unit, hidden, valid),
+                                  load_slots<Gates>(p.gates_ + unit, hidden, valid),
+                                  load_n(p.c_prev + unit, valid), load_n(p.c_prev_ + unit, valid),
+                                  load_n(p.c_ + unit, valid), tanh_(load_n(p.c + unit, valid)),
+                                  load_n(d + unit, valid), load(state.d_ + at), e_now, e_now_);
         store(state.e + at, e_now);
         store(state.e_ + at, e_now_);
-        store_gates(row + unit, hidden, dz_, valid);
+        store_slots(row + unit, hidden, dz_, valid);
       }
       dz_rows_[j] = row;
       dz_rows[j] = a.dz + s.at(t, b, 4 * hidden);
@@ -216,7 +204,7 @@ void tangent_backward(const LstmDoubleBackward<T>& a, const Slice& s, const Pack
   });
 }
 
-// What stands before a walk of a slice, after its way along time, and at its end.
+// Called before and after the walk of a slice.
 template <typename T>
 void begin_tangent(const LstmDoubleBackward<T>& a, const Slice& s, const SliceState<T>& state) {
   zero_after_end(s, a.g_grad_y, a.shape.hidden);
@@ -235,7 +223,7 @@ void end_tangent(const LstmDoubleBackward<T>& a, const Slice& s, const TangentBu
 
 template <typename T>
 void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& parallel) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   const int64_t D = shape.directions, states = shape.steps * shape.batch * D;
   const Slicing slices(shape, parallel);
   const WeightGradient<T> gradient(shape, a.g_weights, slices, parallel);
@@ -246,7 +234,7 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
   if constexpr (std::is_same_v<T, Compute<T>>) {
     tangent.dz_.data = tangent.gates;
   } else {
-    // Two at least: where units are shared out, one step is written while another is read.
+    // Two at least: if threads share the units, one step is written while another is read.
     tangent.dz_.window = gradient.wanted() && gradient.part() > 1 ? gradient.part() : 2;
     own_dz_.resize(tangent.dz_.window * shape.batch * D * 4 * shape.hidden);
     tangent.dz_.data = own_dz_.get();
@@ -329,5 +317,12 @@ void run_double_backward(const LstmDoubleBackward<T>& a, const Parallel& paralle
 
 }  // namespace
 
-GANLSTM_DEFINE(lstm_double_backward, LstmDoubleBackward, run_double_backward)
+#define GANLSTM_DEFINE(T)                                               \
+  template <>                                                           \
+  void lstm_double_backward_on<kIsa>(const LstmDoubleBackward<T>& args, \
+                                     const Parallel& parallel) {        \
+    run_double_backward(args, parallel);                                \
+  }
+GANLSTM_FOR_PRODUCT_TYPES(GANLSTM_DEFINE)
+
 }  // namespace ganlstm

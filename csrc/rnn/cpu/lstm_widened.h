@@ -1,5 +1,5 @@
-// The LSTM's passes in bfloat16 on the kernels for float, with float copies of the arrays: for
-// processors without products in bfloat16. Between the steps of a sequence h is not rounded here.
+// The LSTM's passes in bfloat16 for processors that do not multiply bfloat16s: they copy the arrays
+// to float and run the kernels for float. Unlike elsewhere, h is not rounded between the steps.
 #pragma once
 
 #include "../lstm.h"

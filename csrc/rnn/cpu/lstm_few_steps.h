@@ -1,8 +1,8 @@
-// The forward of so few rows and steps that packing the weights would cost more than they do, as in
-// a loop over time of the caller's own: the weights are read where they lie.
+// The forward of few rows and steps, as a caller's own loop over time has them. Packing the weights
+// would cost more than the products, so they are read where they lie.
 #pragma once
 
-#include "forward_steps.h"
+#include "lstm_forward_steps.h"
 
 namespace ganlstm {
 namespace {
@@ -55,7 +55,7 @@ GANLSTM_INLINE void add_bias(Vec<T>& z, const T* bias, int64_t row, int64_t coun
 
 // Rows r to r + M of the batch at one step, the hidden units from `unit` on.
 template <int M, typename T>
-void few_rows(const ForwardLoop<T>& a, const LstmWeights<T>& w, const ForwardRows<T>& rows,
+void few_rows(const ForwardLoop<T>& a, const LayerWeights<T>& w, const ForwardRows<T>& rows,
               int64_t r, int64_t unit, Compute<T>* c_state, int64_t padded) {
   const int64_t hidden = a.shape.hidden, input = a.shape.input;
   const int64_t units = smaller(kLanes<T>, hidden - unit);
@@ -76,7 +76,8 @@ void few_rows(const ForwardLoop<T>& a, const LstmWeights<T>& w, const ForwardRow
                 c_state + (r + m) * padded + unit);
 }
 
-// A window's steps are computed again with packed weights, and must come out the same.
+// Not with a window: the backward computes its steps again with packed weights, and must get the
+// same results.
 template <typename T>
 bool are_few_steps(const LstmForward<T>& a) {
   return a.shape.steps * a.shape.batch <= kFewSteps && a.window == 0;
@@ -84,7 +85,7 @@ bool are_few_steps(const LstmForward<T>& a) {
 
 template <typename T>
 void forward_few_steps(const LstmForward<T>& a, const Parallel& parallel) {
-  const LstmShape& shape = a.shape;
+  const LayerShape& shape = a.shape;
   const int64_t blocks = divide_up(shape.hidden, kLanes<T>), padded = blocks * kLanes<T>;
   const int64_t work = shape.batch * 4 * shape.hidden * (shape.hidden + shape.input);
   const int64_t tasks = work < kSerialWork ? 1 : smaller(parallel.threads, blocks);

@@ -1,4 +1,4 @@
-#include "widened.h"
+#include "lstm_widened.h"
 
 #include <algorithm>
 #include <deque>
@@ -9,10 +9,10 @@
 namespace ganlstm::widened {
 namespace {
 
-// Float copies of a call's arrays, for as long as it runs. A null pointer stays null.
+// Owns float copies of a call's arrays. A null pointer stays null.
 class Copies {
  public:
-  Copies(const LstmShape& shape, const Parallel& parallel)
+  Copies(const LayerShape& shape, const Parallel& parallel)
       : state(shape.directions * shape.batch * shape.hidden),
         output(shape.steps * state),
         input(shape.steps * shape.batch * shape.input),
@@ -26,21 +26,21 @@ class Copies {
     return to;
   }
 
-  // What is written to the copy goes to `to` in narrow_results().
+  // narrow_results() copies what was written to the result of this to `to`.
   float* out(BFloat16* to, int64_t count) {
     if (to == nullptr) return nullptr;
     results_.push_back({memory_.emplace_back(count).get(), to, count});
     return results_.back().from;
   }
 
-  void in(const LstmWeights<BFloat16> (&from)[2], LstmWeights<float> (&to)[2]) {
+  void in(const LayerWeights<BFloat16> (&from)[2], LayerWeights<float> (&to)[2]) {
     const int64_t gates = 4 * shape_.hidden;
     for (int64_t d = 0; d < shape_.directions; ++d)
       to[d] = {in(from[d].ih, gates * shape_.input), in(from[d].hh, gates * shape_.hidden),
                in(from[d].b_ih, gates), in(from[d].b_hh, gates)};
   }
 
-  void out(const LstmWeightGrads<BFloat16> (&to)[2], LstmWeightGrads<float> (&from)[2]) {
+  void out(const LayerWeightGrads<BFloat16> (&to)[2], LayerWeightGrads<float> (&from)[2]) {
     const int64_t gates = 4 * shape_.hidden;
     for (int64_t d = 0; d < shape_.directions; ++d)
       from[d] = {out(to[d].ih, gates * shape_.input), out(to[d].hh, gates * shape_.hidden),
@@ -71,7 +71,7 @@ class Copies {
                   [&](int64_t index) { f(index * block, std::min(block, count - index * block)); });
   }
 
-  const LstmShape& shape_;
+  const LayerShape& shape_;
   const Parallel& parallel_;
   std::deque<Scratch<float>> memory_;
   std::vector<Result> results_;

@@ -1,8 +1,8 @@
-// Where a backward finds the gates and cell states of each step: as the forward saved them, or,
-// with a window, computed again just before it reads them.
+// The gates and cell states of each step, for a backward: as the forward saved them, or, with a
+// window, computed again just before the backward reads them.
 #pragma once
 
-#include "forward_steps.h"
+#include "lstm_forward_steps.h"
 
 namespace ganlstm {
 namespace {
@@ -22,8 +22,8 @@ class SavedSteps {
         gates_{window_ > 0 ? new_gates_.get() : a.gates, window_},
         c_{window_ > 0 ? new_c_.get() : a.c, window_} {}
 
-  // The first steps of a range of the slice's walk, which can now be read, up to the range's or the
-  // window's end. A range begins where the one before it ended.
+  // Makes the first steps of a range readable and returns them: all up to the end of the range or
+  // of the window. A range begins where the one before it ended.
   Range next(const Slice& s, Range range) const {
     if (window_ == 0) return range;
     const int64_t k = range.begin / window_;

@@ -5,7 +5,6 @@
 #include <tuple>
 #include <vector>
 
-#include "../../common/cpu/isa.h"
 #include "../../common/cpu/tensors.h"
 #include "../../common/dispatch.h"
 #include "../lstm.h"
@@ -13,7 +12,7 @@
 namespace ganlstm {
 namespace {
 
-// The sizes of a call, its row order kept alive, and checks of tensors against them.
+// The sizes of a call, the order of its rows, and checks of tensors against the sizes.
 class Layer {
  public:
   Layer(const Tensor& x, const std::vector<Tensor>& weights, const Tensor& h0, const Tensor& c0,
@@ -44,13 +43,11 @@ class Layer {
     if (lengths.has_value()) set_lengths(*lengths);
   }
 
-  const LstmShape& shape() const { return shape_; }
+  const LayerShape& shape() const { return shape_; }
   int64_t per_direction() const { return per_direction_; }
   ScalarType dtype() const { return x_.scalar_type(); }
   // Of the gates and states that one pass saves for the next.
-  ScalarType saved_dtype() const {
-    return dtype() == ScalarType::BFloat16 ? ScalarType::Float : dtype();
-  }
+  ScalarType saved_dtype() const { return compute_dtype(dtype()); }
 
   const Tensor& state(const Tensor& t, const char* name) const {
     check_shape(t, name, {shape_.directions, shape_.batch, shape_.hidden}, "(D, B, H)");
@@ -114,7 +111,7 @@ class Layer {
   }
   Tensor absent() const { return absent_tensor(dtype()); }
   Tensor empty_state() const { return empty({shape_.directions, shape_.batch, shape_.hidden}); }
-  // What one pass saves for the next, from the pool: it comes and goes with each training step.
+  // Comes from the pool: each training step allocates again what one pass saves for the next.
   Tensor empty_steps(int64_t gates, ScalarType dtype, bool wanted) const {
     if (!wanted) return absent_tensor(dtype);
     return pooled({shape_.steps, shape_.batch, shape_.directions, gates * shape_.hidden}, dtype);
@@ -168,12 +165,12 @@ class Layer {
   const Tensor& x_;
   OptionalTensor lengths_;
   std::vector<int64_t> order_;
-  LstmShape shape_;
+  LayerShape shape_;
   int64_t per_direction_;
 };
 
 template <typename T, typename Tensors>
-void set_weights(LstmWeights<T> (&to)[2], const Tensors& from, int64_t per_direction) {
+void set_weights(LayerWeights<T> (&to)[2], const Tensors& from, int64_t per_direction) {
   for (size_t first = 0, d = 0; first < from.size(); first += size_t(per_direction), ++d)
     to[d] = {in<T>(from[first]), in<T>(from[first + 1]),
              per_direction == 4 ? in<T>(from[first + 2]) : nullptr,
@@ -181,7 +178,7 @@ void set_weights(LstmWeights<T> (&to)[2], const Tensors& from, int64_t per_direc
 }
 
 template <typename T>
-void set_weight_grads(LstmWeightGrads<T> (&to)[2], const std::vector<Tensor>& from,
+void set_weight_grads(LayerWeightGrads<T> (&to)[2], const std::vector<Tensor>& from,
                       int64_t per_direction, bool ih, bool hh, bool bias) {
   bias = bias && per_direction == 4;
   for (size_t first = 0, d = 0; first < from.size(); first += size_t(per_direction), ++d)
@@ -297,7 +294,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
   layer.contiguous(layer.steps(dz, "dz", 4), "dz");
   layer.saved(layer.steps(d, "d", 1), "d");
 
-  // The pass needs the tangent of h, which is the gradient of grad_y, whoever wants it.
+  // Not only if it is wanted: it is also the tangent of h, which the pass needs.
   const Tensor g_grad_y = layer.empty_output();
   const Tensor g_grad_h_last = wanted[1] ? layer.empty_state() : layer.absent();
   const Tensor g_grad_c_last = wanted[2] ? layer.empty_state() : layer.absent();
@@ -342,18 +339,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, std::vector<Tensor>> 
           g_weights};
 }
 
-std::string cpu_isa_name() { return cpu_isa(); }
-
-void pool_empty_cache() { pool_empty(); }
-
 }  // namespace
 }  // namespace ganlstm
-
-// They take no tensor, so no backend's key would lead to it.
-STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
-  m.impl("cpu_isa", TORCH_BOX(&ganlstm::cpu_isa_name));
-  m.impl("empty_cache", TORCH_BOX(&ganlstm::pool_empty_cache));
-}
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CPU, m) {
   m.impl("lstm_forward", TORCH_BOX(&ganlstm::forward));

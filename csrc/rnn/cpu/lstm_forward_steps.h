@@ -8,51 +8,14 @@
 #include "../lstm_cell.h"
 #include "products.h"
 #include "slices.h"
+#include "slots.h"
 
 namespace ganlstm {
 namespace {
 
-// The weights of all directions, packed for the loop; nothing unless `used`.
-template <typename T>
-class ForwardWeights {
- public:
-  ForwardWeights(const LstmShape& shape, const LstmWeights<T>* weights, bool used,
-                 const Parallel& parallel)
-      : pack_(shape),
-        weights_(used ? shape.directions * pack_.weight_size() : 0),
-        bias_(used ? shape.directions * pack_.bias_size() : 0) {
-    if (!used) return;
-    auto task = [&](int64_t index) {
-      const int64_t direction = index / pack_.blocks;
-      pack_.pack(shape, weights[direction], index % pack_.blocks,
-                 weights_.get() + direction * pack_.weight_size(),
-                 bias_.get() + direction * pack_.bias_size());
-    };
-    for_each_pack(parallel, shape.directions * pack_.weight_size(), shape.directions * pack_.blocks,
-                  task);
-  }
-
-  int64_t blocks() const { return pack_.blocks; }
-  int64_t padded() const { return pack_.blocks * kLanes<T>; }  // H in whole vectors
-  const T* hh(int64_t direction, int64_t block) const {
-    return weights_.get() + direction * pack_.weight_size() + pack_.hh(block);
-  }
-  const T* ih(int64_t direction, int64_t block) const {
-    return weights_.get() + direction * pack_.weight_size() + pack_.ih(block);
-  }
-  const Compute<T>* bias(int64_t direction, int64_t block) const {
-    return bias_.get() + direction * pack_.bias_size() + block * pack_.width;
-  }
-
- private:
-  GatePack<T> pack_;
-  Scratch<T> weights_;
-  Scratch<Compute<T>> bias_;
-};
-
 template <typename T>
 struct ForwardLoop {
-  const LstmShape& shape;
+  const LayerShape& shape;
   const ForwardWeights<T>* weights;  // null where they are not packed
   const T* x;                        // [T,B,I]
   const T* h0;                       // [D,B,H]
@@ -68,8 +31,8 @@ ForwardLoop<T> forward_loop(const LstmForward<T>& a, const ForwardWeights<T>* we
   return {a.shape, weights, a.x, a.h0, a.y, a.y, {a.gates, 0}, {a.window > 0 ? nullptr : a.c, 0}};
 }
 
-// Calls f(part) for the parts of a range of steps, in the order of the direction, that lie in one
-// window each, after keeping the c with which a window begins: of the hidden units in `blocks`.
+// Cuts a range of steps, in the order of the direction, into parts that lie in one window each, and
+// calls f(part) for them. Where a window begins, it first saves c of the hidden units in `blocks`.
 template <typename T, typename F>
 void for_each_window(const LstmForward<T>& a, const Slice& s, Range range, Range blocks,
                      const Compute<T>* c_state, int64_t padded, F f) {
@@ -86,7 +49,7 @@ void for_each_window(const LstmForward<T>& a, const Slice& s, Range range, Range
   }
 }
 
-// Where the rows of a slice have what belongs to a step.
+// Pointers to what belongs to a step, for each row of a slice.
 template <typename T>
 class ForwardRows {
  public:
@@ -103,7 +66,7 @@ class ForwardRows {
 
   // The n-th step of a walk against the direction.
   void set(const ForwardLoop<T>& a, const Slice& s, int64_t n, int64_t t, int64_t alive) const {
-    const LstmShape& shape = a.shape;
+    const LayerShape& shape = a.shape;
     for (int64_t j = 0; j < alive; ++j) {
       const int64_t b = s.row(j), before = s.before(t, b);
       x()[j] = a.x + (t * shape.batch + b) * shape.input;
@@ -123,7 +86,7 @@ class ForwardRows {
   Scratch<Compute<T>*> gates_, c_;
 };
 
-// From z of a row's hidden units from `unit` on to what the step leaves of them.
+// Computes the gates, c and h of a vector of a row's hidden units from their z, and stores them.
 template <typename T>
 GANLSTM_INLINE void finish_cell(const ForwardLoop<T>& a, const ForwardRows<T>& rows, int64_t row,
                                 int64_t unit, const Gates<Vec<T>>& z, Compute<T>* state) {
@@ -133,16 +96,12 @@ GANLSTM_INLINE void finish_cell(const ForwardLoop<T>& a, const ForwardRows<T>& r
   store(state, c);
   if (a.h != nullptr) store_n(rows.h()[row] + unit, h, valid);
   if (a.gates.data == nullptr) return;
-  Compute<T>* to = rows.gates()[row] + unit;
-  store_n(to, gates.i, valid);
-  store_n(to + hidden, gates.f, valid);
-  store_n(to + 2 * hidden, gates.g, valid);
-  store_n(to + 3 * hidden, gates.o, valid);
+  store_slots(rows.gates()[row] + unit, hidden, gates, valid);
   store_n(rows.c()[row] + unit, c, valid);
 }
 
-// Not inlined: the constants of the gates, kept in registers around the products, would push the
-// sums out of them.
+// Not inlined: the compiler would keep the constants of the gates in registers during the products,
+// and push the sums out of them.
 template <int M, typename T>
 __attribute__((noinline)) void forward_block(const ForwardLoop<T>& a, int64_t direction,
                                              int64_t block, const ForwardRows<T>& rows, int64_t r,
@@ -166,8 +125,8 @@ __attribute__((noinline)) void forward_block(const ForwardLoop<T>& a, int64_t di
                 c_state + (r + m) * weights.padded() + unit);
 }
 
-// Steps of a slice in the order of its direction, of the hidden units in `blocks`; after_step() is
-// called after each. c_state: [rows,padded] c before them, then after. inputs: [steps of
+// Walks steps of a slice in the order of its direction, for the hidden units in `blocks`, and calls
+// after_step() after each. c_state: [rows,padded] c before them, then after. inputs: [steps of
 // range,B,blocks,gates of a block] what x and the bias contribute, or null.
 template <typename T, typename F>
 void forward_steps(const ForwardLoop<T>& a, const Slice& s, Range range, Compute<T>* c_state,
@@ -192,7 +151,7 @@ void forward_steps(const ForwardLoop<T>& a, const Slice& s, Range range, Compute
   forward_steps<T>(a, s, range, c_state, {0, a.weights->blocks()}, nullptr, [] {});
 }
 
-// What has to stand before a forward of a slice, and what it leaves at the end.
+// Called before and after the forward of a slice.
 template <typename T>
 void begin_forward(const LstmForward<T>& a, const Slice& s, Compute<T>* c_state, int64_t padded) {
   const int64_t hidden = a.shape.hidden;

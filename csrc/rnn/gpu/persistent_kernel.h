@@ -1,18 +1,20 @@
-#include <algorithm>
+// The kernel of persistent_steps.h. GANLSTM_INSTANTIATE_PERSISTENT_STEPS(Args) in a source compiles
+// it for a pass, for every dtype that it takes.
+#pragma once
 
-#include "../../common/gpu/cuda.h"
+#include <type_traits>
+
 #include "persistent_launch.h"
 #include "persistent_steps.h"
 
-namespace ganlstm::cuda::persistent {
+namespace ganlstm::gpu::persistent {
 namespace {
 
 template <typename Args, Precision kPrecision, int kColumns, bool kGrid>
 __global__ void __launch_bounds__(8 * kMostUnits, 1)
-    lstm_persistent_steps_kernel(const __grid_constant__ Args args,
-                                 const __grid_constant__ Plan plan,
-                                 const typename Args::T* __restrict__ weight_hh, char* rooms,
-                                 unsigned int* arrivals) {
+    persistent_steps_kernel(const __grid_constant__ Args args, const __grid_constant__ Plan plan,
+                            const typename Args::T* __restrict__ weight_hh, char* rooms,
+                            unsigned int* arrivals) {
 #if __CUDA_ARCH__ >= 900
   Block<Args, kPrecision, kColumns, kGrid>(args, plan, rooms, arrivals).run(weight_hh);
 #else
@@ -23,7 +25,7 @@ __global__ void __launch_bounds__(8 * kMostUnits, 1)
 template <typename Args, Precision kPrecision, int kColumns, bool kGrid>
 cudaError_t launch(const Args& args, const Plan& plan, const typename Args::T* weight_hh,
                    char* room, cudaStream_t stream) {
-  const auto kernel = lstm_persistent_steps_kernel<Args, kPrecision, kColumns, kGrid>;
+  const auto kernel = persistent_steps_kernel<Args, kPrecision, kColumns, kGrid>;
   cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                            static_cast<int>(plan.shared));
   if (error == cudaSuccess && !kGrid && plan.blocks > 8)
@@ -68,22 +70,6 @@ cudaError_t launch(const Args& args, const Plan& plan, const typename Args::T* w
 
 }  // namespace
 
-Limits limits_of(int device) {
-  int capability = 0, shared = 0, multiprocessors = 0;
-  cudaDeviceGetAttribute(&capability, cudaDevAttrComputeCapabilityMajor, device);
-  cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  // A newer GPU also runs what was compiled for an older one, where the walk is empty.
-  cudaFuncAttributes attributes{};
-  const auto walk = lstm_persistent_steps_kernel<ForwardSteps<float>, Precision::tf32, 1, false>;
-  if (cudaFuncGetAttributes(&attributes, walk) != cudaSuccess) {
-    cudaGetLastError();  // else the error is reported again by the next launch
-    return {};
-  }
-  capability = std::min(capability, attributes.ptxVersion / 10);
-  return {capability, static_cast<size_t>(shared), multiprocessors};
-}
-
 template <typename Args>
 cudaError_t launch(const Args& args, const Plan& plan, const typename Args::T* weight_hh,
                    void* room, bool tf32, cudaStream_t stream) {
@@ -96,17 +82,14 @@ cudaError_t launch(const Args& args, const Plan& plan, const typename Args::T* w
     return launch<Args, Precision::split>(args, plan, weight_hh, bytes, stream);
 }
 
-#define INSTANTIATE_PASS(Args) \
-  template cudaError_t launch(const Args&, const Plan&, const Args::T*, void*, bool, cudaStream_t);
-#define INSTANTIATE(T)                     \
-  INSTANTIATE_PASS(ForwardSteps<T>)        \
-  INSTANTIATE_PASS(BackwardSteps<T>)       \
-  INSTANTIATE_PASS(TangentForwardSteps<T>) \
-  INSTANTIATE_PASS(TangentBackwardSteps<T>)
-INSTANTIATE(float)
-INSTANTIATE(__half)
-INSTANTIATE(__nv_bfloat16)
-#undef INSTANTIATE
-#undef INSTANTIATE_PASS
+}  // namespace ganlstm::gpu::persistent
 
-}  // namespace ganlstm::cuda::persistent
+#define GANLSTM_INSTANTIATE_PERSISTENT(Args)                                         \
+  namespace ganlstm::gpu::persistent {                                               \
+  template cudaError_t launch(const Args&, const Plan&, const Args::T*, void*, bool, \
+                              cudaStream_t);                                         \
+  }
+#define GANLSTM_INSTANTIATE_PERSISTENT_STEPS(Args) \
+  GANLSTM_INSTANTIATE_PERSISTENT(Args<float>)      \
+  GANLSTM_INSTANTIATE_PERSISTENT(Args<__half>)     \
+  GANLSTM_INSTANTIATE_PERSISTENT(Args<__nv_bfloat16>)

@@ -1,5 +1,5 @@
 // The LSTM's recurrent steps on a GPU as ops.
-#include "binding.h"
+#include "lstm_binding.h"
 
 #include <array>
 #include <string>
@@ -8,7 +8,7 @@
 #include "../../common/gpu/stream.h"
 #include "persistent_launch.h"
 
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 namespace {
 
 struct GpuSteps {
@@ -72,12 +72,12 @@ std::string why_not_cuda(int64_t device, int64_t hidden, int64_t element) {
 }
 
 }  // namespace
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CompositeExplicitAutograd, m) {
-  m.impl("lstm_why_not_cuda", TORCH_BOX(&ganlstm::cuda::why_not_cuda));
+  m.impl("lstm_why_not_cuda", TORCH_BOX(&ganlstm::gpu::why_not_cuda));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(ganlstm_fast, CUDA, m) {
-  GANLSTM_REGISTER_STEPS(m, ganlstm::cuda::GpuSteps);
+  GANLSTM_REGISTER_LSTM_STEPS(m, ganlstm::gpu::GpuSteps);
 }

@@ -1,4 +1,4 @@
-// What every CUDA kernel needs: conversions, the current device, and the size of a grid.
+// How large a grid to launch on the current device.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -6,15 +6,14 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../numbers.h"
-
-namespace ganlstm::cuda {
+namespace ganlstm::gpu {
 
 inline constexpr int kThreads = 256;
 
-// Blocks for a loop that strides by the grid; more elements than the grid holds are looped over.
-inline unsigned int blocks_for(int64_t elements, int64_t limit = INT32_MAX) {
-  return static_cast<unsigned int>(std::min((elements + kThreads - 1) / kThreads, limit));
+// The number of blocks for a loop that strides by the grid, and so covers any number of elements.
+inline unsigned int blocks_for(int64_t elements) {
+  return static_cast<unsigned int>(
+      std::min((elements + kThreads - 1) / kThreads, int64_t(INT32_MAX)));
 }
 
 inline cudaError_t device_attribute(cudaDeviceAttr attribute, int* value) {
@@ -23,7 +22,7 @@ inline cudaError_t device_attribute(cudaDeviceAttr attribute, int* value) {
   return error == cudaSuccess ? cudaDeviceGetAttribute(value, attribute, device) : error;
 }
 
-// How many blocks of a kernel the device runs at a time.
+// How many blocks of a kernel the GPU runs at a time.
 template <typename Kernel>
 cudaError_t resident_blocks(Kernel kernel, int threads, size_t shared, int64_t* blocks) {
   int multiprocessors = 0, each = 0;
@@ -34,4 +33,4 @@ cudaError_t resident_blocks(Kernel kernel, int threads, size_t shared, int64_t* 
   return error;
 }
 
-}  // namespace ganlstm::cuda
+}  // namespace ganlstm::gpu

@@ -1,0 +1,5 @@
+#include "lstm_double_backward.h"
+#include "persistent_kernel.h"
+
+GANLSTM_INSTANTIATE_PERSISTENT_STEPS(LstmTangentForwardSteps)
+GANLSTM_INSTANTIATE_PERSISTENT_STEPS(LstmTangentBackwardSteps)

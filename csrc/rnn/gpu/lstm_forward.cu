@@ -1,0 +1,4 @@
+#include "lstm_forward.h"
+#include "persistent_kernel.h"
+
+GANLSTM_INSTANTIATE_PERSISTENT_STEPS(LstmForwardSteps)
