@@ -152,11 +152,17 @@ def changes(old: Cases, new: Cases, threshold: float) -> list[Change]:
 
 
 def only_in(these: Cases, others: Cases) -> list[str]:
-    """What the others lack: whole cases, and implementations in a case of both."""
-    whole = [f"- {k[0]}: {k[1]}" for k in these if k not in others]
-    rows = [(k, row["implementation"]) for k, case in these.items() for row in case.rows]
-    lost = [(k, name) for k, name in rows if k in others and not others[k].row(name)]
-    return whole + [f"- {k[0]}: {k[1]}: {name}" for k, name in lost]
+    """What the others lack: whole cases, by group, and implementations in a case of both."""
+    whole: dict[str, list[str]] = {}
+    parts = []
+    for work, case in these.items():
+        if work not in others:
+            whole.setdefault(work[0], []).append(work[1])
+            continue
+        names = [row["implementation"] for row in case.rows]
+        if lacking := ", ".join(name for name in names if not others[work].row(name)):
+            parts.append(f"- {work[0]}: {work[1]}: {lacking}")
+    return [*(f"- {group}: {'; '.join(cases)}" for group, cases in whole.items()), *parts]
 
 
 def report(old: Cases, new: Cases, threshold: float) -> tuple[str, bool]:
