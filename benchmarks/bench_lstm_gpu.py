@@ -31,7 +31,7 @@ from benchmarks.measure.lstm_work import CUDA_IMPLS, CUDA_STEPS, cuda_work
 from benchmarks.measure.memory import DeviceMemoryWork
 from benchmarks.measure.session import Measurements, save
 from benchmarks.report.rows import Row
-from benchmarks.report.tables import describe, seconds, text_table
+from benchmarks.report.tables import markdown, seconds
 
 # Seconds after which a piece of work, and with it the process, is given up: a kernel hangs.
 PATIENCE = 120
@@ -217,7 +217,7 @@ def _measure_all(options: argparse.Namespace) -> int:
     rows = measurements.rows.get("cuda", [])
     if rows:
         where = saved()
-        print("", *describe(where), text_table(where, rows), "", sep="\n")
+        print(markdown(where, rows, aligned=True))
         print(f"speed over the fastest rival, or memory\n{short_table(rows)}")
     if left_out:
         print(f"{left_out} pieces of work left out: more than {options.limit:g} s")

@@ -18,7 +18,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 from benchmarks.report.rows import RESULTS, ROOT, Row, Run, cases_of, collect, write_whole
@@ -32,8 +32,9 @@ WORKS = {
     "LSTM forward+backward": "forward+backward",
     "LSTM WGAN-GP critic step": "second order",
 }
-GROUP = re.compile(rf"CUDA ({'|'.join(map(re.escape, WORKS))}), (\w+)")
 NUMBERS = {"tf32": "tf32", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+# By group: numbers and work.
+GROUPS = {f"CUDA {w}, {n}": (NUMBERS[n], WORKS[w]) for n, w in product(NUMBERS, WORKS)}
 KERNELS = ("cuda", "triton", "cell")
 OURS = (*KERNELS, "torch")  # the last: torch's LSTM under our Function
 
@@ -88,19 +89,17 @@ def timed_cases(runs: Iterable[Run]) -> list[Timed]:
     found = []
     for run in runs:
         for (group, name, _), case in cases_of(run).items():
-            match, shapes = GROUP.fullmatch(group), case.rows[0]["shapes"]
-            if match is None or (shapes["layers"], shapes["directions"]) != (1, 1):
+            shapes = case.rows[0]["shapes"]
+            if group not in GROUPS or (shapes["layers"], shapes["directions"]) != (1, 1):
                 continue
-            number = int(re.sub(r"\D", "", run.environment["isa"]))
+            sm = divmod(int(re.sub(r"\D", "", run.environment["isa"])), 10)
             rows = {r["implementation"]: r for r in case.rows if "median_s" in r}
             ours = {k: rows[f"FastLSTM, {k}"] for k in OURS if f"FastLSTM, {k}" in rows}
             rivals = [row for rival, row in rows.items() if rival.startswith("nn.LSTM")]
             rival = min(rivals, key=lambda row: row["median_s"], default=None)
-            of = (divmod(number, 10), NUMBERS[match[2]], WORKS[match[1]])
-            found.append(Timed(run, *of, name, shapes["H"], ours, rival))
-    numbers, works = list(NUMBERS.values()), list(WORKS.values())
-    place = lambda t: (t.sm, numbers.index(t.numbers), works.index(t.work), t.hidden, t.case)  # noqa: E731
-    return sorted(found, key=place)
+            found.append(Timed(run, sm, *GROUPS[group], name, shapes["H"], ours, rival))
+    order = list(GROUPS.values())
+    return sorted(found, key=lambda t: (t.sm, order.index((t.numbers, t.work)), t.hidden, t.case))
 
 
 def fastest(cases: Sequence[Timed]) -> tuple[str, ...]:
@@ -127,22 +126,19 @@ def source(runs: Sequence[Run]) -> str:
     """The text of measured.py."""
     files: dict[Any, dict[Any, set[str]]] = {}
     chosen: dict[Any, dict[Any, list[Any]]] = {}
-    for (sm, numbers, work, hidden), members in groupby(
-        timed_cases(runs), lambda t: (t.sm, t.numbers, t.work, t.hidden)
-    ):
-        cases = list(members)
-        sizes = chosen.setdefault(sm, {}).setdefault((numbers, work), [])
-        sizes.append((hidden, fastest(cases)))
-        for run in (case.run for case in cases):
-            path = run.path.resolve().relative_to(ROOT)
-            key = run.environment["device"], path.parent.as_posix()
-            files.setdefault(sm, {}).setdefault(key, set()).add(path.name)
+    cases = timed_cases(runs)
+    for (sm, *of, hidden), members in groupby(cases, lambda c: (c.sm, c.numbers, c.work, c.hidden)):
+        fastest_there = hidden, fastest(list(members))
+        chosen.setdefault(sm, {}).setdefault(tuple(of), []).append(fastest_there)
+    for case in cases:
+        path = case.run.path.resolve().relative_to(ROOT)
+        key = case.run.environment["device"], path.parent.as_posix()
+        files.setdefault(case.sm, {}).setdefault(key, set()).add(path.name)
     sources = {
         sm: tuple((*key, tuple(sorted(names))) for key, names in sorted(of_sm.items()))
         for sm, of_sm in files.items()
     }
-    text = SOURCE.replace("{sources}", literal(sources))
-    return text.replace("{fastest}", literal(chosen))
+    return SOURCE.format(sources=literal(sources), fastest=literal(chosen))
 
 
 def literal(value: Any, indent: int = 0) -> str:
@@ -175,14 +171,14 @@ def table(runs: Sequence[Run]) -> list[Line]:
 
     The times are of ``impl=`` by that name. "-": not measured.
     """
-    lines: list[Line] = [
-        ("numbers", "work", "case", "auto takes", "a call", "nn.LSTM", "ratio", "from")
-    ]
+    lines = []
     for case, kernel in taken(runs):
-        rows, ratio = (case.ours.get(kernel), case.rival), case.ratio(kernel)
-        times = ["-" if row is None else f"{1e6 * row['median_s']:.0f} us" for row in rows]
-        figures = *times, "-" if ratio is None else f"{ratio:.2f}x"
-        lines.append((case.numbers, case.work, case.case, kernel, *figures, case.run.path.name))
+        line = {"numbers": case.numbers, "work": case.work, "case": case.case, "auto takes": kernel}
+        for name, row in (("a call", case.ours.get(kernel)), ("nn.LSTM", case.rival)):
+            line[name] = "-" if row is None else f"{1e6 * row['median_s']:.0f} us"
+        ratio = case.ratio(kernel)
+        line["ratio"] = "-" if ratio is None else f"{ratio:.2f}x"
+        lines.append(line | {"from": case.run.path.name})
     return lines
 
 
@@ -191,16 +187,15 @@ def overview(runs: Sequence[Run]) -> list[Line]:
 
     Of torch's LSTM only where it is taken.
     """
-    cells: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
-    for case, kernel in taken(runs):
-        ratio = 1.0 if kernel == "torch" else case.ratio(kernel)
-        if ratio is not None:
-            of_work = cells.setdefault(case.numbers, {}).setdefault(case.work, {})
-            of_work.setdefault(kernel, []).append((case.hidden, ratio))
-    lines: list[Line] = [("numbers", *WORKS.values())]
-    for numbers, works in cells.items():
-        found = (works.get(work, {}).items() for work in WORKS.values())
-        lines.append((numbers, *("; ".join(_range(*item) for item in f) or "-" for f in found)))
+    lines = []
+    for numbers, members in groupby(taken(runs), lambda item: item[0].numbers):
+        works: dict[str, dict[str, list[tuple[int, float]]]] = {work: {} for work in WORKS.values()}
+        for case, kernel in members:
+            ratio = 1.0 if kernel == "torch" else case.ratio(kernel)
+            if ratio is not None:
+                works[case.work].setdefault(kernel, []).append((case.hidden, ratio))
+        cells = ("; ".join(_range(*item) for item in of.items()) or "-" for of in works.values())
+        lines.append({"numbers": numbers} | dict(zip(works, cells, strict=True)))
     return lines
 
 

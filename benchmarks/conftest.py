@@ -16,8 +16,7 @@ import pytest
 from benchmarks.measure.harness import Race
 from benchmarks.measure.session import Measurements, save
 from benchmarks.report.rows import ROOT, UnknownName, case_matcher, matcher
-from benchmarks.report.summary import slopes
-from benchmarks.report.tables import describe, markdown_table, text_table
+from benchmarks.report.tables import markdown, markdown_table, slopes
 
 
 class ReplayClock:
@@ -187,12 +186,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         content = measurements.content(device)
         where = content["environment"]
         terminalreporter.section(f"benchmarks on {where['device']}")
-        for text in (*describe(where), "", text_table(where, rows)):
-            terminalreporter.write_line(text)
+        terminalreporter.write_line(markdown(where, rows, aligned=True))
         growth = slopes(rows)
         if growth:
-            terminalreporter.write_line("\ntime grows as the size to this exponent")
-            terminalreporter.write_line(markdown_table(growth))
+            terminalreporter.write_line("time grows as the size to this exponent")
+            terminalreporter.write_line(markdown_table(growth, aligned=True))
         if name is not None:
             path = save(name, content)
             terminalreporter.write_line(f"\nsaved {path.relative_to(ROOT)}")

@@ -21,6 +21,8 @@ import tempfile
 import termios
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import product
 
 # tqdm's: the steps done of all.
 DONE = re.compile(rb"\| (\d+)/\d+ \[")
@@ -34,20 +36,14 @@ def progress(command: Sequence[str]) -> Iterator[tuple[float, int]]:
     begun, said = time.monotonic(), b""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=its) as process:
         os.close(its)
-        while part := _read(ours):
-            said = (said + part)[-4096:]
-            if found := DONE.findall(part):
-                yield time.monotonic() - begun, int(found[-1])
+        with suppress(OSError):  # what Linux says where the other end is closed
+            while part := os.read(ours, 4096):
+                said = (said + part)[-4096:]
+                if found := DONE.findall(part):
+                    yield time.monotonic() - begun, int(found[-1])
     os.close(ours)
     if process.returncode != 0:
         raise RuntimeError(said.decode(errors="replace"))
-
-
-def _read(terminal: int) -> bytes:
-    try:
-        return os.read(terminal, 4096)
-    except OSError:  # what Linux says where the other end is closed
-        return b""
 
 
 def timed(device: str, kind: str, steps: int) -> tuple[float, float]:
@@ -68,16 +64,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=int, default=2, help="of each model (default: %(default)s)")
     options = parser.parse_args(arguments)
     failed = False
-    for kind in options.kinds:
-        for run in range(1, options.runs + 1):
-            try:
-                first, rate = timed(options.device, kind, options.steps)
-            except (RuntimeError, IndexError) as error:
-                print(f"{kind}, run {run}: {error or 'no step seen'}", flush=True)
-                failed = True
-                continue
+    for kind, run in product(options.kinds, range(1, options.runs + 1)):
+        try:
+            first, rate = timed(options.device, kind, options.steps)
             what = f"first step after {first:.1f} s, then {rate:.1f} steps a second"
-            print(f"{kind}, run {run}: {what}", flush=True)
+        except (RuntimeError, IndexError) as error:
+            what, failed = error or "no step seen", True
+        print(f"{kind}, run {run}: {what}", flush=True)
     return 1 if failed else 0
 
 

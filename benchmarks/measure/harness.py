@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.report.rows import percentiles, ratio, relate
+from benchmarks.report.rows import percentiles
 from tests.numerics import relative_error, tolerance
 
 # A rival is refused only where it is plainly wrong; ours answers to the rule of tests/numerics.py.
@@ -321,7 +321,7 @@ def _race(racing: list[Result], calls: dict[str, Call], effort: Effort, device: 
 def rows(work: Work, results: Sequence[Result]) -> list[dict[str, Any]]:
     """The rows of a result file, one a contender, with their relations to each other.
 
-    ``report.rows.relate`` says what the fastest rival is for. Of times, ``beside_ratio`` says which
+    ``relate`` says what the fastest rival is for. Of times, ``beside_ratio`` says which
     share of the time of the contender ``beside`` the row takes: the median over the rounds, with
     the 20th and 80th percentile.
     """
@@ -336,6 +336,31 @@ def rows(work: Work, results: Sequence[Result]) -> list[dict[str, Any]]:
     for row in by_name.values():
         row["times_s"] = [float(f"{t:.4g}") for t in row["times_s"]]
     return found
+
+
+def relate(rows: Sequence[dict[str, Any]]) -> None:
+    """Write into the rows of a case what they are beside the fastest rival among them.
+
+    Of times, ``ratio`` says how many times faster than the rival the row is, the median over the
+    rounds, with the 20th and 80th percentile. Of memory, ``beside`` is the rival that takes least,
+    and ``beside_ratio`` is of the medians.
+    """
+    for median in ("median_s", "median_mib"):
+        measured = [row for row in rows if median in row]
+        rivals = [row for row in measured if not row["ours"]]
+        best = min(rivals, key=lambda row: row[median], default={})
+        for row in measured if best else ():
+            row["rival"] = best["implementation"]
+            if "times_s" in row and "times_s" in best:
+                row |= ratio("ratio", best["times_s"], row["times_s"])
+            elif median == "median_mib":
+                row["beside"], row["beside_ratio"] = row["rival"], row[median] / best[median]
+
+
+def ratio(name: str, above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
+    """Round by round, so that a drift of the machine's speed cancels."""
+    low, middle, high = percentiles([a / b for a, b in zip(above, below, strict=True)])
+    return {name: middle, f"{name}_p20": low, f"{name}_p80": high}
 
 
 def _row(work: Work, result: Result) -> dict[str, Any]:

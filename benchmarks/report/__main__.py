@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
-from benchmarks.report import compare
+from benchmarks.report.compare import compare
+from benchmarks.report.devices import devices
 from benchmarks.report.rows import RESULTS, UnknownName, collect, select
 from benchmarks.report.tables import markdown
 
@@ -26,17 +28,14 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, names = parser.add_argument, {"nargs": "+", "metavar": "NAME"}
-    add("files", nargs="*", type=Path, help="result files or folders of them")
-    add("--cases", help="only these groups, cases or 'group: case'; * is any text", **names)
-    add("--rivals", help="put ours beside these rivals only", **names)
+    parser.add_argument("files", nargs="*", type=Path, help="result files or folders of them")
+    what = "only these groups, cases or 'group: case'; * is any text"
+    parser.add_argument("--cases", nargs="+", metavar="NAME", help=what)
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--summary", action="store_true", help="a row a case, of all files at once")
     add("--update-readme", action="store_true", help="see above")
     add("--check-readme", action="store_true", help="exit with 1 if that would change a file")
-    pair = ("OLD", "NEW")
     what = "of a folder, the newest results of NEW's device and kind of run"
-    add("--compare", nargs=2, type=Path, metavar=pair, help=what)
+    add("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help=what)
     add = parser.add_argument_group("with --compare").add_argument
     add("--fail", action="store_true", help="exit with 1 if something is slower or broken")
     what = "ignore smaller changes (default: %(default)g)"
@@ -52,24 +51,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--fail needs --compare OLD NEW")
     if options.compare and options.files:
         parser.error("--compare takes OLD and NEW, and no further files")
-    if of_readme and (options.files or options.cases or options.rivals):
+    if of_readme and (options.files or options.cases):
         parser.error("the README is made of all of benchmarks/results")
+    paths = options.compare or options.files or [RESULTS]
+    found = [[run for run in collect([path]) if run.rows] for path in paths]
+    lacking = [path for path, runs in zip(paths, found, strict=True) if not runs]
+    if options.compare and found[1] and paths[0].is_dir():
+        lacking = []  # nothing may be kept yet in a folder
+    if lacking and (options.compare or len(lacking) == len(paths)):
+        print(f"no results in {lacking[0]}", file=sys.stderr)
+        return 2
     try:
+        chosen = iter(select([run for runs in found for run in runs], options.cases))
+        parts = [[run for run in islice(chosen, len(runs)) if run.rows] for runs in found]
         if options.compare:
-            return compare.main(options)
-        runs = select(collect(options.files or [RESULTS]), options.cases, options.rivals)
-        runs = [run for run in runs if run.rows]
-        if not runs:
-            print("no results", file=sys.stderr)
-            return 2
-        if options.files and not options.summary:
-            print("\n".join(map(markdown, runs)))
+            text, worse = compare(*parts, options.threshold / 100)
+            print(text)
+            return 1 if options.fail and worse else 0
+        runs = [run for part in parts for run in part]
+        if options.files:
+            print("\n".join(markdown(run.environment, run.rows) for run in runs))
             return 0
         from benchmarks.report import pages  # here: it needs matplotlib
 
         if of_readme:
             return pages.update(runs, only_check=options.check_readme)
-        print(pages.all_devices(runs))
+        print(pages.all_devices(devices(runs)))
     except UnknownName as error:
         print(error, file=sys.stderr)
         return 2

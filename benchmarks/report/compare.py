@@ -18,18 +18,16 @@ Memory repeats well: it has changed where the ranges over the processes do not t
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.report.devices import devices
-from benchmarks.report.rows import Case, Key, Row, Run, cases_of, collect, percentiles, rate, select
-from benchmarks.report.tables import describe, markdown_table, seconds
+from benchmarks.report.rows import Case, Cases, Row, Run, cases_of, key, percentiles, rate
+from benchmarks.report.tables import Line, describe, markdown_table, seconds
 
 BLOCKS = 20
 CONFIDENCE = 0.95
@@ -41,22 +39,15 @@ BAD = (SLOWER, MORE, LOST)
 VERDICTS = (*BAD, FASTER, LESS, UNCLEAR, SAME)
 HEADER = ("work", "shape", "of ours", "before", "after", "takes", "itself", "", "relative to")
 
-Cases = dict[Key, Case]
 
+class Change(NamedTuple):
+    """What became of one row: NEW's time or memory over OLD's.
 
-@dataclass(frozen=True)
-class Change:
-    """What became of one row.
-
-    Attributes:
-        verdict: one of those above.
-        factor: NEW's time or memory over OLD's, in units of the rival; 1 for what is lost.
-        own: the same of its own time, in units of the run's ceiling.
-        against: what both are relative to; of what is lost, the reason.
-        before, after: as text.
+    ``factor`` is in units of the rival ``against``, ``own`` in units of the run's ceiling; of what
+    is lost, ``against`` is the reason.
     """
 
-    work: Key
+    row: Row  # OLD's
     implementation: str
     verdict: str
     factor: float = 1.0
@@ -64,6 +55,16 @@ class Change:
     against: str = ""
     before: str = "-"
     after: str = "-"
+
+    def line(self) -> Line:
+        moved, itself = (
+            "-" if factor is None or self.verdict == LOST else f"{100 * (factor - 1):+.0f}%"
+            for factor in (self.factor, self.own)
+        )
+        verdict = self.verdict if self.verdict == SAME else f"**{self.verdict}**"
+        work = self.row["group"], self.row["case"], self.implementation
+        cells = (*work, self.before, self.after, moved, itself)
+        return dict(zip(HEADER, (*cells, verdict, self.against), strict=True))
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -99,97 +100,81 @@ def _direction(factor: float, threshold: float, up: str = SLOWER, down: str = FA
 
 def _common_rival(old: Case, new: Case) -> str | None:
     """The fastest in ``old`` of those that have times in both."""
-    there = {row["implementation"] for row in new.rows if "times_s" in row}
     rivals = [row for row in old.rows if not row["ours"] and "times_s" in row]
-    both = [row for row in rivals if row["implementation"] in there]
+    both = [row for row in rivals if "times_s" in new.row(row["implementation"])]
     return min(both, key=lambda row: row["median_s"], default={}).get("implementation")
 
 
-def _of_time(old: Case, new: Case, before: Row, after: Row, threshold: float) -> Change:
-    sides, rival = ((old, before), (new, after)), _common_rival(old, new)
-    rates = [rate(case.run.environment, row) for case, row in sides]
+def _of_time(old: Case, new: Case, name: str, threshold: float) -> Change:
+    cases, rival = (old, new), _common_rival(old, new)
+    rows = [case.row(name) for case in cases]
+    rates = [rate(case.run.environment, case.row(name)) for case in cases]
     units = rates if None not in rates else [1.0, 1.0]
-    own = [np.log(u * np.array(r["times_s"])) for u, (_, r) in zip(units, sides, strict=True)]
+    own = [np.log(u * np.array(row["times_s"])) for u, row in zip(units, rows, strict=True)]
     of_own = math.exp(np.median(own[1]) - np.median(own[0]))
-    name = (before["group"], before["case"], before["dtype"]), before["implementation"]
-    if rival is None:
-        what, factor = verdict(*own, threshold)
-        texts = [seconds(row["median_s"]) for _, row in sides]
-        return Change(*name, what, factor, factor, "no rival in both", *texts)
-    ratios = [np.log(row["times_s"]) - np.log(case.row(rival)["times_s"]) for case, row in sides]
+    texts, ratios = [seconds(row["median_s"]) for row in rows], own
+    if rival is not None:
+        ratios = [np.log(c.row(name)["times_s"]) - np.log(c.row(rival)["times_s"]) for c in cases]
+        texts = [f"{math.exp(-np.median(values)):.2f}x" for values in ratios]
     what, factor = verdict(*ratios, threshold)
     if what != SAME and what != _direction(of_own, threshold):
         what = UNCLEAR
-    speeds = [f"{math.exp(-np.median(values)):.2f}x" for values in ratios]
-    return Change(*name, what, factor, of_own, rival, *speeds)
+    return Change(rows[0], name, what, factor, of_own, rival or "no rival in both", *texts)
 
 
-def _of_memory(work: Key, before: Row, after: Row, threshold: float) -> Change | None:
-    """Of processes, or of a GPU's allocator; None where neither was measured in both."""
-    for names in (("median_mib", "least_mib", "most_mib"), ("peak_mib",) * 3):
+def _of_memory(before: Row, after: Row, threshold: float) -> Iterator[Change]:
+    """Of processes, or of a GPU's allocator; nothing where neither was measured in both."""
+    for names in (("least_mib", "median_mib", "most_mib"), ("peak_mib",) * 3):
         if before.get(names[0]) and after.get(names[0]):
-            (old, *_), (new, *_) = at = [[row[name] for name in names] for row in (before, after)]
-            apart = at[1][1] > at[0][2] or at[0][1] > at[1][2]
+            (low, old, high), (least, new, most) = ([r[n] for n in names] for r in (before, after))
+            apart = least > high or low > most
             what = _direction(new / old, threshold, MORE, LESS) if apart else SAME
-            texts = (f"{mib:.3g} MiB" for mib in (old, new))
             name = f"{before['implementation']}, memory"
-            return Change(work, name, what, new / old, None, "", *texts)
-    return None
+            texts = (f"{mib:.3g} MiB" for mib in (old, new))
+            yield Change(before, name, what, new / old, None, "", *texts)
+            return
 
 
 def changes(old: Cases, new: Cases, threshold: float) -> list[Change]:
     """Of ours, everything that both have, and what OLD measured and NEW could not."""
-    found: list[Change | None] = []
-    for work in (k for k in old if k in new):
-        after_by_name = {row["implementation"]: row for row in new[work].rows}
-        for before in (row for row in old[work].rows if row["ours"]):
-            name = before["implementation"]
-            after = after_by_name.get(name)
-            if after is None or not {"times_s", "median_mib"} & before.keys():
-                continue
-            if after.get("skipped"):
-                found.append(Change(work, name, LOST, against=after["skipped"]))
-                continue
-            if "times_s" in before and "times_s" in after:
-                found.append(_of_time(old[work], new[work], before, after, threshold))
-            found.append(_of_memory(work, before, after, threshold))
-    return sorted(filter(None, found), key=lambda c: (c.verdict != LOST, -c.factor))
+    found: list[Change] = []
+    rows = [row for work in old if work in new for row in old[work].rows if row["ours"]]
+    for before in (row for row in rows if {"times_s", "median_mib"} & row.keys()):
+        work, name = key(before), before["implementation"]
+        after = new[work].row(name)
+        if after.get("skipped"):
+            found.append(Change(before, name, LOST, against=after["skipped"]))
+            continue
+        if "times_s" in before and "times_s" in after:
+            found.append(_of_time(old[work], new[work], name, threshold))
+        found += _of_memory(before, after, threshold)
+    return sorted(found, key=lambda c: (c.verdict != LOST, -c.factor))
 
 
-def only_in_one(these: Cases, others: Cases) -> list[str]:
+def only_in(these: Cases, others: Cases) -> list[str]:
     """What the others lack: whole cases, by group, and implementations in a case of both."""
     whole: dict[str, list[str]] = {}
     parts = []
     for work, case in these.items():
-        group, shape, _ = work
         if work not in others:
-            whole.setdefault(group, []).append(shape)
+            whole.setdefault(work[0], []).append(work[1])
             continue
-        there = {row["implementation"] for row in others[work].rows}
-        names = [n for r in case.rows if (n := r["implementation"]) not in there]
-        parts += [f"{group}: {shape}: {', '.join(names)}"] if names else []
-    return [*(f"{group}: {'; '.join(shapes)}" for group, shapes in whole.items()), *parts]
-
-
-def _line(change: Change) -> tuple[str, ...]:
-    moved = "-" if change.before == "-" else f"{100 * (change.factor - 1):+.0f}%"
-    own = "-" if change.own is None else f"{100 * (change.own - 1):+.0f}%"
-    mark = change.verdict if change.verdict == SAME else f"**{change.verdict}**"
-    where = (*change.work[:2], change.implementation)
-    return *where, change.before, change.after, moved, own, mark, change.against
+        names = [row["implementation"] for row in case.rows]
+        if lacking := ", ".join(name for name in names if not others[work].row(name)):
+            parts.append(f"- {work[0]}: {work[1]}: {lacking}")
+    return [*(f"- {group}: {'; '.join(cases)}" for group, cases in whole.items()), *parts]
 
 
 def report(old: Cases, new: Cases, threshold: float) -> tuple[str, bool]:
     """The text, and whether something has become worse."""
     found = changes(old, new, threshold)
-    counts = {what: sum(c.verdict == what for c in found) for what in VERDICTS}
-    parts = ["; ".join(f"{n} {what}" for what, n in counts.items() if n) or "nothing in common"]
-    if found:
-        parts.append(markdown_table([HEADER, *map(_line, found)]))
-    for name, missing in (("OLD", only_in_one(old, new)), ("NEW", only_in_one(new, old))):
+    counts = Counter(change.verdict for change in found)
+    told = "; ".join(f"{counts[what]} {what}" for what in VERDICTS if counts[what])
+    parts = [told or "nothing in common", markdown_table([change.line() for change in found])]
+    for name, missing in (("OLD", only_in(old, new)), ("NEW", only_in(new, old))):
         if missing:
-            parts.append("\n".join([f"only in {name}:", *(f"- {title}" for title in missing)]))
-    return "\n\n".join(parts), any(c.verdict in BAD for c in found)
+            parts.append("\n".join([f"only in {name}:", *missing]))
+    return "\n\n".join(filter(None, parts)), any(c.verdict in BAD for c in found)
 
 
 def _environments(old: Run, new: Run) -> str:
@@ -207,35 +192,24 @@ def _environments(old: Run, new: Run) -> str:
     return "\n".join(lines)
 
 
-def pairs(old: Sequence[Run], new: Sequence[Run]) -> Iterator[tuple[Run, Cases, Run, Cases]]:
-    """What belongs together: two files, whatever they are of; else by device and kind of run."""
+def compare(old: Sequence[Run], new: Sequence[Run], threshold: float) -> tuple[str, bool]:
+    """``report`` of two files, whatever they are of; of more, by device and kind of run."""
+    sides = [
+        {
+            (device.name, kind): cases
+            for device in devices(runs)
+            for kind, cases in device.kinds.items()
+        }
+        for runs in (old, new)
+    ]
     if len(old) == len(new) == 1:
-        yield old[0], cases_of(old[0]), new[0], cases_of(new[0])
-        return
-    before = {(d.name, kind): cases for d in devices(old) for kind, cases in d.kinds.items()}
-    for device in devices(new):
-        for kind, cases in device.kinds.items():
-            known = before.get((device.name, kind))
-            if known is not None:
-                yield next(iter(known.values())).run, known, next(iter(cases.values())).run, cases
-
-
-def main(options: argparse.Namespace) -> int:
-    """0; 1 with ``--fail`` where something is worse; 2 where a file cannot be read."""
-    paths: tuple[Path, Path] = options.compare
-    old, new = (collect([path]) for path in paths)
-    unread = [p for p, runs in zip(paths, (old, new), strict=True) if not runs and not p.is_dir()]
-    if unread or not new:
-        print(f"no results in {unread[0] if unread else paths[1]}", file=sys.stderr)
-        return 2
-    chosen = select([*old, *new], options.cases, options.rivals)
-    old, new = ([r for r in part if r.rows] for part in (chosen[: len(old)], chosen[len(old) :]))
-    worse, found = False, list(pairs(old, new))
-    for before, old_cases, after, new_cases in found:
-        text, is_worse = report(old_cases, new_cases, options.threshold / 100)
-        print(f"{_environments(before, after)}\n\n{text}\n")
+        sides = [{"": cases_of(run)} for run in (*old, *new)]
+    texts, worse = [], False
+    for kind in (kind for kind in sides[1] if kind in sides[0]):
+        text, is_worse = report(sides[0][kind], sides[1][kind], threshold)
+        runs = (next(iter(side[kind].values())).run for side in sides)
+        texts.append(f"{_environments(*runs)}\n\n{text}\n")
         worse |= is_worse
-    if not found:
-        names = "; ".join(device.name for device in devices(new))
-        print(f"nothing under {paths[0]} was measured on the same device in the same way: {names}")
-    return 1 if options.fail and worse else 0
+    names = "; ".join(device.name for device in devices(new))
+    nothing = f"nothing in OLD was measured on the same device in the same way: {names}"
+    return "\n".join(texts) or nothing, worse

@@ -11,15 +11,16 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from benchmarks.report.devices import Device, family
-from benchmarks.report.rows import Row, write_whole
+from benchmarks.report.rows import write_whole
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -37,30 +38,38 @@ STYLE = {
 # The PNG keeps a digest of what it shows, under this name.
 DIGEST = "Description"
 
-Panels = dict[str, dict[str, list[Row]]]
+
+class Speed(NamedTuple):
+    """How many times faster than the fastest rival: the median and the middle 60% of the rounds."""
+
+    group: str
+    implementation: str
+    ratio: float
+    low: float
+    high: float
 
 
-def speed_ups(device: Device) -> Panels:
+Shapes = dict[str, list[Speed]]
+
+
+def speed_ups(device: Device) -> dict[str, Shapes]:
     """By family and dtype, and by shape, the first of ours in each group that has it."""
-    panels: Panels = {}
-    for (_, shape, dtype), case in device.cases().items():
-        row = case.first
-        if row is not None and "ratio" in row:
+    panels: dict[str, Shapes] = {}
+    for (group, shape, dtype), case in device.cases().items():
+        row = case.first or {}
+        if "ratio" in row:
+            ratio = row["ratio"]
+            spread = row.get("ratio_p20", ratio), row.get("ratio_p80", ratio)
             panel = f"{family(row)}, {'TF32' if row.get('tf32') else dtype}"
-            panels.setdefault(panel, {}).setdefault(shape, []).append(row)
+            speeds = panels.setdefault(panel, {}).setdefault(shape, [])
+            speeds.append(Speed(group, row["implementation"], ratio, *spread))
     return panels
 
 
 def digest(device: Device) -> str:
     """Of what the picture shows."""
-    shown = {
-        panel: {
-            shape: [[r["group"], r["implementation"], r["ratio"], *_spread(r)] for r in rows]
-            for shape, rows in shapes.items()
-        }
-        for panel, shapes in speed_ups(device).items()
-    }
-    return hashlib.sha256(json.dumps([device.name, shown]).encode()).hexdigest()[:16]
+    shown = json.dumps([device.name, speed_ups(device)])
+    return hashlib.sha256(shown.encode()).hexdigest()[:16]
 
 
 def digest_of(path: Path) -> str | None:
@@ -81,19 +90,19 @@ def write(path: Path, device: Device) -> None:
     write_whole(path, target.getvalue())
 
 
-def _drawn(title: str, panels: Panels) -> Figure:
-    groups = [_groups(shapes) for shapes in panels.values()]
+def _drawn(title: str, panels: dict[str, Shapes]) -> Figure:
+    groups = [list(dict.fromkeys(s.group for s in _speeds(shapes))) for shapes in panels.values()]
     heights = [
-        max(sum(_height(rows) for rows in shapes.values()), 0.75 * len(names), 2)
+        max(sum(map(_height, shapes.values())), 0.75 * len(names), 2)
         for shapes, names in zip(panels.values(), groups, strict=True)
     ]
     figure = Figure(figsize=(9.0, 0.8 + 0.27 * sum(heights) + 0.5 * len(panels)))
     ratios = {"height_ratios": heights}
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0]
     figure.set_layout_engine("constrained")
-    rows = [row for shapes in panels.values() for of_shape in shapes.values() for row in of_shape]
-    low = min(0.8, *(0.9 * _spread(row)[0] for row in rows))
-    high = max(2.0, *(1.1 * _spread(row)[1] for row in rows))
+    speeds = [speed for shapes in panels.values() for speed in _speeds(shapes)]
+    low = min(0.8, *(0.9 * speed.low for speed in speeds))
+    high = max(2.0, *(1.1 * speed.high for speed in speeds))
     for axes, (name, shapes), names in zip(grid, panels.items(), groups, strict=True):
         _panel(axes, shapes, names)
         axes.set_title(name, loc="left", fontweight="bold", fontsize=9.5)
@@ -102,9 +111,9 @@ def _drawn(title: str, panels: Panels) -> Figure:
         axes.axvspan(low, 1, color="#f1f1f1", zorder=0)
         axes.axvline(1, color="#555555", linewidth=1)
         axes.tick_params(axis="x", labelbottom=True)
-        axes.xaxis.set_major_locator(FixedLocator(_ticks(low, high)))
+        axes.set_xticks(_ticks(low, high))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}x"))
+        axes.xaxis.set_major_formatter("{x:.3g}x")
     grid[-1].set_xlabel(
         "speed over the fastest rival (grey: slower), median and middle 60% of the rounds"
     )
@@ -112,18 +121,13 @@ def _drawn(title: str, panels: Panels) -> Figure:
     return figure
 
 
-def _spread(row: Row) -> tuple[float, float]:
-    """The middle 60% of the ratios; the median where the row has no others."""
-    return row.get("ratio_p20", row["ratio"]), row.get("ratio_p80", row["ratio"])
+def _speeds(shapes: Shapes) -> list[Speed]:
+    return [speed for of_shape in shapes.values() for speed in of_shape]
 
 
-def _groups(shapes: dict[str, list[Row]]) -> list[str]:
-    return list(dict.fromkeys(row["group"] for rows in shapes.values() for row in rows))
-
-
-def _height(rows: Sequence[Row]) -> float:
+def _height(speeds: Sequence[Speed]) -> float:
     """Of a shape's line, where 1 is that of its text."""
-    return max(1.0, 0.35 * len(rows) + 0.3)
+    return max(1.0, 0.35 * len(speeds) + 0.3)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -135,19 +139,19 @@ def _ticks(low: float, high: float) -> list[float]:
     return ticks
 
 
-def _panel(axes: Axes, shapes: dict[str, list[Row]], groups: Sequence[str]) -> None:
+def _panel(axes: Axes, shapes: Shapes, groups: Sequence[str]) -> None:
     looks = dict(zip(groups, itertools.cycle(zip(COLOURS, MARKERS, strict=True)), strict=False))
     names = short_names(groups)
     centres, top = [], 0.0
-    for rows in shapes.values():
-        height = _height(rows)
+    for speeds in shapes.values():
+        height = _height(speeds)
         centres.append(top + height / 2)
-        for place, row in enumerate(rows):
-            y = centres[-1] + (0.25 if height == 1 else 0.35) * (place - (len(rows) - 1) / 2)
-            (colour, marker), label = looks[row["group"]], names[row["group"]]
-            axes.plot(_spread(row), (y, y), color=colour, linewidth=1.4, alpha=0.6)
+        for place, speed in enumerate(speeds):
+            y = centres[-1] + (0.25 if height == 1 else 0.35) * (place - (len(speeds) - 1) / 2)
+            colour, marker = looks[speed.group]
+            axes.plot((speed.low, speed.high), (y, y), color=colour, linewidth=1.4, alpha=0.6)
             style = {"color": colour, "marker": marker, "markersize": 5, "linestyle": "none"}
-            axes.plot(row["ratio"], y, label=label, **style)
+            axes.plot(speed.ratio, y, label=names[speed.group], **style)
         top += height
         axes.axhline(top, color="#e4e4e4", linewidth=0.8)
     axes.grid(axis="y", visible=False)

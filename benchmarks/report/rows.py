@@ -42,6 +42,20 @@ class Run:
     environment: Environment
     rows: list[Row]
 
+    @property
+    def device(self) -> str:
+        e = self.environment
+        threads = f", {e['threads']} thread{'s' if e['threads'] != 1 else ''}"
+        return f"{e['device']}, {e['isa']}{'' if 'multiprocessors' in e else threads}"
+
+    @property
+    def kind(self) -> str:
+        """How it differs from other runs on the device."""
+        e = self.environment
+        kept = "default allocator" if e["allocator"] == "default" else "memory kept"
+        limited = e.get("isa_limits", "default") != "default"
+        return f"{kept}, {e.get('isa_of_kernels')}" if limited else kept
+
 
 @dataclass(frozen=True)
 class Case:
@@ -56,7 +70,8 @@ class Case:
         return next((r for r in self.rows if r["ours"] and relation(r) is not None), None)
 
     def row(self, implementation: str) -> Row:
-        return next(row for row in self.rows if row["implementation"] == implementation)
+        """Empty where the case has none of that name."""
+        return next((row for row in self.rows if row["implementation"] == implementation), {})
 
 
 def read(path: Path) -> Run:
@@ -110,6 +125,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+Cases = dict[Key, Case]
+
+
 def key(row: Row) -> Key:
     return row["group"], row["case"], row["dtype"]
 
@@ -119,7 +137,7 @@ def relation(row: Row) -> float | None:
     return row.get("beside_ratio" if "median_mib" in row else "ratio")
 
 
-def cases_of(run: Run) -> dict[Key, Case]:
+def cases_of(run: Run) -> Cases:
     """In the order of groups and of cases as they came."""
     groups = list(dict.fromkeys(row["group"] for row in run.rows))
     rows = sorted(run.rows, key=lambda row: groups.index(row["group"]))
@@ -132,22 +150,15 @@ def percentiles(values: Sequence[float]) -> tuple[float, float, float]:
     return float(low), float(middle), float(high)
 
 
-def ratio(name: str, above: Sequence[float], below: Sequence[float]) -> dict[str, float]:
-    """Round by round, so that a drift of the machine's speed cancels."""
-    low, middle, high = percentiles([a / b for a, b in zip(above, below, strict=True)])
-    return {name: middle, f"{name}_p20": low, f"{name}_p80": high}
-
-
 def rate(environment: Environment, row: Row) -> float | None:
     """The multiply-adds a second that the machine reached in this run: the best it measured.
 
     In the arithmetic of the row: TF32, 16 bits, or float32 where the machine has no other.
     """
     name = "bf16_dot" if row["dtype"] in ("bfloat16", "float16") else "multiply_adds"
+    measured = environment.get("ceilings", {}).values()
     for wanted in ("tf32" if row.get("tf32") else name, "multiply_adds"):
-        measured = environment.get("ceilings", {}).values()
-        rates = [ceilings[wanted] for ceilings in measured if ceilings.get(wanted)]
-        if rates:
+        if rates := [ceilings[wanted] for ceilings in measured if ceilings.get(wanted)]:
             return max(rates)
     return None
 
@@ -157,13 +168,9 @@ def matcher(
 ) -> Callable[..., bool]:
     """Whether one of some names is among ``patterns``: case-insensitive, and * is any text.
 
-    Args:
-        option: the option that the patterns come from, for the message.
-        known: the names there are, as the message lists them.
-        titles: longer names for the same.
-
     Raises:
-        UnknownName: a pattern that fits nothing.
+        UnknownName: a pattern fits none of ``known`` and ``titles``; the message names ``option``
+            and lists ``known``.
     """
     names = list(dict.fromkeys(known))
 
@@ -189,59 +196,13 @@ def case_matcher(patterns: Sequence[str], works: Iterable[tuple[str, str]]) -> C
     return lambda group, case: chosen(group, case, f"{group}: {case}")
 
 
-def select(
-    runs: Sequence[Run], cases: Sequence[str] | None, rivals: Sequence[str] | None
-) -> list[Run]:
-    """The runs with the cases and the rivals of these names alone; None: with all of them.
-
-    The ratios are to the fastest of the rivals that stay. A run may be left with no rows.
+def select(runs: Sequence[Run], cases: Sequence[str] | None) -> list[Run]:
+    """The runs with the cases of these names alone; None: with all. Some may be left with none.
 
     Raises:
         UnknownName: nothing has such a name.
     """
-    rows = [row for run in runs for row in run.rows]
-    if cases is not None:
-        chosen = case_matcher(cases, [(row["group"], row["case"]) for row in rows])
-        runs = [
-            replace(run, rows=[r for r in run.rows if chosen(r["group"], r["case"])])
-            for run in runs
-        ]
-    if rivals is not None:
-        names = [row["implementation"] for row in rows if not row["ours"]]
-        wanted = matcher("--rivals", rivals, names)
-        runs = [
-            replace(run, rows=[r for case in cases_of(run).values() for r in _beside(case, wanted)])
-            for run in runs
-        ]
-    return list(runs)
-
-
-def _beside(case: Case, wanted: Callable[..., bool]) -> list[Row]:
-    """The rows of ours and of the wanted rivals, with their ratios to the fastest of these."""
-    rows = [dict(r) for r in case.rows if r["ours"] or wanted(r["implementation"])]
-    for row in rows:
-        of_memory = ("rival", "beside", "beside_ratio")
-        stale = of_memory if "median_mib" in row else ("rival", "ratio", "ratio_p20", "ratio_p80")
-        for name in stale:
-            row.pop(name, None)
-    relate(rows)
-    return rows
-
-
-def relate(rows: Sequence[Row]) -> None:
-    """Write into the rows of a case what they are beside the fastest rival among them.
-
-    Of times, ``ratio`` says how many times faster than the rival the row is, the median over the
-    rounds, with the 20th and 80th percentile. Of memory, ``beside`` is the rival that takes least,
-    and ``beside_ratio`` is of the medians.
-    """
-    for median in ("median_s", "median_mib"):
-        measured = [row for row in rows if median in row]
-        rivals = [row for row in measured if not row["ours"]]
-        best = min(rivals, key=lambda row: row[median], default={})
-        for row in measured if best else ():
-            row["rival"] = best["implementation"]
-            if "times_s" in row and "times_s" in best:
-                row |= ratio("ratio", best["times_s"], row["times_s"])
-            elif median == "median_mib":
-                row["beside"], row["beside_ratio"] = row["rival"], row[median] / best[median]
+    if cases is None:
+        return list(runs)
+    chosen = case_matcher(cases, [key(row)[:2] for run in runs for row in run.rows])
+    return [replace(run, rows=[r for r in run.rows if chosen(*key(r)[:2])]) for run in runs]

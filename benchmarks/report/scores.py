@@ -127,7 +127,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
     Where some seeds did not report a score, the table says how many did.
     """
-    lines: list[Line] = [("trained by", "seconds", "figure", "mean (least .. most)")]
+    lines: list[Line] = []
     for result in results:
         seeds = result["seeds"]
         scores = [dict(flat(seed["scores"])) for seed in seeds]
@@ -137,10 +137,10 @@ def table(results: Sequence[dict[str, Any]]) -> str:
         for path, figure in FIGURES.items():
             values = [s[path] for s in scores if path in s]
             if values:
-                missing = "" if len(values) == len(seeds) else f", {len(values)} of {len(seeds)}"
-                spread = _spread(values, 3) + (
-                    f" of {len(values)} seeds" if len(values) > 1 else ""
-                )
-                lines.append((*first, figure, spread + missing))
+                spread = _spread(values, 3)
+                spread += f" of {len(values)} seeds" if len(values) > 1 else ""
+                spread += "" if len(values) == len(seeds) else f", {len(values)} of {len(seeds)}"
+                line = dict(zip(("trained by", "seconds"), first, strict=True))
+                lines.append(line | {"figure": figure, "mean (least .. most)": spread})
                 first = ("", "")
     return markdown_table(lines)

@@ -1,17 +1,20 @@
-"""Tables of rows and of a run's environment, as lines of cells, Markdown and text."""
+"""Tables of rows, of how cost grows, and of a run's environment, as Markdown."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import Any
 
-from benchmarks.report.rows import Environment, Row, Run, cases_of, rate
+import numpy as np
 
-Line = Sequence[str]
+from benchmarks.report.rows import Environment, Row, rate
 
-TIMES = ("implementation", "median", "20% .. 80%", "speed over the fastest rival")
-MEMORY = ("implementation", "peak over the base", "least .. most")
-FRACTION, BESIDE = "of the ceiling", "share of another's"
+Line = dict[str, str]  # a table's line by column
+
+FRACTION, BESIDE = OPTIONAL = ("of the ceiling", "share of another's")
+MEDIAN, RANGE, SPEED = TIMES = ("median", "20% .. 80%", "speed over the fastest rival")
+PEAK, PEAKS = MEMORY = ("peak over the base", "least .. most")
 # name in a result file, what it is, unit, scale
 CEILINGS = (
     ("multiply_adds", "float32 multiply-adds", "G/s", 1e-9),
@@ -25,6 +28,27 @@ CEILINGS = (
 )
 # The ceilings that every run names, also where it lacks them.
 ALWAYS = ("multiply_adds", "copy")
+SIZES = ("T", "B", "H", "layers")  # that may grow
+USUAL = (("layers", 1), ("directions", 1))  # sizes that a title does not name
+LEAST_POINTS = 3  # for a slope
+
+
+def markdown_table(lines: Sequence[Line], aligned: bool = False) -> str:
+    """The columns of the first line, without those of ``OPTIONAL`` that no line fills.
+
+    Args:
+        aligned: pad the cells, for a terminal; a very wide one does not make the others wide.
+    """
+    if not lines:
+        return ""
+    filled = {name for line in lines for name in line if line[name] != "-"}
+    columns = [name for name in lines[0] if name in filled or name not in OPTIONAL]
+    cells = [columns, *([line[name] for name in columns] for line in lines)]
+    if aligned:
+        widths = [min(max(map(len, column)), 44) for column in zip(*cells, strict=True)]
+        cells = [[*map(str.ljust, line, widths)] for line in cells]
+    header, *others = (f"| {' | '.join(line)} |" for line in cells)
+    return "\n".join([header, "|---" * len(columns) + "|", *others])
 
 
 def seconds(value: float) -> str:
@@ -37,11 +61,14 @@ def short(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
-def spread(row: Row, name: str) -> str:
-    """The middle 60% of a ratio's rounds, where the row has rounds."""
-    if f"{name}_p20" not in row:
-        return ""
-    return f" ({row[f'{name}_p20']:.2f} .. {row[f'{name}_p80']:.2f})"
+def median(row: Row) -> str:
+    return f"{short(row['median_mib'])} MiB" if "median_mib" in row else seconds(row["median_s"])
+
+
+def with_spread(row: Row, name: str, of: str = "") -> str:
+    """A ratio, and the middle 60% of its rounds where the row has rounds."""
+    low, high = row.get(f"{name}_p20"), row.get(f"{name}_p80")
+    return f"{row[name]:.2f}x{of}" + ("" if low is None else f" ({low:.2f} .. {high:.2f})")
 
 
 def fraction(environment: Environment, row: Row) -> str:
@@ -53,54 +80,49 @@ def fraction(environment: Environment, row: Row) -> str:
     return f"{100 * share:.{0 if share >= 0.1 else 1}f}%"
 
 
-def median(row: Row) -> str:
-    return f"{short(row['median_mib'])} MiB" if "median_mib" in row else seconds(row["median_s"])
-
-
 def _figures(row: Row) -> Line:
     """The median, its spread, and for times the ratio to the fastest rival with its spread."""
     if "median_mib" in row:
-        return median(row), f"{short(row['least_mib'])} .. {short(row['most_mib'])}"
-    around = f"{seconds(row['p20_s'])} .. {seconds(row['p80_s'])}" if "p20_s" in row else "-"
-    if "ratio" not in row:
-        return median(row), around, "-"
-    is_rival = row["rival"] == row["implementation"]
-    remark = " (fastest rival)" if is_rival else spread(row, "ratio")
-    return median(row), around, f"{row['ratio']:.2f}x{remark}"
+        return {PEAK: median(row), PEAKS: f"{short(row['least_mib'])} .. {short(row['most_mib'])}"}
+    line = {MEDIAN: median(row)}
+    if "p20_s" in row:
+        line[RANGE] = f"{seconds(row['p20_s'])} .. {seconds(row['p80_s'])}"
+    if "ratio" in row:
+        is_rival = row["rival"] == row["implementation"]
+        fastest = f"{row['ratio']:.2f}x (fastest rival)"
+        line[SPEED] = fastest if is_rival else with_spread(row, "ratio")
+    return line
 
 
-def _beside(row: Row) -> str:
-    """The share of another contender's time or memory that this one takes."""
-    if row.get("beside") in (None, row["implementation"]) or "beside_ratio" not in row:
-        return "-"
-    return f"{row['beside_ratio']:.2f}x of {row['beside']}{spread(row, 'beside_ratio')}"
-
-
-def table(environment: Environment, rows: Sequence[Row]) -> list[Line]:
-    """A header and a line for each row, of one group; without the columns that nobody fills."""
-    header = MEMORY if any("median_mib" in row for row in rows) else TIMES
-    lines = [(*header, FRACTION, BESIDE)]
+def contenders(environment: Environment, rows: Sequence[Row]) -> list[Line]:
+    """A line for each row, of one group."""
+    usual = MEMORY if any("median_mib" in row for row in rows) else TIMES
+    lines, before = [], None
     for row in rows:
-        figures = ["-", row.get("skipped") or "not measured", "-"][: len(header) - 1]
-        if not row.get("skipped") and {"median_s", "median_mib"} & row.keys():
-            figures = [*_figures(row)]
-        lines.append((row["implementation"], *figures, fraction(environment, row), _beside(row)))
-    columns = [c for c in zip(*lines, strict=True) if c[0] in header or {*c[1:]} != {"-"}]
-    return list(zip(*columns, strict=True))
+        case = f"{row['case']}, {row['dtype']}"
+        line = dict.fromkeys(("case", "implementation", *usual, FRACTION, BESIDE), "-")
+        line |= {"case": "" if case == before else case, "implementation": row["implementation"]}
+        if row.get("skipped") or not {"median_s", "median_mib"} & row.keys():
+            line[usual[1]] = row.get("skipped") or "not measured"
+        else:
+            line |= _figures(row) | {FRACTION: fraction(environment, row)}
+        if row.get("beside") not in (None, row["implementation"]) and "beside_ratio" in row:
+            line[BESIDE] = with_spread(row, "beside_ratio", f" of {row['beside']}")
+        lines.append(line)
+        before = case
+    return lines
 
 
-def text_table(environment: Environment, rows: Iterable[Row]) -> str:
-    """Rows as text with aligned columns, for a terminal."""
-    blocks = []
-    for (group, case, dtype), members in cases_of(Run(Path(), environment, list(rows))).items():
-        lines = table(environment, members.rows)
-        # The reason why a row has no figures runs over its column.
-        measured = [line for line in lines if line[1] != "-"]
-        widths = [max(map(len, column)) for column in zip(*measured, strict=True)]
-        widths[0] = max(len(line[0]) for line in lines)
-        body = ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
-        blocks.append("\n  ".join([f"{group}: {case}, {dtype}", *body]))
-    return "\n\n".join(blocks)
+def markdown(environment: Environment, rows: Sequence[Row], aligned: bool = False) -> str:
+    """A run as Markdown: its environment, then one table a group, with a row a contender."""
+    parts = describe(environment)
+    by_group: dict[str, list[Row]] = {}
+    for row in rows:
+        by_group.setdefault(row["group"], []).append(row)
+    for group, members in by_group.items():
+        table = markdown_table(contenders(environment, members), aligned)
+        parts.append(f"**{group}**\n\n{table}")
+    return "\n\n".join(parts) + "\n"
 
 
 def ceilings(environment: Environment) -> str:
@@ -132,21 +154,37 @@ def describe(environment: Environment) -> list[str]:
     ]
 
 
-def markdown_table(lines: Sequence[Line]) -> str:
-    header, *others = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([header, "|---" * len(lines[0]) + "|", *others])
+def sizes_of(row: Row) -> dict[str, Any]:
+    """The sizes of a row's work by name. Samples are a batch, equal weights are layers."""
+    shapes = dict(row["shapes"])
+    if "samples" in shapes and "critic" not in shapes:
+        batch, *rest = shapes.pop("samples")
+        return {"B": batch, "sample": "x".join(map(str, rest)), **shapes}
+    weights = shapes.get("weights")
+    if weights and all(weight == weights[0] for weight in weights):
+        del shapes["weights"]
+        return {"layers": len(weights), "weight": "x".join(map(str, weights[0])), **shapes}
+    return {name: value for name, value in shapes.items() if isinstance(value, int | str)}
 
 
-def markdown(run: Run) -> str:
-    """A run as Markdown: one table a group, a row a contender."""
-    parts = describe(run.environment)
-    by_group: dict[str, list[Row]] = {}
-    for row in run.rows:
-        by_group.setdefault(row["group"], []).append(row)
-    for group, members in by_group.items():
-        header, *lines = table(run.environment, members)
-        cases = [f"{row['case']}, {row['dtype']}" for row in members]
-        shown = ["" if c == b else c for c, b in zip(cases, [None, *cases], strict=False)]
-        whole = [("case", *header), *((c, *line) for c, line in zip(shown, lines, strict=True))]
-        parts.append(f"**{group}**\n\n{markdown_table(whole)}")
-    return "\n\n".join(parts) + "\n"
+def slopes(rows: Iterable[Row]) -> list[Line]:
+    """By which power of a size, its other sizes fixed, the time of an implementation grows.
+
+    The exponent is that of the best fit: 1 where twice the size costs twice the time.
+    """
+    found: dict[tuple[str, str, str], dict[int, float]] = {}
+    for size, row in itertools.product(SIZES, rows):
+        sizes = sizes_of(row)
+        if row.get("median_s") is not None and size in sizes:
+            at, others = sizes.pop(size), (item for item in sizes.items() if item not in USUAL)
+            words = " ".join(v if isinstance(v, str) else f"{k}{v}" for k, v in others)
+            name = size, f"{row['group']}: {words}", row["implementation"]
+            found.setdefault(name, {})[at] = row["median_s"]
+    lines = []
+    for (size, title, implementation), times in found.items():
+        if len(times) >= LEAST_POINTS:
+            at = sorted(times)
+            slope = np.polyfit(np.log(at), np.log([times[n] for n in at]), 1)[0]
+            line = {"work": title, "size": f"{size} {' '.join(map(str, at))}"}
+            lines.append(line | {"implementation": implementation, "exponent": f"{slope:.2f}"})
+    return lines

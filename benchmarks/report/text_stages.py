@@ -23,24 +23,30 @@ def section(result: dict[str, Any]) -> str:
     trained = next(stage for stage in found if stage["title"] == "trained")
     titles = [stage["title"] for stage in found]
     names = [n for n, v in trained["scores"].items() if isinstance(v, dict) and "noise" in v]
-    lines: list[tuple[str, ...]] = [("score", "noise", *titles, "shuffled words", "real")]
-    shares: list[tuple[str, ...]] = [("share of the way from noise to real", *titles)]
+    lines, shares = [], []
     of_trained: dict[str, float] = {}
     # Of the scores, in how many the trained generator is nearer to real text than another stage.
     better = dict.fromkeys(titles, 0)
     for name in names:
         score = trained["scores"][name]
-        values = [stage["scores"][name]["generated"] for stage in found]
-        shown = (score["noise"], *values, score["shuffled"], score["real"])
-        lines.append((name.replace("_", " "), *(f"{value:.3f}" for value in shown)))
+        values = {stage["title"]: stage["scores"][name]["generated"] for stage in found}
+        shown = {"noise": score["noise"], **values}
+        shown |= {"shuffled words": score["shuffled"], "real": score["real"]}
+        title = name.replace("_", " ")
+        lines.append({"score": title} | {of: f"{value:.3f}" for of, value in shown.items()})
         if name != COPIED:
-            ways = [way(score, value) for value in values]
-            of_trained[name] = mine = ways[titles.index("trained")]
-            for title, share in zip(titles, ways, strict=True):
-                better[title] += abs(mine - 1) < abs(share - 1)
-            shares.append((name.replace("_", " "), *(f"{100 * share:.0f}%" for share in ways)))
+            ways = {stage: way(score, value) for stage, value in values.items()}
+            of_trained[title] = mine = ways["trained"]
+            for stage, share in ways.items():
+                better[stage] += abs(mine - 1) < abs(share - 1)
+            line = {"share of the way from noise to real": title}
+            shares.append(line | {stage: f"{100 * share:.0f}%" for stage, share in ways.items()})
     nearer = [name for name, share in of_trained.items() if abs(share - 1) < 0.5]
-    beyond = [name.replace("_", " ") for name, share in of_trained.items() if share > 1]
+    beyond = [name for name, share in of_trained.items() if share > 1]
+    made = [
+        {"stage": s["title"], "command": f"`{s['command']}`", "seconds": f"{s['seconds']:.0f}"}
+        for s in found
+    ]
     parts = [
         f"Of {len(of_trained)} scores of the trained generator, {len(nearer)} are nearer to those "
         "of real text than to those of noise"
@@ -52,12 +58,7 @@ def section(result: dict[str, Any]) -> str:
         "The scores themselves:",
         markdown_table(lines),
         "How each was made, from nothing and with seed 0, on one thread:",
-        markdown_table(
-            [
-                ("stage", "command", "seconds"),
-                *((s["title"], f"`{s['command']}`", f"{s['seconds']:.0f}") for s in found),
-            ]
-        ),
+        markdown_table(made),
         "What they write, unselected (line ends are spaces):",
     ]
     for title, texts in (

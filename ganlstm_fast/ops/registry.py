@@ -10,7 +10,7 @@ runs the kernels::
         factor: float
         impl: str = ""
 
-    @operator(triton="ganlstm_fast.ops.scale.triton_forward", overloads=("cuda", "triton"))
+    @operator(ScaleArguments, triton="...scale.triton_forward", overloads=("cuda", "triton"))
     def scale(a: ScaleArguments) -> Tensor:
         return torch.empty_like(a.x)
 
@@ -36,7 +36,7 @@ import functools
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar, get_type_hints
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -81,16 +81,18 @@ class Operator(Generic[A, R]):
     """
 
     def __init__(
-        self, fake: Callable[[A], R], triton: str | None, overloads: Sequence[str]
+        self, kind: type[A], fake: Callable[[A], R], triton: str | None, overloads: Sequence[str]
     ) -> None:
         functools.update_wrapper(self, fake)
         self.name = fake.__name__
-        self.kind: type[A] = get_type_hints(fake)["a"]
+        self.kind = kind
         self.op = getattr(torch.ops.ganlstm_fast, self.name).default
         self.overloads: dict[str, Callable[..., R]] = {}
         self._fake, self._triton = fake, triton
         self._differentiated: Callable[[A], R] | None = None
-        self._register(self.name, self.kind, lambda a: self.op(*a))
+        self._register(self.name, kind, lambda a: self.op(*a))
+        qualified = f"{schemas.NAMESPACE}::{self.name}"
+        torch.library.register_fake(qualified, lambda *given: fake(kind(*given)), lib=LIBRARY)
         for impl in overloads:
             self._add_overload(impl)
         if overloads:
@@ -129,19 +131,17 @@ class Operator(Generic[A, R]):
         LIBRARY.define(schemas.overload(schemas.schema_of(self.name), impl))
         overload = getattr(getattr(torch.ops.ganlstm_fast, self.name), impl)
         self.overloads[impl] = overload
-        kind = functools.partial(self.kind, impl=impl)
-        self._register(f"{self.name}.{impl}", kind, lambda a: overload(*a[:-1]))
+        kind, name = functools.partial(self.kind, impl=impl), f"{self.name}.{impl}"
+        self._register(name, kind, lambda a: overload(*a[:-1]))
+        # Registered in less time than by register_fake, which operators need whose tensors lie on
+        # several devices: lengths may.
+        LIBRARY.impl(name, lambda *given: self._fake(kind(*given)), "Meta")
         if impl == "triton":
             self.triton_on("CUDA")
 
     def _register(self, name: str, kind: Callable[..., A], run: Callable[[A], R]) -> None:
-        """What autograd does, and the fake kernel, of the operator or an overload, which ``run``
-        calls."""
+        """What autograd does with the operator or an overload, which ``run`` calls."""
         LIBRARY.impl(name, lambda *given: self._autograd(kind(*given), run), "Autograd")
-        fake = self._fake
-        torch.library.register_fake(
-            f"{schemas.NAMESPACE}::{name}", lambda *given: fake(kind(*given)), lib=LIBRARY
-        )
 
     def _autograd(self, a: A, run: Callable[[A], R]) -> R:
         lists = (value if isinstance(value, (list, tuple)) else (value,) for value in a)
@@ -172,13 +172,14 @@ _has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 
 
 def operator(
-    *, triton: str | None = None, overloads: Sequence[str] = ()
+    kind: type[A], *, triton: str | None = None, overloads: Sequence[str] = ()
 ) -> Callable[[Callable[[A], R]], Operator[A, R]]:
     """Make an :class:`Operator` of a function that says what it returns, see above.
 
     Args:
+        kind: the NamedTuple of the arguments, as the schema has them.
         triton: the module with Triton's implementation, a function of the operator's name.
         overloads: the implementations that a GPU has, the one first that a call with no ``impl``
             takes where it was compiled.
     """
-    return lambda fake: Operator(fake, triton, overloads)
+    return lambda fake: Operator(kind, fake, triton, overloads)

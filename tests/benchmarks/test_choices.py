@@ -105,7 +105,7 @@ def test_a_gpu_that_nobody_has_measured(
 def test_ours_are_taken_only_where_they_won() -> None:
     """Where torch's LSTM is taken, the file has what that call took, or it is not known."""
     runs = collect([RESULTS])
-    _, *lines = choices.table(runs)
+    lines = [list(line.values()) for line in choices.table(runs)]
     assert {line[1] for line in lines} == set(fit.WORKS)
     for numbers, work, case, taken, _, _, ratio, file in lines:
         of = (numbers, work, case, taken, file)

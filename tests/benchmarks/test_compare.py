@@ -189,4 +189,4 @@ def test_of_a_folder_the_same_device_and_kind_is_compared(tmp_path, capsys):
     assert "was measured on the same device in the same way: Another CPU" in out
     (tmp_path / "empty").mkdir()
     assert main(["--compare", str(tmp_path / "empty"), str(new)]) == 0
-    assert "nothing under" in capsys.readouterr().out
+    assert "nothing in OLD" in capsys.readouterr().out

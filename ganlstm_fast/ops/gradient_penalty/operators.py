@@ -59,24 +59,24 @@ _GPU = ("cuda", "triton")
 _TRITON = "ganlstm_fast.ops.gradient_penalty.triton_{}".format
 
 
-@operator(triton=_TRITON("forward"), overloads=_GPU)
+@operator(InterpolateArguments, triton=_TRITON("forward"), overloads=_GPU)
 def interpolate(a: InterpolateArguments) -> Tensor:
     return torch.empty_like(a.fake if a.real is None else a.real)  # type: ignore[arg-type]
 
 
-@operator(triton=_TRITON("forward"), overloads=_GPU)
+@operator(ForwardArguments, triton=_TRITON("forward"), overloads=_GPU)
 def penalty_forward(a: ForwardArguments) -> tuple[Tensor, Tensor]:
     first = a.grads[0]
     wide = torch.promote_types(first.dtype, torch.float32)
     return first.new_empty((), dtype=wide), first.new_empty(len(first), dtype=wide)
 
 
-@operator(triton=_TRITON("backward"), overloads=_GPU)
+@operator(BackwardArguments, triton=_TRITON("backward"), overloads=_GPU)
 def penalty_backward(a: BackwardArguments) -> list[Tensor]:
     return [torch.empty_like(grad) for grad in a.grads]
 
 
-@operator(triton=_TRITON("double_backward"), overloads=_GPU)
+@operator(DoubleBackwardArguments, triton=_TRITON("double_backward"), overloads=_GPU)
 def penalty_double_backward(a: DoubleBackwardArguments) -> tuple[Tensor, list[Tensor]]:
     wanted = Wanted(*a.wanted)
     # A result that is left out has the dtype of the gradients.

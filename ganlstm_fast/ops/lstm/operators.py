@@ -181,7 +181,7 @@ def _weights_like(
     return _wanted_like(a.weights, kinds[: len(a.weights) // directions] * directions)
 
 
-@operator()
+@operator(ForwardArguments)
 def lstm_forward(a: ForwardArguments) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     directions, batch, hidden = a.h0.shape
     gates, c = _steps_like(a.x, a.h0, saved_dtype(a.x))
@@ -192,7 +192,7 @@ def lstm_forward(a: ForwardArguments) -> tuple[Tensor, Tensor, Tensor, Tensor, T
     return y, a.h0.new_empty(a.h0.shape), a.c0.new_empty(a.c0.shape), gates, c
 
 
-@operator()
+@operator(BackwardArguments)
 def lstm_backward(
     a: BackwardArguments,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor, Tensor]:
@@ -203,7 +203,7 @@ def lstm_backward(
     return grad_x, grad_h0, grad_c0, _weights_like(a, wanted), dz, d
 
 
-@operator()
+@operator(DoubleBackwardArguments)
 def lstm_double_backward(a: DoubleBackwardArguments) -> tuple[Any, ...]:
     wanted = WantedAgain(*a.wanted)
     cotangents = (wanted.grad_y, wanted.grad_h_last, wanted.grad_c_last)
@@ -215,21 +215,21 @@ def lstm_double_backward(a: DoubleBackwardArguments) -> tuple[Any, ...]:
 _TRITON = "ganlstm_fast.ops.lstm.triton_{}".format
 
 
-@operator(triton=_TRITON("forward"))
+@operator(ForwardSteps, triton=_TRITON("forward"))
 def lstm_forward_steps(a: ForwardSteps) -> None:
     """In place."""
 
 
-@operator(triton=_TRITON("backward"))
+@operator(BackwardSteps, triton=_TRITON("backward"))
 def lstm_backward_steps(a: BackwardSteps) -> None:
     """In place."""
 
 
-@operator(triton=_TRITON("double_backward"))
+@operator(TangentForwardSteps, triton=_TRITON("double_backward"))
 def lstm_tangent_forward_steps(a: TangentForwardSteps) -> None:
     """In place."""
 
 
-@operator(triton=_TRITON("double_backward"))
+@operator(TangentBackwardSteps, triton=_TRITON("double_backward"))
 def lstm_tangent_backward_steps(a: TangentBackwardSteps) -> None:
     """In place."""

@@ -78,23 +78,23 @@ _GPU = ("cuda", "triton")
 _TRITON = "ganlstm_fast.ops.spectral_norm.triton_{}".format
 
 
-@operator(triton=_TRITON("forward"), overloads=_GPU)
+@operator(ForwardArguments, triton=_TRITON("forward"), overloads=_GPU)
 def spectral_norm_forward(a: ForwardArguments) -> tuple[list[Tensor], Tensor]:
     return _outputs_like(a)
 
 
-@operator(triton=_TRITON("forward"), overloads=_GPU)
+@operator(UpdateArguments, triton=_TRITON("forward"), overloads=_GPU)
 def spectral_norm_forward_(a: UpdateArguments) -> tuple[list[Tensor], Tensor]:
     return _outputs_like(a)
 
 
-@operator(triton=_TRITON("backward"), overloads=_GPU)
+@operator(BackwardArguments, triton=_TRITON("backward"), overloads=_GPU)
 def spectral_norm_backward(a: BackwardArguments) -> tuple[list[Tensor], Tensor]:
     grad_weights = _empty_like(a.normalized, [grad is not None for grad in a.grads])
     return grad_weights, a.vectors.new_empty(len(a.normalized))
 
 
-@operator(triton=_TRITON("double_backward"), overloads=_GPU)
+@operator(DoubleBackwardArguments, triton=_TRITON("double_backward"), overloads=_GPU)
 def spectral_norm_double_backward(
     a: DoubleBackwardArguments,
 ) -> tuple[list[Tensor], list[Tensor]]:
