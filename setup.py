@@ -293,7 +293,7 @@ def cpu_steps(torch: Path, cxx: list[str]) -> list[Step]:
         else:
             steps.append(compile_step(source, kernel))
     objects = [step.output for step in steps]
-    output = OBJECTS / "_C_cpu.so"
+    output = OBJECTS / "_kernels_cpu.so"
     link = [*cxx, "-shared", "-pthread", "-o", str(output), *map(str, objects)]
     link += [f"-L{torch / 'lib'}"]
     link += ["-Wl,--as-needed", "-ltorch_cpu", "-Wl,-z,defs"]
@@ -323,7 +323,7 @@ def cuda_steps(torch: Path, cxx: list[str], nvcc: str) -> list[Step]:
 
     inputs = [step.output for step in steps]
     objects = [str(path) for path in inputs if path != stub]
-    output = OBJECTS / "_C_cuda.so"
+    output = OBJECTS / "_kernels_cuda.so"
     # No device link: no kernel calls into another file, and the step would store the paths below.
     link = [nvcc, "-ccbin", cxx[-1], "-shared", "-nodlink", "-cudart", "static"]
     link += ["-o", str(output), *objects]
@@ -411,7 +411,7 @@ def get_requires_for_build_editable(config_settings: dict | None = None) -> list
 # share one answer to "where is torch?"; setuptools executes it as a script, the hooks import it.
 if __name__ == "__main__":
     setup(
-        ext_modules=[Extension(f"ganlstm_fast._C_{name}", []) for name in sorted(wanted())],
+        ext_modules=[Extension(f"ganlstm_fast._kernels_{name}", []) for name in sorted(wanted())],
         cmdclass={
             "bdist_wheel": AnyPythonWheel,
             "build": CleanBuild,

@@ -156,7 +156,7 @@ _INSTALLED = {
 
 
 def _load(name: str) -> _Library:
-    path = PACKAGE / f"_C_{name}.so"
+    path = PACKAGE / f"_kernels_{name}.so"
     if not path.exists():
         needs = {"cpu": "a C++17 compiler", "cuda": "nvcc"}[name]
         cure = f"reinstall ganlstm_fast where {needs} is found"

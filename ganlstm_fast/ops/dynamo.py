@@ -1,7 +1,7 @@
 """How ``torch.compile`` treats our layers: what Dynamo traces, and what stays out of graphs.
 
-Dynamo takes about as long to import as torch itself, and many programs never need it: what has to
-be told to it is told when it is imported.
+Dynamo takes about as long to import as torch itself, and many programs never need it, so we
+register with it only when it is imported.
 """
 
 from __future__ import annotations

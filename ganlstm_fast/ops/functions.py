@@ -91,13 +91,13 @@ class Layout(Generic[A]):
 
     def of(self, flat: Sequence[Any]) -> A:
         first = len(self.plain)
-        if len(self.lists) == 1:  # in less time
+        if len(self.lists) == 1:  # the common case, without slices by count
             values = (*flat[:first], flat[first:])
         else:
             count = self.count(flat)
             starts = [first + index * count for index in range(len(self.lists))]
             values = (*flat[:first], *(flat[start : start + count] for start in starts))
-        # As the NamedTuple's own _make, without a call of a function in Python.
+        # What the NamedTuple's _make does, without its call in Python.
         return tuple.__new__(self.kind, self._from_flat(values))
 
     def gradients(self, count: int, **found: Any) -> tuple[Tensor | None, ...]:
@@ -125,17 +125,17 @@ def wanted_inputs(ctx: Any, layout: Layout[A]) -> A:
 
 
 def _wanted(ctx: Any, tensors: Sequence[bool], first_weight: int) -> list[bool]:
-    """``ctx.needs_input_grad`` without the inputs that this call of ``autograd.grad`` does not ask
-    for, which the engine knows.
+    """Like ``ctx.needs_input_grad``, but False for inputs that this call of ``autograd.grad`` does
+    not ask for. The engine knows them.
 
     Args:
         tensors: whether each input is a tensor; ``ctx.next_functions`` has those only.
-        first_weight: the weights' first index. Where one is a leaf that ``autograd.grad`` was asked
-            for, so will be those that follow; the engine's answer to that is an exception, which
-            takes as long as a small kernel.
+        first_weight: the weights' first index. Once one weight is a leaf that was asked for, the
+            rest count as wanted: each further answer of the engine is an exception, which takes
+            as long as a small kernel.
     """
     needs = list(ctx.needs_input_grad)
-    if needs.count(True) == 1:  # else there would be no backward
+    if needs.count(True) == 1:  # a backward runs only if a gradient is needed: this one
         return needs
     will_execute = getattr(torch._C, "_will_engine_execute_node", None)
     if (

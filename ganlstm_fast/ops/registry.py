@@ -1,9 +1,9 @@
 """How operators are defined and reach their kernels: one mechanism for all families.
 
-A family's ``operators.py`` has a function a operator, under :class:`operator`. Its argument is a
-NamedTuple with the arguments of the schema (``schemas.py``), and its body makes what the operator
-returns for tensors without data, as torch's "fake" kernels do. What is called by that name then
-runs the kernels::
+A family's ``operators.py`` has a function for each operator, decorated by :func:`operator`. Its
+argument is a NamedTuple with the arguments of the schema (``schemas.py``), and its body makes what
+the operator returns for tensors without data, as torch's "fake" kernels do. The decorated name is
+an :class:`Operator`; calling it runs the kernels::
 
     class ScaleArguments(NamedTuple):
         x: Tensor
@@ -18,7 +18,7 @@ runs the kernels::
     scale.dispatch(ScaleArguments(...))        # torch.ops.ganlstm_fast.scale, with autograd
 
     @scale.differentiate
-    def _(a: ScaleArguments) -> Tensor:        # what the latter does where autograd records
+    def _(a: ScaleArguments) -> Tensor:        # what dispatch does where autograd records
         return ScaleFunction.apply(...)
 
 Without ``differentiate`` the operator raises where autograd records: torch would only warn, and
@@ -59,7 +59,9 @@ def _define() -> torch.library.Library:
         for schema in schemas.SCHEMAS:
             library.define(schema)
     except RuntimeError as error:
-        objects = [Path(p).parent for p in torch.ops.loaded_libraries if "_C_cpu" in Path(p).name]
+        objects = [
+            Path(p).parent for p in torch.ops.loaded_libraries if "_kernels_cpu" in Path(p).name
+        ]
         raise ImportError(
             "ganlstm_fast: its operators are in this process already"
             f"{''.join(f', from {folder}' for folder in objects)}, and this import from "
@@ -104,7 +106,7 @@ class Operator(Generic[A, R]):
             return self.op(*a) if overload is None else overload(*a[:-1])
 
     def dispatch(self, a: A) -> R:
-        """Call torch's operator, with autograd; what a graph that is traced takes."""
+        """Call torch's operator, with autograd. Graphs that are traced contain this call."""
         overload = self.overloads.get(a.impl)  # type: ignore[attr-defined]
         return self.op(*a) if overload is None else overload(*a[:-1])
 
@@ -133,8 +135,8 @@ class Operator(Generic[A, R]):
         self.overloads[impl] = overload
         kind, name = functools.partial(self.kind, impl=impl), f"{self.name}.{impl}"
         self._register(name, kind, lambda a: overload(*a[:-1]))
-        # Registered in less time than by register_fake, which operators need whose tensors lie on
-        # several devices: lengths may.
+        # This registers faster than register_fake. Only an operator with tensors on several
+        # devices needs the latter: `lengths` may be on the CPU.
         LIBRARY.impl(name, lambda *given: self._fake(kind(*given)), "Meta")
         if impl == "triton":
             self.triton_on("CUDA")
@@ -179,7 +181,7 @@ def operator(
     Args:
         kind: the NamedTuple of the arguments, as the schema has them.
         triton: the module with Triton's implementation, a function of the operator's name.
-        overloads: the implementations that a GPU has, the one first that a call with no ``impl``
-            takes where it was compiled.
+        overloads: a GPU's implementations; a call with no ``impl`` takes the first that was
+            compiled.
     """
     return lambda fake: Operator(kind, fake, triton, overloads)

@@ -112,7 +112,7 @@ USE = (
 @needs_cpu_kernels
 def test_a_compiled_object_may_be_loaded_first_or_twice(tmp_path: Path) -> None:
     """It only implements: what comes before the definitions waits for them."""
-    path = backends.PACKAGE / "_C_cpu.so"
+    path = backends.PACKAGE / "_kernels_cpu.so"
     again = shutil.copy(path, tmp_path / "again.so")
     for code in (
         f"import torch; torch.ops.load_library({str(path)!r}); {USE}",

@@ -102,7 +102,7 @@ def shared_objects(wheel, tmp_path_factory):
 def cuda_object(shared_objects):
     if setup.find_nvcc() is None:
         pytest.skip("nvcc was not found")
-    return shared_objects["_C_cuda.so"]
+    return shared_objects["_kernels_cuda.so"]
 
 
 def install_copy(name, packages, done):
@@ -164,7 +164,7 @@ def environment(torch_environment, tmp_path):
 
 
 def check_installed(packages, torch_before):
-    assert (packages / "ganlstm_fast/_C_cpu.so").exists()
+    assert (packages / "ganlstm_fast/_kernels_cpu.so").exists()
     assert torch_files(packages) == torch_before, "another torch was installed"
 
 
@@ -270,7 +270,7 @@ def test_wheel_is_for_every_python(wheel):
     assert re.fullmatch(r"ganlstm_fast-[\d.]+-py3-none-linux_\w+\.whl", wheel.name)
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {"ganlstm_fast/_C_cpu.so", "ganlstm_fast/py.typed"} <= names
+    assert {"ganlstm_fast/_kernels_cpu.so", "ganlstm_fast/py.typed"} <= names
     assert {name.split("/")[0].split("-")[0] for name in names} == {"ganlstm_fast"}
 
 
@@ -295,7 +295,7 @@ def needed(path):
 
 
 def test_cpu_object_needs_torch_but_no_python_and_no_openmp(shared_objects):
-    libraries = needed(shared_objects["_C_cpu.so"])
+    libraries = needed(shared_objects["_kernels_cpu.so"])
     assert "libtorch_cpu.so" in libraries
     allowed = ("libtorch_cpu", "libc10", "libstdc++", "libgcc_s", "libc.", "libm.", "ld-linux")
     assert not [name for name in libraries if not name.startswith(allowed)]
@@ -363,7 +363,7 @@ def test_cuda_object_registers_its_operators(shared_objects, cuda_object, checko
     source = f"""
 import runpy
 import torch
-torch.ops.load_library({str(shared_objects["_C_cpu.so"])!r})
+torch.ops.load_library({str(shared_objects["_kernels_cpu.so"])!r})
 torch.ops.load_library({str(cuda_object)!r})
 schemas = runpy.run_path({str(ROOT / "ganlstm_fast/ops/schemas.py")!r})
 library = torch.library.Library("ganlstm_fast", "DEF")

@@ -157,7 +157,7 @@ class TangentBackwardSteps(NamedTuple):
 
 
 def saved_dtype(x: Tensor) -> torch.dtype:
-    """Of the gates and states that one pass saves for the next."""
+    """The dtype of gates and states that one pass saves for the next."""
     return torch.float32 if x.dtype.itemsize == 2 else x.dtype
 
 

@@ -61,7 +61,7 @@ class SecondOrderFunction(Function):
 
     A backward passes the gradients on to torch's graph. One that is itself recorded, which that
     graph might not allow, passes them to the graph of ``again(lengths, batch_sizes, *inputs)``
-    instead, and computes what is wanted of that.
+    instead, and differentiates only the inputs that are wanted.
     """
 
     @staticmethod
@@ -148,7 +148,7 @@ def _after_cudnn(
     return of_x, *of_weights, of_h, of_c
 
 
-# Absent from a torch that has changed it: then as if there were hooks.
+# A torch without this function is treated as if there were hooks.
 _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", lambda _: True)
 
 
@@ -174,7 +174,7 @@ def with_second_order(
     if not y.requires_grad or torch.compiler.is_compiling():
         return outputs
     if lengths is None and y.grad_fn.name() == CUDNN and not _are_hooked():
-        # For less time than a Function takes, which is much of a small layer's.
+        # A hook costs less than a Function, which matters for a small layer.
         y.grad_fn.register_hook(functools.partial(_after_cudnn, again, batch_sizes))
         return outputs
     x, h0, c0, *weights = inputs

@@ -39,7 +39,7 @@ from ganlstm_fast.ops.spectral_norm.operators import (
 
 
 class ForwardInputs(NamedTuple):
-    """Of the forward's Function.
+    """The inputs of the forward's Function.
 
     ``update``: u and v are overwritten; needs ``training``, and cannot be traced. ``keep``: a
     backward may come more than once without ``retain_graph``.
@@ -52,7 +52,7 @@ class ForwardInputs(NamedTuple):
 
 
 class BackwardInputs(NamedTuple):
-    """Of the backward's Function."""
+    """The inputs of the backward's Function."""
 
     arguments: BackwardArguments  # without the grads
     grads: Sequence[Tensor | None]
@@ -60,7 +60,7 @@ class BackwardInputs(NamedTuple):
 
 
 class DoubleBackwardInputs(NamedTuple):
-    """Of the double backward's Function."""
+    """The inputs of the double backward's Function."""
 
     v_weights: Sequence[Tensor | None]
     grads: Sequence[Tensor | None]
