@@ -352,7 +352,7 @@ def test_one_node_of_the_graph(device: str) -> None:
     with use_impl("triton", "spectral_norm"), spectral_norm_step(model):
         nodes = [model[k].weight.grad_fn for k in (0, 2)]
     assert nodes[0] is nodes[1]
-    assert nodes[0].arguments.impl == "triton"
+    assert nodes[0].options["impl"] == "triton"
     for loss in (model[0].weight.sum(), model[0].weight.pow(2).sum()):
         loss.backward()
 
