@@ -76,13 +76,13 @@ class Layout(Generic[A]):
         fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
         self.lists = lists
         self.plain = tuple(name for name in fields if name not in lists)
+        self._first_list = len(self.plain)
         order = (*self.plain, *lists)
         self._to_flat = itemgetter(*(fields.index(name) for name in order))
         self._from_flat = itemgetter(*(order.index(name) for name in fields))
 
     def flat(self, a: A) -> tuple[Any, ...]:
-        values = self._to_flat(a)
-        first = len(self.plain)
+        values, first = self._to_flat(a), self._first_list
         return (*values[:first], *chain.from_iterable(values[first:]))
 
     def count(self, flat: Sequence[Any]) -> int:
@@ -90,7 +90,7 @@ class Layout(Generic[A]):
         return (len(flat) - len(self.plain)) // len(self.lists) if self.lists else 0
 
     def of(self, flat: Sequence[Any]) -> A:
-        first = len(self.plain)
+        first = self._first_list
         if len(self.lists) == 1:  # the common case, without slices by count
             values = (*flat[:first], flat[first:])
         else:

@@ -43,6 +43,9 @@ import torch
 from ganlstm_fast.ops import schemas
 from ganlstm_fast.ops.functions import records
 
+_BelowAutograd = torch._C._AutoDispatchBelowAutograd
+_has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+
 A = TypeVar("A", bound=NamedTuple)
 R = TypeVar("R")
 
@@ -89,6 +92,8 @@ class Operator(Generic[A, R]):
         self.name = fake.__name__
         self.kind = kind
         self.op = getattr(torch.ops.ganlstm_fast, self.name).default
+        # What torch's operator calls: a call of a Python function less. The name is private.
+        self._kernel = getattr(self.op, "_op", self.op)
         self.overloads: dict[str, Callable[..., R]] = {}
         self._fake, self._triton = fake, triton
         self._differentiated: Callable[[A], R] | None = None
@@ -102,8 +107,8 @@ class Operator(Generic[A, R]):
 
     def __call__(self, a: A) -> R:
         overload = self.overloads.get(a.impl)  # type: ignore[attr-defined]
-        with torch._C._AutoDispatchBelowAutograd():
-            return self.op(*a) if overload is None else overload(*a[:-1])
+        with _BelowAutograd():
+            return self._kernel(*a) if overload is None else overload(*a[:-1])
 
     def dispatch(self, a: A) -> R:
         """Call torch's operator, with autograd. Graphs that are traced contain this call."""
@@ -148,7 +153,7 @@ class Operator(Generic[A, R]):
     def _autograd(self, a: A, run: Callable[[A], R]) -> R:
         lists = (value if isinstance(value, (list, tuple)) else (value,) for value in a)
         if not any(records(*values) for values in lists):
-            with torch._C._AutoDispatchBelowAutograd():
+            with _BelowAutograd():
                 return run(a)
         if self._differentiated is not None:
             return self._differentiated(a)
@@ -168,9 +173,6 @@ class Operator(Generic[A, R]):
         """The first implementation that has a kernel here."""
         name, has_kernel = f"{schemas.NAMESPACE}::{self.name}", _has_kernel
         return next((impl for impl in self.overloads if has_kernel(f"{name}.{impl}", "CUDA")), "")
-
-
-_has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
 
 
 def operator(
