@@ -73,7 +73,7 @@ def digest(device: Device) -> str:
 
 
 def digest_of(path: Path) -> str | None:
-    """The digest in a PNG of ``write``; None where there is no such file."""
+    """The digest that ``write`` put into a PNG; None if the file is missing."""
     if not path.exists():
         return None
     with Image.open(path) as image:

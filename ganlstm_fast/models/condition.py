@@ -32,7 +32,7 @@ class ConditionEncoder(nn.Module):
         labels: the number of classes of a label, which is embedded in ``embedding`` numbers.
         features: the number of static features, taken as they are: scale them to about unit size.
         history: the channels of a series in [0, 1] whose last state an LSTM of ``embedding`` units
-            gives. For each of the three, 0 means that there is no such condition.
+            gives. 0 turns any of the three off.
         embedding: see above.
         lstm: the layer's class, with the constructor of ``torch.nn.LSTM``.
     """

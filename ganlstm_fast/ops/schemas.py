@@ -57,7 +57,7 @@ SCHEMAS = (
     "lstm_why_not_cuda(int device, int hidden, int element) -> str",
     # Spectral normalisation of a list of weights of one dtype (spectral_norm.h). `dims`: the
     # outputs' dimension of each weight; u [h] and v [w] are its vectors, of any floating dtype and
-    # not changed. Without `training` there is no iteration. `vectors`, in the dtype of the sums: u
+    # not changed. `training`: iterate first. `vectors`, in the dtype of the sums: u
     # and v after the iterations, of one weight after the other, then sigma of each.
     "spectral_norm_forward(Tensor[] weights, Tensor[] u, Tensor[] v, int[] dims,"
     ' int n_power_iterations, float eps, bool training, str impl="")'

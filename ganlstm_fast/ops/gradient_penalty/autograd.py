@@ -1,7 +1,7 @@
 """The autograd Functions of the gradient penalty.
 
 ``interpolate`` is linear in its samples and its own derivative, to any order. The penalty has three
-orders, the last of which raises.
+orders; the last one raises.
 """
 
 from __future__ import annotations

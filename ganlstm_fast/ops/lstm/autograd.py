@@ -1,4 +1,4 @@
-"""The autograd Functions of the LSTM: three orders, the last of which raises.
+"""The autograd Functions of the LSTM: three orders; the last one raises.
 
 ``LSTMFunction`` differentiates through ``LSTMBackwardFunction`` where the backward is itself
 recorded (``create_graph=True``), and that one through ``LastOrder``, which differentiates only the

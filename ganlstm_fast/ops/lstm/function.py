@@ -9,7 +9,13 @@ from torch import Tensor
 
 from ganlstm_fast.ops import backends
 from ganlstm_fast.ops.functions import records
-from ganlstm_fast.ops.lstm import autograd, fit, gpu, reference, torch_impl  # noqa: F401 (gpu: the operators on CUDA)
+from ganlstm_fast.ops.lstm import (
+    autograd,
+    fit,
+    gpu,  # noqa: F401  (registers the operators for CUDA tensors)
+    reference,
+    torch_impl,
+)
 from ganlstm_fast.ops.validation import check_lengths, check_tensor, describe
 
 __all__ = ["lstm", "lstm_cell", "work_of"]

@@ -1,8 +1,8 @@
 """The LSTM's operators on a GPU: the recurrent steps of an implementation, with the products that
 are parallel in time around them.
 
-The implementations of the steps are "triton" and "cuda", each of which walks in one launch, and
-"cell", with a product and a kernel a step. What one saves another can read.
+"triton" and "cuda" walk through all steps in one launch; "cell" has a product and a kernel for each
+step. Each can read what another one has saved.
 
 Memory: the pre-activations become the saved gates in place, and a backward that is not itself
 recorded makes dz for some steps at a time.

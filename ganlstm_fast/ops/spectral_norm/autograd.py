@@ -1,4 +1,4 @@
-"""The autograd Functions of the spectral norm: three orders, the last of which raises.
+"""The autograd Functions of the spectral norm: three orders; the last one raises.
 
 Each takes a list of weights, so that all weights of a network are one node of the graph. They are
 laid out like those of the LSTM (``ganlstm_fast.ops.lstm.autograd``).
